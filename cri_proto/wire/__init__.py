@@ -1,0 +1,1 @@
+"""cri_proto.wire."""

@@ -1,0 +1,1 @@
+"""dockershim.__main__."""

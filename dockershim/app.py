@@ -1,0 +1,1 @@
+"""dockershim.app."""

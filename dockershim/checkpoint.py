@@ -1,0 +1,1 @@
+"""What dockershim keeps on disk."""

@@ -1,0 +1,55 @@
+"""JSON to Kubernetes objects and back.
+
+Decoding checks types, ignores fields that the models do not know (a newer API server may send them) and names the
+path of what does not fit. Encoding leaves out what is unset. Source of the format: Kubernetes API conventions.
+"""
+
+from functools import lru_cache
+from typing import Any, TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+class InvalidObject(ValueError):
+    """The bytes are no such object; the message names the path and what was expected there."""
+
+
+@lru_cache(maxsize=64)
+def _decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
+    return msgspec.json.Decoder(kind)
+
+
+_encoder = msgspec.json.Encoder()
+
+
+def decode(kind: type[T], data: bytes | str) -> T:
+    """One object of `kind` from JSON; raises InvalidObject."""
+    try:
+        return _decoder(kind).decode(data)
+    except msgspec.DecodeError as error:
+        raise InvalidObject(str(error)) from error
+
+
+def encode(value: Any) -> bytes:
+    """JSON of an object, without the fields that are None."""
+    return _encoder.encode(value)
+
+
+def from_builtins(kind: type[T], value: Any) -> T:
+    """One object of `kind` from dicts and lists, such as YAML gives; raises InvalidObject."""
+    try:
+        return msgspec.convert(value, kind, strict=True)
+    except msgspec.ValidationError as error:
+        raise InvalidObject(str(error)) from error
+
+
+def to_builtins(value: Any) -> Any:
+    """Dicts, lists and strings of an object, without the fields that are None."""
+    return msgspec.to_builtins(value, builtin_types=())
+
+
+def copy(value: T) -> T:
+    """A deep copy through the wire form."""
+    return decode(type(value), encode(value))

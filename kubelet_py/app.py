@@ -1,0 +1,1 @@
+"""kubelet_py.app."""
