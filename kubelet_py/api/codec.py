@@ -17,7 +17,7 @@ class InvalidObject(ValueError):
 
 
 @lru_cache(maxsize=64)
-def _decoder(kind: type[T]) -> "msgspec.json.Decoder[T]":
+def _decoder(kind: Any) -> "msgspec.json.Decoder[Any]":
     return msgspec.json.Decoder(kind)
 
 
@@ -27,7 +27,8 @@ _encoder = msgspec.json.Encoder()
 def decode(kind: type[T], data: bytes | str) -> T:
     """One object of `kind` from JSON; raises InvalidObject."""
     try:
-        return _decoder(kind).decode(data)
+        value: T = _decoder(kind).decode(data)
+        return value
     except msgspec.DecodeError as error:
         raise InvalidObject(str(error)) from error
 

@@ -6,7 +6,7 @@ Upstream counterparts: pkg/kubelet/types/pod_update.go and constants.go.
 from collections.abc import Iterator
 from typing import NewType
 
-from kubelet_py.api import core_v1
+from kubelet_py.api import core_v1, meta_v1
 
 PodUid = NewType("PodUid", str)
 
@@ -27,7 +27,7 @@ CONTAINER_NAME_LABEL = "io.kubernetes.container.name"
 SYSTEM_CRITICAL_PRIORITY = 2_000_000_000
 
 
-def metadata_of(pod: core_v1.Pod) -> "core_v1.meta_v1.ObjectMeta":
+def metadata_of(pod: core_v1.Pod) -> meta_v1.ObjectMeta:
     """The metadata, which every pod that reached a source's output has."""
     if pod.metadata is None:
         raise ValueError("pod without metadata")

@@ -1,0 +1,1 @@
+"""Docker's stream framing."""
