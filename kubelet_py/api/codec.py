@@ -4,7 +4,6 @@ Decoding checks types, ignores fields that the models do not know (a newer API s
 path of what does not fit. Encoding leaves out what is unset. Source of the format: Kubernetes API conventions.
 """
 
-from functools import lru_cache
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,9 +15,15 @@ class InvalidObject(ValueError):
     """The bytes are no such object; the message names the path and what was expected there."""
 
 
-@lru_cache(maxsize=64)
+_decoders: "dict[Any, msgspec.json.Decoder[Any]]" = {}
+
+
 def _decoder(kind: Any) -> "msgspec.json.Decoder[Any]":
-    return msgspec.json.Decoder(kind)
+    """One decoder per type: making one walks the whole type tree."""
+    decoder = _decoders.get(kind)
+    if decoder is None:
+        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+    return decoder
 
 
 _encoder = msgspec.json.Encoder()
