@@ -1,0 +1,80 @@
+"""The lab as tests use it: a lab host with any of Docker, containerd and an image registry, ready to work.
+
+    with Lab.start(docker="20.10", containerd="1.6") as lab:
+        lab.docker.client("run", "--rm", BUSYBOX, "true")
+
+Owns the order in which the parts start and the choice of images; each part owns itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tests.lab.engines.containerd import Containerd
+from tests.lab.engines.docker import Docker
+from tests.lab.images import catalog
+from tests.lab.process import LabError
+from tests.lab.sandbox import Sandbox
+
+PAUSE = "registry.k8s.io/pause:3.10"
+BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
+
+
+class Lab(Sandbox):
+    """A lab host with engines. `lab.run` and `lab.popen` run things inside; see Sandbox."""
+
+    def __init__(self, name: str | None = None) -> None:
+        super().__init__(name)
+        self._docker: Docker | None = None
+        self._containerd: Containerd | None = None
+
+    @classmethod
+    def start(
+        cls,
+        *,
+        docker: str | None = None,
+        containerd: str | None = None,
+        images: Iterable[str] = (PAUSE, BUSYBOX),
+        docker_settings: Mapping[str, Any] | None = None,
+        name: str | None = None,
+    ) -> Self:
+        """Start a lab host with these engines; every engine has `images` loaded when this returns."""
+        archives = [catalog.archive(image) for image in images] if docker or containerd else []
+        lab = cls(name)
+        try:
+            if docker:
+                lab._docker = Docker(lab, docker, docker_settings)
+                lab._docker.load(archives)
+            if containerd:
+                lab._containerd = Containerd(lab, containerd)
+                lab._containerd.load(archives)
+        except BaseException:
+            lab.stop()
+            raise
+        return lab
+
+    @property
+    def docker(self) -> Docker:
+        """The lab's Docker."""
+        if self._docker is None:
+            raise LabError("this lab was started without docker=")
+        return self._docker
+
+    @property
+    def containerd(self) -> Containerd:
+        """The lab's containerd."""
+        if self._containerd is None:
+            raise LabError("this lab was started without containerd=")
+        return self._containerd
+
+    @property
+    def docker_socket(self) -> Path:
+        """Docker's socket, usable from outside too."""
+        return self.docker.socket
+
+    @property
+    def containerd_socket(self) -> Path:
+        """containerd's socket, usable from outside too (gRPC: unix:<path>)."""
+        return self.containerd.socket
