@@ -62,6 +62,7 @@ class Sandbox:
             "LANG": "C.UTF-8",
             "TERM": os.environ.get("TERM", "dumb"),
         }
+        self._processes: list[LabProcess] = []
         self._at_stop: list[Callable[[], None]] = []
         labs_dir().mkdir(parents=True, exist_ok=True)
         request = {"root": str(self.root), "name": self.name, "cgroup": f"lab-{self.id}", "owner": os.getpid()}
@@ -142,7 +143,7 @@ class Sandbox:
         """Start a process inside. What it prints goes to `logs/<log>.log`, unless file descriptors are given."""
         path = self.logs / f"{log}.log"
         with path.open("ab") as sink, open("/dev/null", "rb") as nothing:
-            return LabProcess(
+            started = LabProcess(
                 self.root,
                 [os.fspath(word) for word in command],
                 environment={**self.environment, **(environment or {})},
@@ -152,6 +153,8 @@ class Sandbox:
                 stderr=sink.fileno() if stderr is None else stderr,
                 log=path,
             )
+        self._processes.append(started)  # a process that nobody refers to would be closed, and so killed
+        return started
 
     def inside(self, command: Sequence[str]) -> list[str]:
         """The same command as one that a program outside can start itself (by nsenter; not in the lab's cgroups)."""

@@ -1,0 +1,79 @@
+"""The Go kubelet of Kubernetes 1.37 in a lab: the peer to compare with, on any CRI runtime of the lab."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.lab import gotools
+from tests.lab.cluster import CLUSTER_DNS, Cluster
+from tests.lab.process import LabProcess
+
+
+def configuration(cluster: Cluster, endpoint: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A KubeletConfiguration that runs on the test machines: cgroup v1, cgroupfs, no swap check, no lowered OOM score."""
+    described: dict[str, Any] = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": f"unix://{endpoint}",
+        "failCgroupV1": False,
+        "failSwapOn": False,
+        "cgroupDriver": "cgroupfs",
+        "oomScoreAdj": 0,
+        "authentication": {
+            "anonymous": {"enabled": False},
+            "webhook": {"enabled": True},
+            "x509": {"clientCAFile": str(cluster.client_ca)},
+        },
+        "authorization": {"mode": "Webhook"},
+        "clusterDNS": [CLUSTER_DNS],
+        "clusterDomain": "cluster.local",
+        "resolvConf": "/etc/resolv.conf",
+        "volumePluginDir": "/var/lib/kubelet/volumeplugins",
+        "staticPodPath": "/etc/kubernetes/manifests",
+        "rotateCertificates": False,
+        "evictionHard": {"memory.available": "100Mi", "nodefs.available": "1%", "imagefs.available": "1%"},
+    }
+    return described | dict(settings)
+
+
+def start(
+    cluster: Cluster,
+    endpoint: Path,
+    *,
+    node: str = "node-1",
+    settings: Mapping[str, Any] | None = None,
+    wait: bool = True,
+) -> LabProcess:
+    """Start the Go kubelet against a CRI socket and wait until its node is Ready."""
+    program = gotools.ensure("kubelet")
+    lab = cluster.lab
+    file = lab.root / "cluster" / f"kubelet-{node}.json"
+    file.write_text(json.dumps(configuration(cluster, endpoint, settings or {}), indent=2))
+    lab.run(["mkdir", "-p", "/etc/kubernetes/manifests"])
+    kubeconfig = cluster.node_credentials(node)
+    process = lab.popen(
+        [
+            program,
+            f"--config={file}",
+            f"--kubeconfig={kubeconfig}",
+            f"--hostname-override={node}",
+            f"--node-ip={lab.node_address}",
+            "--root-dir=/var/lib/kubelet",
+        ],
+        log=f"kubelet-{node}",
+    )
+    if wait:
+        lab.wait_until(f"node {node}", lambda: node_is_ready(cluster, node), process=process)
+    return process
+
+
+def node_is_ready(cluster: Cluster, node: str) -> bool:
+    """Whether the node's Ready condition is true and nothing keeps pods off it."""
+    status, described = cluster.request("GET", f"/api/v1/nodes/{node}")
+    if status != 200 or described["spec"].get("taints"):
+        return False
+    conditions = {entry["type"]: entry["status"] for entry in described["status"].get("conditions", ())}
+    return conditions.get("Ready") == "True"
