@@ -1,0 +1,228 @@
+"""From a command line to the settings of a start: files, drop-ins, flags, defaults and checks, in upstream's order.
+
+Owns precedence and the reading of the files; the only module of this package that touches the disk. Flags are read
+twice: once to find the files, once to put their values over what the files say.
+
+Upstream counterpart: cmd/kubelet/app/server.go (NewKubeletCommand) and pkg/kubelet/kubeletconfig/configfiles.
+Deliberate difference: everything that is wrong is reported at once, with its file, and unknown fields are refused.
+"""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kubelet_py.config.decode import Problem, decode_configuration
+from kubelet_py.config.documents import UnreadableDocument, leaf_paths, merge_patch, read_document
+from kubelet_py.config.encode import to_document
+from kubelet_py.config.flags import CONFIG_FLAGS, ParsedFlags, flag_of, parse_flags
+from kubelet_py.config.gates import FeatureGates
+from kubelet_py.config.help_text import help_text, version_text
+from kubelet_py.config.model import (
+    AnonymousAuthentication,
+    CrashLoopBackOffConfig,
+    KubeletAuthentication,
+    KubeletAuthorization,
+    KubeletConfiguration,
+    WebhookAuthentication,
+)
+from kubelet_py.config.node_flags import NodeFlags, node_flag_problems
+from kubelet_py.config.shapes import with_values
+from kubelet_py.config.unsupported import unsupported_settings
+from kubelet_py.config.validation import HostTraits, configuration_problems
+from kubelet_py.errors import ConfigError
+
+DEFAULT_EVICTION_HARD: Mapping[str, str] = {
+    "memory.available": "100Mi",
+    "nodefs.available": "10%",
+    "nodefs.inodesFree": "5%",
+    "imagefs.available": "15%",
+    "imagefs.inodesFree": "5%",
+}
+FILE_DEFAULTS = KubeletConfiguration()
+LEGACY_DEFAULTS = dataclasses.replace(
+    FILE_DEFAULTS,
+    authentication=KubeletAuthentication(
+        anonymous=AnonymousAuthentication(enabled=True), webhook=WebhookAuthentication(enabled=False)
+    ),
+    authorization=KubeletAuthorization(mode="AlwaysAllow"),
+    readOnlyPort=10255,
+)
+"""What holds when no --config is given, as before there were files."""
+
+
+class Answer(Exception):
+    """--help or --version was asked for: print `text` and exit 0."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything a start needs to know: the configuration, the node's flags, the gates, and what to warn about."""
+
+    config: KubeletConfiguration
+    flags: NodeFlags
+    gates: FeatureGates
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def standalone(self) -> bool:
+        """No API server: pods come from files and URLs only."""
+        return not self.flags.kubeconfig
+
+    def configz(self) -> dict[str, Any]:
+        """The effective configuration as /configz and the start-up log show it."""
+        return to_document(self.config)
+
+
+@dataclass(slots=True)
+class _Files:
+    """What the files said together, which file said what, and what is wrong in them."""
+
+    values: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def load(argv: Sequence[str], *, host: HostTraits | None = None) -> Settings:
+    """The settings of a command line (without the program's name); raises ConfigError with every problem, or Answer."""
+    given = parse_flags(argv)
+    if given.help_requested:
+        raise Answer(help_text())
+    if given.version_requested not in ("", "false"):
+        raise Answer(version_text(given.version_requested))
+    problems = list(given.problems)
+    flags = dataclasses.replace(NodeFlags(), **given.node_values)
+    files = _read_files(flags)
+    problems += files.problems
+    base = FILE_DEFAULTS if flags.config or flags.config_dir else LEGACY_DEFAULTS
+    if base is FILE_DEFAULTS:
+        base = with_values(base, _dependent_defaults(files.values))
+    config = _with_flags(with_values(base, files.values), given)
+    gates = FeatureGates(config.featureGates)
+    config = _with_gated_defaults(config, gates, {*files.values, *given.config_values})
+    found = configuration_problems(config, gates, host or read_host_traits())
+    problems += [_located(problem, files, given) for problem in found]
+    problems += [f"--{problem.path.replace('_', '-')} {problem.text}" for problem in node_flag_problems(flags)]
+    if problems:
+        raise ConfigError(*problems)
+    return Settings(config, flags, gates, tuple(_warnings(config, base, flags, given)))
+
+
+def read_host_traits() -> HostTraits:
+    """What this host is like, as far as a configuration can contradict it."""
+    try:
+        swap_on = len(Path("/proc/swaps").read_text().splitlines()) > 1
+    except OSError:
+        swap_on = False
+    return HostTraits(cgroup_v2=Path("/sys/fs/cgroup/cgroup.controllers").exists(), swap_on=swap_on)
+
+
+def _read_files(flags: NodeFlags) -> _Files:
+    """The --config file with the drop-ins merged over it."""
+    files = _Files()
+    merged: Any = {}
+    for path in [*([Path(flags.config)] if flags.config else []), *_drop_ins(flags.config_dir, files)]:
+        try:
+            document = read_document(path.read_text(encoding="utf-8"))
+        except (OSError, UnicodeDecodeError, UnreadableDocument) as error:
+            reason = error.strerror if isinstance(error, OSError) else str(error)
+            files.problems.append(f"{path}: {reason}")
+            continue
+        problems = decode_configuration(document).problems
+        files.problems += [f"{path}: {_joined(problem)}" for problem in problems]
+        if isinstance(document, dict):
+            files.origins.update(dict.fromkeys(leaf_paths(document), str(path)))
+            merged = merge_patch(merged, document)
+    files.values = decode_configuration(merged).values
+    return files
+
+
+def _drop_ins(directory: str, files: _Files) -> Iterator[Path]:
+    """Every *.conf below the directory, in lexical order of the whole path."""
+    if not directory:
+        return
+    if not Path(directory).is_dir():
+        files.problems.append(f"--config-dir {directory}: is no directory")
+        return
+    found = [Path(folder) / name for folder, _, names in os.walk(directory) for name in names]
+    yield from sorted(path for path in found if path.name.endswith(".conf"))
+
+
+def _dependent_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Defaults that depend on what else the files set."""
+    defaults: dict[str, Any] = {}
+    if "nodeStatusUpdateFrequency" in values:
+        defaults["nodeStatusReportFrequency"] = values["nodeStatusUpdateFrequency"]
+    if values.get("maxParallelImagePulls", 1) >= 2:
+        defaults["serializeImagePulls"] = False
+    if "evictionHard" not in values:
+        defaults["evictionHard"] = DEFAULT_EVICTION_HARD
+    return defaults
+
+
+def _with_flags(config: KubeletConfiguration, given: ParsedFlags) -> KubeletConfiguration:
+    """Flags win over files; feature gates are merged key by key, and --seccomp-default can only switch on."""
+    values = dict(given.config_values)
+    if "featureGates" in values:
+        values["featureGates"] = {**config.featureGates, **values["featureGates"]}
+    if "seccompDefault" in values:
+        values["seccompDefault"] = config.seccompDefault or values["seccompDefault"]
+    if config.mergeDefaultEvictionSettings:
+        values["evictionHard"] = {**DEFAULT_EVICTION_HARD, **values.get("evictionHard", config.evictionHard)}
+    if values.get("podPidsLimit", config.podPidsLimit) < 0:
+        values["podPidsLimit"] = -1
+    result: KubeletConfiguration = with_values(config, values)
+    return result
+
+
+def _with_gated_defaults(config: KubeletConfiguration, gates: FeatureGates, given: set[str]) -> KubeletConfiguration:
+    """Defaults that exist only while their feature is on."""
+    if not gates.switched.get("KubeletCrashLoopBackOffMax", True) and (
+        "crashLoopBackOff.maxContainerRestartPeriod" not in given
+    ):
+        none = CrashLoopBackOffConfig(maxContainerRestartPeriod=None)
+        config = dataclasses.replace(config, crashLoopBackOff=none)
+    if not gates.switched.get("KubeletEnsureSecretPulledImages", True) and (
+        "imagePullCredentialsVerificationPolicy" not in given
+    ):
+        config = dataclasses.replace(config, imagePullCredentialsVerificationPolicy="")
+    return config
+
+
+def _located(problem: Problem, files: _Files, given: ParsedFlags) -> str:
+    """The problem with the place it came from: a flag, a file, or neither (a default)."""
+    path = problem.path.partition("[")[0]
+    for candidate in _prefixes(path):
+        if candidate in given.config_values and candidate in CONFIG_FLAGS.values():
+            return f"{flag_of(candidate)}: {_joined(problem)}"
+        if candidate in files.origins:
+            return f"{files.origins[candidate]}: {_joined(problem)}"
+    return _joined(problem)
+
+
+def _prefixes(path: str) -> Iterator[str]:
+    """The path itself, then each shorter one."""
+    while path:
+        yield path
+        path = path.rpartition(".")[0]
+
+
+def _joined(problem: Problem) -> str:
+    return f"{problem.path} {problem.text}" if problem.path else problem.text
+
+
+def _warnings(
+    config: KubeletConfiguration, base: KubeletConfiguration, flags: NodeFlags, given: ParsedFlags
+) -> Iterator[str]:
+    if given.deprecated:
+        yield f"deprecated flags, set them in the --config file instead: {' '.join(given.deprecated)}"
+    ignored = list(unsupported_settings(config, base, flags))
+    if ignored:
+        yield f"not implemented yet, ignored: {', '.join(ignored)}"
