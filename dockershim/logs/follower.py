@@ -1,0 +1,279 @@
+"""One container's log: reads Docker's file where it left off and brings the CRI file up to it.
+
+Owns the two open files, the place in each, and the start after a crash: which output file was ours, how much of the
+translation it holds already. Must not know who wakes it. Everything here blocks on the disk: it runs in the log thread.
+Upstream counterpart: containerd's cri/io; the difference is that a write here can be made again, so nothing is lost or
+doubled when this process dies between any two instructions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+
+import structlog
+
+from dockershim.logs import LogSource, docker_json
+from dockershim.logs.generations import Generations
+from dockershim.logs.position import BEGINNING, Anchor, Position, PositionStore
+
+READ_BYTES = 1 << 16
+SAVE_EVERY_BYTES = 4 << 20
+FILE_MODE = 0o640
+DIRECTORY_MODE = 0o755
+_APPEND = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+
+logger = structlog.get_logger()
+
+
+class Follower:
+    """Create, `open`, then `step` until it says that there is no more; again when the source has changed."""
+
+    def __init__(self, source: LogSource, store: PositionStore) -> None:
+        self.source = source
+        self._store = store
+        self._generations = Generations(source.docker_log_path)
+        self._output = -1
+        self._start = Anchor(BEGINNING, 0)
+        self._skip_bytes = 0  # so many bytes of the translation from here on are in the output already
+        self._verify_at = -1  # where in the output they are, as long as that is worth a look
+        self._unsaved_bytes = 0
+        self._read_bytes = READ_BYTES
+        self.has_ended = False
+        """An earlier process had written this log to its end."""
+        self._oversized_from = -1  # the start of a line that is too long to be an entry
+        self._log = logger.bind(container_id=source.container_id, path=source.cri_log_path)
+
+    # the start
+
+    def open(self) -> None:
+        """Find the place in both files and record it. May be called again after it failed."""
+        self.close()
+        position = self._store.load(self.source.container_id)
+        self.has_ended = position is not None and position.ended
+        if position is None:
+            self._open_without_position()
+        else:
+            self._open_at(position)
+        if self._generations.gap:
+            self._warn_gap()
+        self.save()
+
+    def _open_at(self, position: Position) -> None:
+        mine = _find_output(self.source.cri_log_path, position)
+        if mine is None:  # removed while nobody looked: what it held is still in the source
+            self._output = self._create_output()
+            self._generations.seek(position.start.source)
+            self._start = self._here()
+            return
+        self._output = mine
+        size_bytes = os.fstat(mine).st_size
+        anchor = position.latest if size_bytes >= position.latest.output_bytes else position.start
+        self._generations.seek(anchor.source)
+        self._start = position.start
+        self._skip_bytes = max(0, size_bytes - anchor.output_bytes)
+        self._verify_at = anchor.output_bytes
+        current = self._create_output() if os.path.lexists(self.source.cri_log_path) else None
+        if current is None or os.path.sameopenfile(current, mine):
+            if current is not None:
+                os.close(current)
+            return
+        # killed in the middle of a reopen: ours was moved away, and the file after it is there
+        os.close(mine)
+        self._output, self._verify_at = current, -1
+        self._start = self._here()
+
+    def _open_without_position(self) -> None:
+        self._output = self._create_output()
+        self._generations.seek(BEGINNING)
+        self._start = self._here()
+        if self._start.output_bytes:
+            self._resume_after_last_line(self._start.output_bytes)
+
+    def _resume_after_last_line(self, size_bytes: int) -> None:
+        """The record is lost but the output is not: go on after the source line that its last line came from."""
+        tail = os.pread(self._output, docker_json.MAX_LINE_BYTES, max(0, size_bytes - docker_json.MAX_LINE_BYTES))
+        end = tail.rfind(b"\n") + 1
+        line = tail[tail.rfind(b"\n", 0, end - 1) + 1 : end]
+        if not line:
+            return
+        while (chunk := self._next_chunk()) is not None:
+            if not chunk and not self._at_end_of_generation():
+                break
+            translation = docker_json.translate(chunk)
+            found = translation.find(line)
+            if found >= 0 and (found == 0 or translation[found - 1] == 0x0A):
+                self._skip_bytes = found + len(line) + len(tail) - end
+                self._start = self._here()
+                return
+            self._consume(len(chunk))
+        self._generations.close()
+        self._generations = Generations(self.source.docker_log_path)
+        self._generations.seek(BEGINNING)
+
+    def _create_output(self) -> int:
+        path = self.source.cri_log_path
+        if os.path.islink(path):
+            os.unlink(path)  # as cri-dockerd leaves it: a link to Docker's own file, which is not ours to write
+        try:
+            descriptor = os.open(path, _APPEND | os.O_CREAT, FILE_MODE)
+        except FileNotFoundError:
+            os.makedirs(os.path.dirname(path), mode=DIRECTORY_MODE, exist_ok=True)
+            descriptor = os.open(path, _APPEND | os.O_CREAT, FILE_MODE)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(f"{path} is not a regular file: it cannot take the container's log")
+        return descriptor
+
+    # the work
+
+    def step(self) -> bool:
+        """Translate one slice. True: there may be more at once. A disk that is full raises OSError; try again later."""
+        chunk = self._next_chunk()
+        if chunk is None:
+            return False
+        if not chunk:
+            return self._at_end_of_generation()
+        self._write(docker_json.translate(chunk))
+        self._consume(len(chunk))
+        if self._unsaved_bytes >= SAVE_EVERY_BYTES:
+            self.save()
+        return True
+
+    def _next_chunk(self) -> bytes | None:
+        """The next whole lines; nothing at the end; None where there is no file yet."""
+        generation = self._generations.current
+        if generation is None:
+            return None
+        while True:
+            data = os.pread(generation.descriptor, self._read_bytes, generation.offset)
+            end = data.rfind(b"\n") + 1
+            if self._oversized_from >= 0 and data:
+                end = data.find(b"\n") + 1
+                generation.offset += end or len(data)
+                if end:
+                    self._oversized_from = -1
+            elif end or len(data) < self._read_bytes:
+                return data[:end] if end < len(data) else data
+            elif self._read_bytes < docker_json.MAX_LINE_BYTES:
+                self._read_bytes *= 2
+            else:
+                self._log.warning("container_log_line_too_long", limit_bytes=docker_json.MAX_LINE_BYTES)
+                self._oversized_from = generation.offset
+
+    def _consume(self, size_bytes: int) -> None:
+        generation = self._generations.current
+        assert generation is not None
+        generation.offset += size_bytes
+        self._read_bytes = READ_BYTES
+
+    def _at_end_of_generation(self) -> bool:
+        """Nothing left to read here: go on in the next file, or from the start where this one was truncated."""
+        generation = self._generations.current
+        assert generation is not None
+        if generation.size_bytes() < generation.offset:
+            generation.offset, self._oversized_from = 0, -1
+            return True
+        if self._generations.is_last:
+            return False
+        self._generations.advance()
+        self._oversized_from = -1
+        return True
+
+    def _write(self, data: bytes) -> None:
+        skipped = min(self._skip_bytes, len(data))
+        if skipped and not self._is_in_output(data[:skipped]):
+            self._log.warning(
+                "container_log_diverged", hint="somebody else wrote to the file; lines may be there twice"
+            )
+            self._skip_bytes = skipped = 0
+        rest = memoryview(data)[skipped:]
+        while rest:
+            try:
+                written = os.write(self._output, rest)
+            except OSError:
+                self._skip_bytes, self._verify_at = len(data) - len(rest), -1  # the next try makes the same bytes
+                raise
+            rest = rest[written:]
+            self._unsaved_bytes += written
+        self._skip_bytes = max(0, self._skip_bytes - skipped)
+
+    def _is_in_output(self, data: bytes) -> bool:
+        if self._verify_at < 0:
+            return True
+        same = os.pread(self._output, len(data), self._verify_at) == data
+        self._verify_at += len(data)
+        return same
+
+    # events
+
+    def rescan(self) -> None:
+        """Docker may have made a new file."""
+        self._generations.scan()
+        if self._generations.gap:
+            self._warn_gap()
+
+    def reopen(self) -> None:
+        """Go on in a new file at the path; nothing happens when ours is still there."""
+        output = self._create_output()
+        if os.path.sameopenfile(output, self._output):
+            os.close(output)
+            return
+        os.close(self._output)
+        self._output, self._verify_at = output, -1
+        self._start = self._here()
+        self.save()  # before the first write, so that a file that is not recorded is known to be empty
+
+    def save(self, *, ended: bool = False) -> None:
+        """Record the place."""
+        if self._output < 0:
+            return
+        status = os.fstat(self._output)
+        position = Position(status.st_dev, status.st_ino, self._here(), self._start, ended=ended)
+        self._store.save(self.source.container_id, position)
+        self._unsaved_bytes = 0
+
+    def _here(self) -> Anchor:
+        """Both places as they belong together. With bytes to skip, the output is ahead of the source by these."""
+        mark = self._generations.mark(self._oversized_from if self._oversized_from >= 0 else None)
+        return Anchor(mark, os.fstat(self._output).st_size - self._skip_bytes)
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Something was written since the last record."""
+        return self._unsaved_bytes > 0
+
+    def close(self) -> None:
+        """Give the files back; what is not recorded is found again."""
+        if self._output >= 0:
+            os.close(self._output)
+            self._output = -1
+        self._skip_bytes, self._verify_at, self._oversized_from = 0, -1, -1
+        self._generations.close()
+        self._generations = Generations(self.source.docker_log_path)
+
+    def _warn_gap(self) -> None:
+        self._generations.gap = False
+        self._log.warning(
+            "container_log_gap",
+            docker_log_path=self.source.docker_log_path,
+            hint="Docker rotated its file away before it was read: raise max-size or max-file of its json-file driver",
+        )
+
+
+def _find_output(path: str, position: Position) -> int | None:
+    """Our output file, opened, at its path or where somebody moved it in the same directory."""
+    candidates = [path]
+    with contextlib.suppress(OSError), os.scandir(os.path.dirname(path)) as entries:
+        candidates += [entry.path for entry in entries if entry.inode() == position.output_inode]
+    for candidate in candidates:
+        try:
+            descriptor = os.open(candidate, _APPEND)
+        except OSError:
+            continue
+        status = os.fstat(descriptor)
+        if (status.st_dev, status.st_ino) == (position.output_device, position.output_inode):
+            return descriptor
+        os.close(descriptor)
+    return None
