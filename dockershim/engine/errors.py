@@ -1,0 +1,95 @@
+"""Docker's errors become ours, here and nowhere else.
+
+Docker's API has few status codes and says the rest in text, which differs between versions; every pattern below has a
+recorded message in tests/unit/dockershim/engine/test_errors.py. Upstream counterpart: cri-dockerd's libdocker error
+helpers and the regular expression of its name conflict handling.
+"""
+
+from __future__ import annotations
+
+import re
+
+from dockershim.errors import (
+    EngineFailed,
+    InUse,
+    InvalidArgument,
+    NameConflict,
+    NotFound,
+    NotRunning,
+    ShimError,
+    Unavailable,
+)
+
+_NAME_CONFLICT = re.compile(r'container name "?/?[^"]*"? is already in use by (?:container )?"?([0-9a-f]*)"?')
+_NOT_RUNNING = re.compile(r"is not running|is not started|container .* is stopped|process already finished")
+_PAUSED = re.compile(r"is paused")
+_NO_SUCH = re.compile(r"[Nn]o such (container|image|exec instance|exec|network)[^:]*:? ?(\S*)")
+_REMOVAL_IN_PROGRESS = re.compile(r"removal of container (\S+) is already in progress")
+_IMAGE_IN_USE = re.compile(r"unable to (?:remove|delete)|image is being used|image is in use|must be forced")
+_REGISTRY_AWAY = re.compile(
+    r"50[234] |received unexpected HTTP status: 50[234]|Bad Gateway|Service Unavailable|Gateway Time-?out"
+)
+_BAD_START = re.compile(
+    r"executable file not found|no such file or directory|permission denied|not a directory"
+    r"|invalid (?:argument|mount)|[Uu]nknown user|unable to find (?:user|group)|[Nn]o such user|OCI runtime create failed"
+)
+
+
+class RemovalInProgress(ShimError):
+    """Docker is removing it already; translated away by the adapter, which waits for the end."""
+
+
+class RegistryUnavailable(Unavailable):
+    """The registry answered 502, 503 or 504. The kubelet knows this by the prefix of the message."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"RegistryUnavailable: {message}")
+
+
+class CannotStart(EngineFailed):
+    """The OCI runtime refused to start the process: the container's own fault, not the engine's."""
+
+
+def from_response(status: int, message: str, reference: str = "") -> ShimError:
+    """The error for an HTTP status and Docker's message. `reference` is what the call was about."""
+    text = " ".join(message.split())
+    if status == 404:
+        found = _NO_SUCH.search(text)
+        if found:
+            return NotFound(found.group(1).split()[0], found.group(2) or reference)
+        return NotFound("object", f"{reference}: {text}" if reference else text)
+    if status == 409:
+        return _from_conflict(text, reference)
+    if status == 400:
+        return InvalidArgument("", text)
+    if status == 503:
+        return Unavailable(f"Docker: {text}")
+    if _NOT_RUNNING.search(text) and not _BAD_START.search(text):
+        return NotRunning(text)
+    if _BAD_START.search(text):
+        return CannotStart(text, status)
+    return EngineFailed(text or f"Docker answered {status}", status)
+
+
+def _from_conflict(text: str, reference: str) -> ShimError:
+    conflict = _NAME_CONFLICT.search(text)
+    if conflict:
+        return NameConflict(text, conflict.group(1))
+    if _REMOVAL_IN_PROGRESS.search(text):
+        return RemovalInProgress(text)
+    if _NOT_RUNNING.search(text) or _PAUSED.search(text):
+        return NotRunning(text)
+    if _IMAGE_IN_USE.search(text):
+        return InUse(text)
+    return EngineFailed(text or f"conflict about {reference}", 409)
+
+
+def from_pull_message(message: str, image: str) -> ShimError:
+    """The error for an `error` line in the progress of a pull, or for the refusal of the pull itself."""
+    text = " ".join(message.split())
+    if _REGISTRY_AWAY.search(text):
+        return RegistryUnavailable(text)
+    lowered = text.lower()
+    if "manifest unknown" in lowered or "not found" in lowered:
+        return NotFound("image", f"{image}: {text}")
+    return EngineFailed(f"pull of {image} failed: {text}")

@@ -1,0 +1,180 @@
+"""The create body of a workload container.
+
+Pure. Upstream counterpart: cri-dockerd's core/container_create.go. Deliberate differences: see `security`,
+`resources` and `mounts`; the image is given by id, and the name that the user wrote is kept in a label.
+"""
+
+from __future__ import annotations
+
+import json
+import posixpath
+from dataclasses import dataclass, field
+from typing import Any
+
+from cri_proto import runtime_v1 as cri
+from dockershim.errors import InvalidArgument
+from dockershim.translate import mounts, names, resources, security
+from dockershim.translate.sandbox_spec import LOG_CONFIG, docker_cgroup_parent
+from dockershim.translate.security import HostSecurity
+from dockershim.translate.signals import to_docker_signal
+
+_FIELD = "config.linux.security_context"
+_RESOURCES = "config.linux.resources"
+CDI_API = (1, 44)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerContext:
+    """What the node and the sandbox add to the request."""
+
+    sandbox_id: str
+    sandbox_metadata: cri.PodSandboxMetadata
+    image_id: str
+    api_version: tuple[int, int]
+    docker_runtime: str = ""
+    host_network: bool = False
+    cgroup_version: str = "1"
+    lowest_oom_score: int = -1000
+    systemd_cgroups: bool = False
+    host: HostSecurity = field(default_factory=HostSecurity)
+
+
+def log_path(config: cri.ContainerConfig, sandbox_config: cri.PodSandboxConfig) -> str:
+    """Where the log goes; empty when the request does not want one. It must stay below the pod's directory."""
+    directory, relative = sandbox_config.log_directory, config.log_path
+    if not directory or not relative:
+        return ""
+    if not posixpath.isabs(directory) or ".." in directory.split("/"):
+        raise InvalidArgument("sandbox_config.log_directory", f"{directory!r}: want an absolute path without '..'")
+    if posixpath.isabs(relative) or ".." in relative.split("/"):
+        raise InvalidArgument("config.log_path", f"{relative!r}: want a path below the log directory, without '..'")
+    return posixpath.join(directory, relative)
+
+
+def to_docker_container(
+    config: cri.ContainerConfig, sandbox_config: cri.PodSandboxConfig, context: ContainerContext
+) -> dict[str, Any]:
+    """The create body."""
+    _check(config)
+    secure = config.linux.security_context
+    body: dict[str, Any] = {
+        "Image": context.image_id,
+        "Entrypoint": list(config.command) or None,
+        "Cmd": list(config.args) or None,
+        "Env": _environment(config),
+        "WorkingDir": config.working_dir,
+        "User": security.user_of(
+            security.optional(secure, "run_as_user"),
+            security.optional(secure, "run_as_group"),
+            secure.run_as_username,
+            _FIELD,
+        ),
+        "OpenStdin": config.stdin,
+        "StdinOnce": config.stdin_once,
+        "Tty": config.tty,
+        "Labels": _labels(config, sandbox_config, context),
+        "Healthcheck": {"Test": ["NONE"]},
+        "HostConfig": _host_config(config, sandbox_config, context),
+    }
+    signal = to_docker_signal(config.stop_signal)
+    if signal:
+        body["StopSignal"] = signal
+    return {key: value for key, value in body.items() if value is not None}
+
+
+def _check(config: cri.ContainerConfig) -> None:
+    name = config.metadata.name
+    if not name:
+        raise InvalidArgument("config.metadata.name", "is empty")
+    if "_" in name or "/" in name:
+        raise InvalidArgument("config.metadata.name", f"{name!r}: '_' and '/' are not allowed")
+    if config.HasField("windows"):
+        raise InvalidArgument("config.windows", "this node runs Linux")
+    secure = config.linux.security_context
+    security.check_groups_policy(secure.supplemental_groups_policy, _FIELD)
+    security.check_userns(secure.namespace_options, _FIELD)
+    if secure.capabilities.add_ambient_capabilities:
+        raise InvalidArgument(f"{_FIELD}.capabilities.add_ambient_capabilities", "is not available on Docker")
+
+
+def _environment(config: cri.ContainerConfig) -> list[str]:
+    result = []
+    for index, pair in enumerate(config.envs):
+        try:
+            result.append(f"{pair.key}={pair.value.decode()}")
+        except UnicodeDecodeError:
+            raise InvalidArgument(
+                f"config.envs[{index}].value", f"{pair.key}: Docker takes UTF-8 text only"
+            ) from None
+    return result
+
+
+def _labels(
+    config: cri.ContainerConfig, sandbox_config: cri.PodSandboxConfig, context: ContainerContext
+) -> dict[str, str]:
+    labels = names.to_docker_labels(config.labels, config.annotations)
+    labels[names.TYPE_LABEL] = names.TYPE_CONTAINER
+    labels[names.SANDBOX_ID_LABEL] = context.sandbox_id
+    labels[names.LOG_PATH_LABEL] = log_path(config, sandbox_config)
+    labels[names.IMAGE_LABEL] = config.image.user_specified_image or config.image.image
+    writes = resources.cgroup_writes(
+        config.linux.resources, cgroup_version=context.cgroup_version, field=_RESOURCES
+    )
+    if writes:
+        labels[names.AFTER_START_LABEL] = json.dumps(writes, sort_keys=True)
+    return labels
+
+
+def _host_config(
+    config: cri.ContainerConfig, sandbox_config: cri.PodSandboxConfig, context: ContainerContext
+) -> dict[str, Any]:
+    secure = config.linux.security_context
+    options = secure.namespace_options
+    parent = docker_cgroup_parent(sandbox_config.linux.cgroup_parent, systemd=context.systemd_cgroups)
+    result: dict[str, Any] = {
+        "Mounts": mounts.to_docker_mounts(config.mounts, context.api_version),
+        "Devices": mounts.to_docker_devices(config.devices),
+        "NetworkMode": f"container:{context.sandbox_id}",
+        "IpcMode": f"container:{context.sandbox_id}",
+        "PidMode": security.pid_mode(options, context.sandbox_id, _FIELD),
+        "UTSMode": "host" if context.host_network else "",
+        "CgroupParent": parent,
+        "Privileged": secure.privileged,
+        "ReadonlyRootfs": secure.readonly_rootfs,
+        "GroupAdd": security.group_add(secure.supplemental_groups),
+        "CapAdd": security.docker_capabilities(secure.capabilities.add_capabilities),
+        "CapDrop": security.docker_capabilities(secure.capabilities.drop_capabilities),
+        "SecurityOpt": _security_options(secure, context.host),
+        "RestartPolicy": {"Name": "no"},
+        "LogConfig": LOG_CONFIG,
+    }
+    result.update(
+        resources.to_docker_resources(config.linux.resources, lowest_oom_score=context.lowest_oom_score)
+    )
+    if config.linux.HasField("security_context"):
+        result.update(security.masked_paths(secure))
+    if secure.privileged:
+        result["CgroupnsMode"] = "host"  # as containerd does; privileged containers manage the node's cgroups
+    if context.docker_runtime:
+        result["Runtime"] = context.docker_runtime
+    if config.CDI_devices:
+        if context.api_version < CDI_API:
+            raise InvalidArgument("config.CDI_devices", "need Docker 25 (API 1.44) or newer")
+        identifiers = [device.name for device in config.CDI_devices]
+        result["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": identifiers}]
+    return result
+
+
+def _security_options(secure: cri.LinuxContainerSecurityContext, host: HostSecurity) -> list[str]:
+    options = security.selinux_options(security.optional(secure, "selinux_options"))
+    if secure.no_new_privs:
+        options.append("no-new-privileges")
+    if secure.privileged:
+        return options
+    profile = security.optional(secure, "seccomp")
+    # a container without a profile runs without one: the kubelet says RuntimeDefault when it wants that
+    options += security.seccomp_option(profile, host, _FIELD) if profile else ["seccomp=unconfined"]
+    options += security.apparmor_option(
+        security.optional(secure, "apparmor"), secure.apparmor_profile, host, _FIELD
+    )
+    return options

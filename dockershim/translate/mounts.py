@@ -1,0 +1,115 @@
+"""Mounts and devices in Docker's words and back.
+
+Pure: whether the host path exists is the caller's business. Upstream counterpart: cri-dockerd's core/container_create.go
+(mounts) and core/convert.go. Deliberate differences: mounts that Docker cannot make are refused by name with the
+prefixes that the kubelet knows.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from cri_proto import runtime_v1 as cri
+from dockershim.errors import InvalidArgument
+
+_TO_DOCKER = {
+    cri.MountPropagation.PROPAGATION_PRIVATE: "",
+    cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER: "rslave",
+    cri.MountPropagation.PROPAGATION_BIDIRECTIONAL: "rshared",
+}
+_FROM_DOCKER = {
+    "rslave": cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER,
+    "slave": cri.MountPropagation.PROPAGATION_HOST_TO_CONTAINER,
+    "rshared": cri.MountPropagation.PROPAGATION_BIDIRECTIONAL,
+    "shared": cri.MountPropagation.PROPAGATION_BIDIRECTIONAL,
+}
+READ_ONLY_RECURSIVE_API = (1, 44)
+_PERMISSIONS = frozenset("rwm")
+
+
+def to_docker_mounts(mounts: Iterable[cri.Mount], api_version: tuple[int, int]) -> list[dict[str, Any]]:
+    """Docker's Mounts for these mounts, all of type bind."""
+    result = []
+    for index, mount in enumerate(mounts):
+        field = f"config.mounts[{index}]"
+        _refuse_unavailable(mount, field, api_version)
+        options: dict[str, Any] = {}
+        if mount.propagation not in _TO_DOCKER:
+            raise InvalidArgument(f"{field}.propagation", f"{mount.propagation} is no mount propagation")
+        propagation = _TO_DOCKER[mount.propagation]
+        if propagation:
+            options["Propagation"] = propagation
+        if mount.readonly and api_version >= READ_ONLY_RECURSIVE_API:
+            options["ReadOnlyForceRecursive" if mount.recursive_read_only else "ReadOnlyNonRecursive"] = True
+        body: dict[str, Any] = {
+            "Type": "bind",
+            "Source": mount.host_path,
+            "Target": mount.container_path,
+            "ReadOnly": mount.readonly,
+        }
+        if options:
+            body["BindOptions"] = options
+        result.append(body)
+    return result
+
+
+def _refuse_unavailable(mount: cri.Mount, field: str, api_version: tuple[int, int]) -> None:
+    if mount.HasField("image") and mount.image.image:
+        raise InvalidArgument("", f"ImageVolumeMountFailed: {field}.image: image volumes are not available yet")
+    if mount.image_sub_path:
+        raise InvalidArgument(f"{field}.image_sub_path", "needs an image volume")
+    if mount.uidMappings or mount.gidMappings:
+        raise InvalidArgument(f"{field}.uidMappings", "id-mapped mounts are not available on Docker")
+    if mount.mount_options:
+        raise InvalidArgument(f"{field}.mount_options", "are not available on Docker")
+    if not posixpath.isabs(mount.container_path):
+        raise InvalidArgument(f"{field}.container_path", f"{mount.container_path!r}: want an absolute path")
+    if not posixpath.isabs(mount.host_path):
+        raise InvalidArgument(f"{field}.host_path", f"{mount.host_path!r}: want an absolute path")
+    if mount.recursive_read_only:
+        if not mount.readonly:
+            raise InvalidArgument("", f"RROUnsupported: {field}.recursive_read_only needs readonly beside it")
+        if mount.propagation != cri.MountPropagation.PROPAGATION_PRIVATE:
+            raise InvalidArgument("", f"RROUnsupported: {field}.recursive_read_only needs private propagation")
+        if api_version < READ_ONLY_RECURSIVE_API:
+            raise InvalidArgument(
+                "", f"RROUnsupported: {field}.recursive_read_only needs Docker 25 (API 1.44) or newer"
+            )
+
+
+def to_cri_mounts(mounts: Iterable[Mapping[str, Any]], host_config: Mapping[str, Any]) -> list[cri.Mount]:
+    """CRI mounts from Docker's Mounts; anonymous volumes of the image are Docker's own and left out."""
+    recursive = {
+        wanted.get("Target")
+        for wanted in host_config.get("Mounts") or ()
+        if (wanted.get("BindOptions") or {}).get("ReadOnlyForceRecursive")
+    }
+    return [
+        cri.Mount(
+            container_path=mount.get("Destination", ""),
+            host_path=mount.get("Source", ""),
+            readonly=not mount.get("RW", True),
+            propagation=_FROM_DOCKER.get(mount.get("Propagation", ""), cri.MountPropagation.PROPAGATION_PRIVATE),
+            recursive_read_only=mount.get("Destination") in recursive,
+        )
+        for mount in mounts
+        if mount.get("Type") == "bind"
+    ]
+
+
+def to_docker_devices(devices: Iterable[cri.Device]) -> list[dict[str, str]]:
+    """Docker's Devices."""
+    result = []
+    for index, device in enumerate(devices):
+        if not device.permissions or set(device.permissions) - _PERMISSIONS:
+            raise InvalidArgument(f"config.devices[{index}].permissions", f"{device.permissions!r}: want some of rwm")
+        result.append(
+            {
+                "PathOnHost": device.host_path,
+                "PathInContainer": device.container_path or device.host_path,
+                "CgroupPermissions": device.permissions,
+            }
+        )
+    return result

@@ -1,0 +1,76 @@
+"""Resource limits in Docker's words and back.
+
+Pure. Upstream counterpart: the resource parts of cri-dockerd's core/container_create.go. Deliberate differences: swap
+limits are honoured, and limits that Docker's API has no field for (`unified`, huge pages) become writes to cgroup files
+after the start instead of vanishing.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from cri_proto import runtime_v1 as cri
+from dockershim.errors import InvalidArgument
+
+_UNIFIED_KEY = re.compile(r"^[a-z_]+(?:\.[A-Za-z0-9_]+)+$")
+_PAGE_SIZE = re.compile(r"^[0-9]+[KMG]B$")
+
+
+def clamp_oom_score(wanted: int, lowest: int) -> int:
+    """The value nearest to the wanted one that this host lets a process set."""
+    return max(wanted, lowest)
+
+
+def to_docker_resources(resources: cri.LinuxContainerResources, *, lowest_oom_score: int) -> dict[str, Any]:
+    """The fields of HostConfig for a new container."""
+    fields = to_docker_update(resources)
+    fields["OomScoreAdj"] = clamp_oom_score(resources.oom_score_adj, lowest_oom_score)
+    return fields
+
+
+def to_docker_update(resources: cri.LinuxContainerResources) -> dict[str, Any]:
+    """The fields that Docker lets one change later. Zero means unchanged, or unlimited for a new container."""
+    memory = resources.memory_limit_in_bytes
+    fields: dict[str, Any] = {
+        "CpuPeriod": resources.cpu_period,
+        "CpuQuota": resources.cpu_quota,
+        "CpuShares": resources.cpu_shares,
+        "CpusetCpus": resources.cpuset_cpus,
+        "CpusetMems": resources.cpuset_mems,
+    }
+    if memory > 0:
+        fields["Memory"] = memory
+        fields["MemorySwap"] = resources.memory_swap_limit_in_bytes or memory  # equal: no swap
+    return fields
+
+
+def to_cri_resources(host_config: dict[str, Any]) -> cri.LinuxContainerResources:
+    """What Docker says it enforces."""
+    return cri.LinuxContainerResources(
+        cpu_period=host_config.get("CpuPeriod") or 0,
+        cpu_quota=host_config.get("CpuQuota") or 0,
+        cpu_shares=host_config.get("CpuShares") or 0,
+        cpuset_cpus=host_config.get("CpusetCpus") or "",
+        cpuset_mems=host_config.get("CpusetMems") or "",
+        memory_limit_in_bytes=host_config.get("Memory") or 0,
+        memory_swap_limit_in_bytes=max(host_config.get("MemorySwap") or 0, 0),
+        oom_score_adj=host_config.get("OomScoreAdj") or 0,
+    )
+
+
+def cgroup_writes(resources: cri.LinuxContainerResources, *, cgroup_version: str, field: str) -> dict[str, str]:
+    """Files of the container's cgroup and what to write there once it runs."""
+    writes: dict[str, str] = {}
+    if resources.unified and cgroup_version != "2":
+        raise InvalidArgument(f"{field}.unified", "needs cgroup v2, and Docker runs on cgroup v1")
+    for key, value in resources.unified.items():
+        if not _UNIFIED_KEY.match(key):
+            raise InvalidArgument(f"{field}.unified[{key!r}]", "is no cgroup file")
+        writes[key] = value
+    for index, limit in enumerate(resources.hugepage_limits):
+        if not _PAGE_SIZE.match(limit.page_size):
+            raise InvalidArgument(f"{field}.hugepage_limits[{index}].page_size", f"{limit.page_size!r}: want 2MB, 1GB")
+        name = "max" if cgroup_version == "2" else "limit_in_bytes"
+        writes[f"hugetlb.{limit.page_size}.{name}"] = str(limit.limit)
+    return writes

@@ -1,0 +1,367 @@
+"""What dockershim shows of sandboxes, containers and images: CRI messages made once from what Docker says.
+
+Owns the views that the store keeps. Pure: inspect answers, checkpoints and clock readings are arguments. Messages in a
+view are shared with every answer and must not be changed; a change makes a new view. Upstream counterpart:
+cri-dockerd's core/convert.go and *_status.go. Deliberate differences: times in nanoseconds everywhere, one image id in
+every field, addresses from the stored network result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any
+
+from cri_proto import runtime_v1 as cri
+from dockershim.translate import names
+from dockershim.translate.image_refs import canonical_or_none, is_image_id
+from dockershim.translate.mounts import to_cri_mounts
+from dockershim.translate.resources import to_cri_resources
+from dockershim.translate.signals import to_cri_signal
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxRecord:
+    """What Docker does not keep of a sandbox; the checkpoint does."""
+
+    id: str
+    config: cri.PodSandboxConfig = field(compare=False)
+    runtime_handler: str = ""
+    created_at_ns: int = 0
+    network_ready: bool = False
+    network_torn_down: bool = False
+    ips: tuple[str, ...] = ()
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    foreign: bool = False  # written by cri-dockerd: names, ports and host network only
+
+    @property
+    def host_network(self) -> bool:
+        """Whether the pod shares the node's network."""
+        return bool(self.config.linux.security_context.namespace_options.network == cri.NamespaceMode.NODE)
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxView:
+    """A sandbox as the store knows it."""
+
+    id: str
+    name: str
+    running: bool
+    pid: int
+    created_at_ns: int
+    docker_runtime: str
+    resolv_conf_path: str
+    host_network: bool
+    record: SandboxRecord | None
+    observed_at_ns: int
+    item: cri.PodSandbox = field(compare=False)
+    status: cri.PodSandboxStatus = field(compare=False)
+
+    @property
+    def ready(self) -> bool:
+        """Whether containers may run in it."""
+        return bool(self.item.state == cri.PodSandboxState.SANDBOX_READY)
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerView:
+    """A container as the store knows it."""
+
+    id: str
+    name: str
+    sandbox_id: str
+    pid: int
+    docker_log_path: str
+    log_path: str
+    tty: bool
+    after_start: str
+    observed_at_ns: int
+    item: cri.Container = field(compare=False)
+    status: cri.ContainerStatus = field(compare=False)
+
+    @property
+    def running(self) -> bool:
+        """Whether its process runs."""
+        return bool(self.status.state == cri.ContainerState.CONTAINER_RUNNING)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageView:
+    """An image as the store knows it. `keys` are all canonical names that mean it."""
+
+    id: str
+    keys: frozenset[str]
+    layers: tuple[str, ...]
+    message: cri.Image = field(compare=False)
+
+
+def parse_time_ns(text: str | None) -> int:
+    """Docker's RFC 3339 with up to nine digits of fraction; 0 for its zero time."""
+    if not text or text.startswith("0001-"):
+        return 0
+    base, rest = text[:19], text[19:]
+    fraction = ""
+    if rest.startswith("."):
+        digits = len(rest) - len(rest[1:].lstrip("0123456789")) - 1
+        fraction, rest = rest[1 : 1 + digits], rest[1 + digits :]
+    moment = datetime.fromisoformat(base + ("+00:00" if rest in ("", "Z") else rest))
+    elapsed = moment - _EPOCH
+    return (elapsed.days * 86400 + elapsed.seconds) * 10**9 + int(fraction.ljust(9, "0")[:9])
+
+
+def kind_of(labels: Mapping[str, str]) -> str:
+    """Sandbox, container, or something that is not ours (empty)."""
+    return labels.get(names.TYPE_LABEL, "")
+
+
+def sandbox_view(inspect: Mapping[str, Any], record: SandboxRecord | None, observed_at_ns: int) -> SandboxView:
+    """The view of a pause container."""
+    config, host_config, state = inspect["Config"], inspect["HostConfig"], inspect["State"]
+    labels, annotations = names.from_docker_labels(config.get("Labels") or {})
+    names.strip_sandbox_marker(labels)
+    name = str(inspect.get("Name", "")).removeprefix("/")
+    running = bool(state.get("Running"))
+    host_network = host_config.get("NetworkMode") == "host"
+    connected = host_network or record is None or record.network_ready or record.foreign
+    ready = running and connected and not (record is not None and record.network_torn_down)
+    namespaces = cri.NamespaceOption(
+        network=cri.NamespaceMode.NODE if host_network else cri.NamespaceMode.POD,
+        pid=cri.NamespaceMode.NODE if host_config.get("PidMode") == "host" else cri.NamespaceMode.CONTAINER,
+        ipc=cri.NamespaceMode.NODE if host_config.get("IpcMode") == "host" else cri.NamespaceMode.POD,
+    )
+    if record is not None and not record.foreign:
+        namespaces.CopyFrom(record.config.linux.security_context.namespace_options)
+    created = parse_time_ns(inspect.get("Created"))
+    common = _SandboxParts(
+        id=str(inspect["Id"]),
+        metadata=_sandbox_metadata(name, labels, record),
+        created_at_ns=created,
+        labels=labels,
+        annotations=annotations,
+        runtime_handler=record.runtime_handler if record else "",
+        ready=ready,
+    )
+    ips = record.ips if record and not host_network else ()
+    return SandboxView(
+        id=common.id,
+        name=name,
+        running=running,
+        pid=int(state.get("Pid") or 0),
+        created_at_ns=created,
+        docker_runtime=str(host_config.get("Runtime") or ""),
+        resolv_conf_path=str(inspect.get("ResolvConfPath") or ""),
+        host_network=host_network,
+        record=record,
+        observed_at_ns=observed_at_ns,
+        item=_sandbox_item(common),
+        status=_sandbox_status(common, namespaces, ips),
+    )
+
+
+def ghost_sandbox_view(record: SandboxRecord, observed_at_ns: int) -> SandboxView:
+    """A sandbox whose container is gone while its record is not: shown as not ready, so that it gets stopped."""
+    config = record.config
+    common = _SandboxParts(
+        id=record.id,
+        metadata=config.metadata,
+        created_at_ns=record.created_at_ns,
+        labels=dict(config.labels),
+        annotations=dict(config.annotations),
+        runtime_handler=record.runtime_handler,
+        ready=False,
+    )
+    return SandboxView(
+        id=record.id,
+        name=names.sandbox_name(config.metadata),
+        running=False,
+        pid=0,
+        created_at_ns=record.created_at_ns,
+        docker_runtime="",
+        resolv_conf_path="",
+        host_network=record.host_network,
+        record=record,
+        observed_at_ns=observed_at_ns,
+        item=_sandbox_item(common),
+        status=_sandbox_status(common, config.linux.security_context.namespace_options, ()),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _SandboxParts:
+    id: str
+    metadata: cri.PodSandboxMetadata
+    created_at_ns: int
+    labels: dict[str, str]
+    annotations: dict[str, str]
+    runtime_handler: str
+    ready: bool
+
+    @property
+    def state(self) -> cri.PodSandboxState:
+        return cri.PodSandboxState.SANDBOX_READY if self.ready else cri.PodSandboxState.SANDBOX_NOTREADY
+
+
+def _sandbox_item(parts: _SandboxParts) -> cri.PodSandbox:
+    return cri.PodSandbox(
+        id=parts.id,
+        metadata=parts.metadata,
+        state=parts.state,
+        created_at=parts.created_at_ns,
+        labels=parts.labels,
+        annotations=parts.annotations,
+        runtime_handler=parts.runtime_handler,
+    )
+
+
+def _sandbox_status(
+    parts: _SandboxParts, namespaces: cri.NamespaceOption, ips: tuple[str, ...]
+) -> cri.PodSandboxStatus:
+    return cri.PodSandboxStatus(
+        id=parts.id,
+        metadata=parts.metadata,
+        state=parts.state,
+        created_at=parts.created_at_ns,
+        network=cri.PodSandboxNetworkStatus(
+            ip=ips[0] if ips else "", additional_ips=[cri.PodIP(ip=ip) for ip in ips[1:]]
+        ),
+        linux=cri.LinuxPodSandboxStatus(namespaces=cri.Namespace(options=namespaces)),
+        labels=parts.labels,
+        annotations=parts.annotations,
+        runtime_handler=parts.runtime_handler,
+    )
+
+
+def _sandbox_metadata(name: str, labels: Mapping[str, str], record: SandboxRecord | None) -> cri.PodSandboxMetadata:
+    if record is not None and not record.foreign:
+        return record.config.metadata
+    parsed = names.parse_name(name)
+    return cri.PodSandboxMetadata(
+        name=labels.get(names.POD_NAME_LABEL) or (parsed.pod if parsed else ""),
+        namespace=labels.get(names.POD_NAMESPACE_LABEL) or (parsed.namespace if parsed else ""),
+        uid=labels.get(names.POD_UID_LABEL) or (parsed.uid if parsed else ""),
+        attempt=parsed.attempt if parsed else 0,
+    )
+
+
+def container_view(
+    inspect: Mapping[str, Any], image_name: Callable[[str], str], observed_at_ns: int
+) -> ContainerView:
+    """The view of a workload container. `image_name` gives a name for an image id, for containers not made by us."""
+    config, host_config, state = inspect["Config"], inspect["HostConfig"], inspect["State"]
+    docker_labels = config.get("Labels") or {}
+    labels, annotations = names.from_docker_labels(docker_labels)
+    name = str(inspect.get("Name", "")).removeprefix("/")
+    parsed = names.parse_name(name)
+    metadata = cri.ContainerMetadata(
+        name=labels.get(names.CONTAINER_NAME_LABEL) or (parsed.container if parsed else ""),
+        attempt=parsed.attempt if parsed else 0,
+    )
+    image_id = str(inspect.get("Image") or "")
+    requested = docker_labels.get(names.IMAGE_LABEL) or str(config.get("Image") or "")
+    shown = image_name(image_id) or requested if is_image_id(requested) else requested
+    spec = cri.ImageSpec(image=shown, user_specified_image=docker_labels.get(names.IMAGE_LABEL, ""))
+    status = _container_status(inspect, metadata)
+    status.image.CopyFrom(spec)
+    status.image_ref = status.image_id = image_id
+    status.labels.update(labels)
+    status.annotations.update(annotations)
+    status.mounts.extend(to_cri_mounts(inspect.get("Mounts") or (), host_config))
+    status.log_path = docker_labels.get(names.LOG_PATH_LABEL, "")
+    status.resources.linux.CopyFrom(to_cri_resources(host_config))
+    status.stop_signal = to_cri_signal(str(config.get("StopSignal") or ""))
+    user = _container_user(config, host_config)
+    if user is not None:
+        status.user.linux.CopyFrom(user)
+    item = cri.Container(
+        id=status.id,
+        pod_sandbox_id=docker_labels.get(names.SANDBOX_ID_LABEL, ""),
+        metadata=metadata,
+        image=spec,
+        image_ref=image_id,
+        image_id=image_id,
+        state=status.state,
+        created_at=status.created_at,
+        labels=labels,
+        annotations=annotations,
+    )
+    return ContainerView(
+        id=status.id,
+        name=name,
+        sandbox_id=item.pod_sandbox_id,
+        pid=int(state.get("Pid") or 0),
+        docker_log_path=str(inspect.get("LogPath") or ""),
+        log_path=status.log_path,
+        tty=bool(config.get("Tty")),
+        after_start=docker_labels.get(names.AFTER_START_LABEL, ""),
+        observed_at_ns=observed_at_ns,
+        item=item,
+        status=status,
+    )
+
+
+def _container_status(inspect: Mapping[str, Any], metadata: cri.ContainerMetadata) -> cri.ContainerStatus:
+    state = inspect["State"]
+    started, finished = parse_time_ns(state.get("StartedAt")), parse_time_ns(state.get("FinishedAt"))
+    created = parse_time_ns(inspect.get("Created"))
+    exit_code = int(state.get("ExitCode") or 0)
+    status = cri.ContainerStatus(
+        id=str(inspect["Id"]), metadata=metadata, created_at=created, message=str(state.get("Error") or "")
+    )
+    if state.get("Running"):
+        status.state = cri.ContainerState.CONTAINER_RUNNING
+        status.started_at = started
+    elif finished:
+        status.state = cri.ContainerState.CONTAINER_EXITED
+        status.started_at, status.finished_at, status.exit_code = started, finished, exit_code
+        status.reason = _exit_reason(bool(state.get("OOMKilled")), exit_code)
+    elif exit_code:
+        # Docker could not start the process at all: there is an exit code and no time
+        status.state = cri.ContainerState.CONTAINER_EXITED
+        status.started_at = status.finished_at = created
+        status.exit_code = exit_code
+        status.reason = "ContainerCannotRun"
+    else:
+        status.state = cri.ContainerState.CONTAINER_CREATED
+    return status
+
+
+def _exit_reason(oom_killed: bool, exit_code: int) -> str:
+    if oom_killed:
+        return "OOMKilled"
+    return "Error" if exit_code else "Completed"
+
+
+def _container_user(config: Mapping[str, Any], host_config: Mapping[str, Any]) -> cri.LinuxContainerUser | None:
+    """The identity that was asked for by number; names are the image's and only its own files could tell."""
+    user, _, group = str(config.get("User") or "0").partition(":")
+    if not user.isdigit() or (group and not group.isdigit()):
+        return None
+    groups = [int(text) for text in host_config.get("GroupAdd") or () if text.isdigit()]
+    gid = int(group or 0)
+    return cri.LinuxContainerUser(uid=int(user), gid=gid, supplemental_groups=[gid, *groups])
+
+
+def image_view(listed: Mapping[str, Any], inspect: Mapping[str, Any], pinned: Iterable[str]) -> ImageView:
+    """The view of an image from its line in the list and its inspect answer. `pinned` are canonical names."""
+    tags = [tag for tag in listed.get("RepoTags") or () if canonical_or_none(tag)]
+    digests = [digest for digest in listed.get("RepoDigests") or () if canonical_or_none(digest)]
+    keys = frozenset(key for name in (*tags, *digests) if (key := canonical_or_none(name)))
+    image_id = str(listed["Id"])
+    message = cri.Image(
+        id=image_id,
+        repo_tags=tags,
+        repo_digests=digests,
+        size=int(listed.get("Size") or 0) or 1,  # CRI wants it non-zero, also for an empty image
+        pinned=not keys.isdisjoint(pinned),
+        spec=cri.ImageSpec(image=image_id),
+    )
+    user = str((inspect.get("Config") or {}).get("User") or "").partition(":")[0]
+    if user.isdigit():
+        message.uid.value = int(user)
+    elif user:
+        message.username = user
+    layers = tuple((inspect.get("RootFS") or {}).get("Layers") or ())
+    return ImageView(image_id, keys, layers, message)
