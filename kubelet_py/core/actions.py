@@ -1,10 +1,13 @@
 """The steps that a pod needs next, as frozen values with their causes.
 
-`compute_pod_actions` returns a tuple of these in the order in which the shell runs them. The shell stops at the first
-failure and lets the next observation say what happened. Actions of the kinds named in `PARALLEL` that stand side by
-side may run at the same time.
+`compute_pod_actions` returns a tuple of these in the order in which the shell runs them. `batches` says which of them
+may run at the same time. When an action with `stops_plan` fails, the shell drops the rest and lets the next
+observation say what happened; the failure of another one holds nothing up.
+
+Upstream counterpart: podActions in pkg/kubelet/kuberuntime/kuberuntime_manager.go and the steps of its SyncPod.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,16 +26,29 @@ class KillPod:
 
     cause: str
 
+    @property
+    def stops_plan(self) -> bool:
+        """Nothing may start beside what should be dead."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class KillContainer:
-    """Stop one container. `grace_period_override_seconds` is set where the rule and not the pod says how long."""
+    """Stop one container. `grace_period_override_seconds` is set where the rule and not the pod says how long.
+
+    `message` is the text of the Killing event.
+    """
 
     container_id: str
     container_name: str
     cause: str
     message: str = ""
     grace_period_override_seconds: int | None = None
+
+    @property
+    def stops_plan(self) -> bool:
+        """A second copy may not start while the first lives."""
+        return True
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +60,11 @@ class RemoveContainer:
     cause: str
     keep_log: bool = True
 
+    @property
+    def stops_plan(self) -> bool:
+        """A restart of all containers must not begin half-way; a pruned leftover is only litter."""
+        return self.keep_log
+
 
 @dataclass(frozen=True, slots=True)
 class CreateSandbox:
@@ -52,27 +73,76 @@ class CreateSandbox:
     attempt: int
     cause: str
 
+    @property
+    def stops_plan(self) -> bool:
+        """Containers need the sandbox."""
+        return True
+
 
 @dataclass(frozen=True, slots=True)
 class StartContainer:
-    """Pull the image if need be, create and start a container in the ready sandbox."""
+    """Pull the image if need be, create and start a container in the ready sandbox.
+
+    `after_exit_at_ns` is when the run before it ended; where it is set, the shell notes the restart under
+    `backoff_key` with `backoff.next_entry`. `required`: what follows in the plan needs this container.
+    """
 
     container_name: str
     kind: ContainerKind
     restart_count: int
     cause: str
+    after_exit_at_ns: int | None = None
+    backoff_key: str = ""
+    required: bool = False
+
+    @property
+    def stops_plan(self) -> bool:
+        """Init containers that run to completion are required; the others fail alone."""
+        return self.required
 
 
 @dataclass(frozen=True, slots=True)
 class BackOff:
-    """The container would be started but must wait; the pod is looked at again when the time is over."""
+    """The container would be started but must wait; the pod is looked at again when the time is over.
+
+    `message` goes into the waiting state with the reason CrashLoopBackOff.
+    """
 
     container_name: str
     kind: ContainerKind
     remaining_seconds: float
     cause: str
+    message: str = ""
+
+    @property
+    def stops_plan(self) -> bool:
+        """Waiting is no failure."""
+        return False
 
 
 Action = KillPod | KillContainer | RemoveContainer | CreateSandbox | StartContainer | BackOff
 
-PARALLEL: tuple[type[Action], ...] = (KillContainer, RemoveContainer, StartContainer)
+
+def _may_join(action: Action, first: Action) -> bool:
+    match action, first:
+        case KillContainer(), KillContainer():
+            return True
+        case StartContainer(kind=ContainerKind.MAIN), StartContainer(kind=ContainerKind.MAIN):
+            return True
+        case _:
+            return False
+
+
+def batches(actions: Iterable[Action]) -> tuple[tuple[Action, ...], ...]:
+    """The actions in order, those that may run at the same time in one batch.
+
+    Kills go together, and so do the starts of main containers. Init containers start one after the other because the
+    order of the spec is promised, removals because the last one carries the reason for the others.
+    """
+    result: list[list[Action]] = []
+    for action in actions:
+        if result and _may_join(action, result[-1][0]):
+            result[-1].append(action)
+        else:
+            result.append([action])
+    return tuple(tuple(batch) for batch in result)

@@ -21,6 +21,26 @@ class ContainerState(StrEnum):
     UNKNOWN = "unknown"
 
 
+class ProbeResult(StrEnum):
+    """What the last probes of one kind came to, after thresholds."""
+
+    SUCCESS = "success"
+    FAILURE = "failure"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeVerdict:
+    """The results that hold for one container id; None where no probe of that kind has a result yet."""
+
+    startup: ProbeResult | None = None
+    liveness: ProbeResult | None = None
+    readiness: ProbeResult | None = None
+
+
+NO_VERDICT = ProbeVerdict()
+
+
 @dataclass(frozen=True, slots=True)
 class ObservedSandbox:
     """One sandbox of a pod."""
@@ -90,6 +110,16 @@ class ObservedPod:
     def running(self) -> tuple[ObservedContainer, ...]:
         """The containers that run."""
         return tuple(c for c in self.containers if c.state is ContainerState.RUNNING)
+
+    @property
+    def alive(self) -> tuple[ObservedContainer, ...]:
+        """The containers that run or may run: a stop must reach these."""
+        return tuple(c for c in self.containers if c.state in (ContainerState.RUNNING, ContainerState.UNKNOWN))
+
+    @property
+    def newest_sandbox(self) -> ObservedSandbox | None:
+        """The newest sandbox, ready or not."""
+        return self.sandboxes[0] if self.sandboxes else None
 
     @property
     def ready_sandboxes(self) -> tuple[ObservedSandbox, ...]:

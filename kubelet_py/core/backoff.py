@@ -1,0 +1,109 @@
+"""Back-off between restarts of a container and between pulls of an image, as values.
+
+An entry says how long the next wait is and when it was last advanced; who holds the entries (per pod and container, per
+pod and image) is the shell's business. The wait of a crashed container counts from the end of its last run, the wait
+after a failed pull from the failure. Times are seconds of one clock, whichever the shell takes.
+
+Upstream counterpart: client-go's util/flowcontrol/backoff.go and doBackOff in kuberuntime_manager.go. Deliberate
+difference: both kinds of back-off are forgotten after the same time, also where the largest delay is set smaller.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from kubelet_py.api import codec, core_v1
+
+Key = TypeVar("Key")
+
+RESET_AFTER_SECONDS = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffEntry:
+    """The wait that holds now, the moment it was set, and what it is for."""
+
+    delay_seconds: float
+    updated_at_seconds: float
+    cause: str = ""
+    reset_after_seconds: float = RESET_AFTER_SECONDS
+
+    def is_expired(self, event_seconds: float) -> bool:
+        """The event comes so long after the last one that they have nothing to do with each other."""
+        return event_seconds - self.updated_at_seconds > self.reset_after_seconds
+
+
+@dataclass(frozen=True, slots=True)
+class BackoffPolicy:
+    """Doubling delays with a ceiling, forgotten after a good while."""
+
+    initial_seconds: float = 10.0
+    max_seconds: float = 300.0
+    reset_after_seconds: float = RESET_AFTER_SECONDS
+
+
+CRASH_BACKOFF = BackoffPolicy()
+IMAGE_BACKOFF = BackoffPolicy()
+
+
+def crash_policy(max_restart_seconds: float | None) -> BackoffPolicy:
+    """The policy of a node that sets crashLoopBackOff.maxContainerRestartPeriod; the first delay fits below it."""
+    if max_restart_seconds is None:
+        return CRASH_BACKOFF
+    return BackoffPolicy(min(CRASH_BACKOFF.initial_seconds, max_restart_seconds), max_restart_seconds)
+
+
+def remaining_seconds(entry: BackoffEntry | None, now_seconds: float, since_seconds: float | None = None) -> float:
+    """How much of the wait is left; 0 when nothing holds.
+
+    The wait began at `since_seconds` (the end of a container's last run), or when the entry was set.
+    """
+    if entry is None:
+        return 0.0
+    begun_seconds = entry.updated_at_seconds if since_seconds is None else since_seconds
+    if entry.is_expired(now_seconds if since_seconds is None else since_seconds):
+        return 0.0
+    return max(0.0, entry.delay_seconds - (now_seconds - begun_seconds))
+
+
+def is_backing_off(entry: BackoffEntry | None, now_seconds: float, since_seconds: float | None = None) -> bool:
+    """Whether what failed must still wait."""
+    return remaining_seconds(entry, now_seconds, since_seconds) > 0
+
+
+def next_entry(
+    entry: BackoffEntry | None,
+    policy: BackoffPolicy,
+    now_seconds: float,
+    since_seconds: float | None = None,
+    cause: str = "",
+) -> BackoffEntry:
+    """The entry after another try: the first delay, or twice the last one up to the ceiling.
+
+    `since_seconds` is when the thing failed (a container's finish time); without it, now.
+    """
+    if entry is None or entry.is_expired(now_seconds if since_seconds is None else since_seconds):
+        delay_seconds = policy.initial_seconds
+    else:
+        delay_seconds = entry.delay_seconds * 2
+    return BackoffEntry(min(delay_seconds, policy.max_seconds), now_seconds, cause, policy.reset_after_seconds)
+
+
+def without_expired(entries: Mapping[Key, BackoffEntry], now_seconds: float) -> dict[Key, BackoffEntry]:
+    """The entries that still mean something; the shell calls this now and then to forget the others."""
+    return {key: entry for key, entry in entries.items() if not entry.is_expired(now_seconds)}
+
+
+def crash_backoff_key(container: core_v1.Container | core_v1.EphemeralContainer) -> str:
+    """What the crash back-off of one pod is kept under: a new image or other resources start afresh."""
+    resources = codec.encode(container.resources).decode() if container.resources else ""
+    return f"{container.name}\n{container.image or ''}\n{resources}"
+
+
+def format_duration(seconds: float) -> str:
+    """Whole seconds as Go writes durations (10s, 1m20s, 1h0m0s), for messages that tools compare."""
+    total = int(seconds)
+    hours, minutes, rest = total // 3600, total // 60 % 60, total % 60
+    if hours:
+        return f"{hours}h{minutes}m{rest}s"
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
