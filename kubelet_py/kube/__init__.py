@@ -1,1 +1,4 @@
-"""kubelet_py.kube."""
+"""The API server: kubeconfig, client, watches, and the stores that watches fill.
+
+Knows HTTP and the Kubernetes API conventions; knows nothing of pods' lifecycles.
+"""

@@ -1,0 +1,57 @@
+"""The API source of pods: the pods bound to this node, as full sets.
+
+Starts when the node object exists, so that admission has labels and taints to look at. Every change gives the whole
+set again (references, no copies): who consumes it compares.
+
+Upstream counterpart: pkg/kubelet/config/apiserver.go.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from kubelet_py.api import core_v1
+from kubelet_py.api.pod import SOURCE_API, uid_of
+from kubelet_py.kube.client import ApiClient, EventKind, Query
+from kubelet_py.kube.resources import PODS
+from kubelet_py.kube.watch import Reflector
+
+log = structlog.get_logger()
+
+PodSetCallback = Callable[[str, tuple[core_v1.Pod, ...]], None]
+"""Called with the source's name and all of its pods."""
+
+
+class ApiPodSource:
+    """Runs until cancelled; `deliver` gets every set."""
+
+    def __init__(
+        self, client: ApiClient, node_name: str, node_registered: asyncio.Event, deliver: PodSetCallback
+    ) -> None:
+        self._node_registered = node_registered
+        self._deliver = deliver
+        self._pods: dict[str, core_v1.Pod] = {}
+        self._reflector = Reflector(client, PODS, self, Query(field_selector=f"spec.nodeName={node_name}"))
+
+    async def run(self) -> None:
+        """Wait for the node, then follow its pods."""
+        await self._node_registered.wait()
+        await self._reflector.run()
+
+    def on_replace(self, objects: list[core_v1.Pod]) -> None:
+        """Sink of the reflector."""
+        self._pods = {uid_of(pod): pod for pod in objects}
+        log.info("api_pods_listed", pods=len(self._pods))
+        self._emit()
+
+    def on_event(self, kind: EventKind, changed: core_v1.Pod) -> None:
+        """Sink of the reflector."""
+        if kind is EventKind.DELETED:
+            self._pods.pop(uid_of(changed), None)
+        else:
+            self._pods[uid_of(changed)] = changed
+        self._emit()
+
+    def _emit(self) -> None:
+        self._deliver(SOURCE_API, tuple(self._pods.values()))
