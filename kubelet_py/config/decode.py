@@ -8,7 +8,6 @@ fields of this version and goes on without them; here they are refused, because 
 is found when it is needed.
 """
 
-import dataclasses
 import difflib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -24,7 +23,7 @@ from kubelet_py.config.model import (
     QUANTITY,
     KubeletConfiguration,
 )
-from kubelet_py.config.shapes import Shape, fields_of
+from kubelet_py.config.shapes import Shape, fields_of, required_fields_of
 
 _ABSENT: Any = object()
 
@@ -150,13 +149,9 @@ def _decode_item(kind: type, raw: Any, path: str, problems: list[Problem]) -> An
             value = _decode_value(shapes[name], item, f"{path}.{name}", problems)
             if value is not _ABSENT:
                 arguments[name] = value
-    for needed in dataclasses.fields(kind):
-        required = needed.default is dataclasses.MISSING and needed.default_factory is dataclasses.MISSING
-        if required and needed.name not in arguments:
-            if needed.name not in raw:
-                problems.append(Problem(f"{path}.{needed.name}", "is missing"))
-            return _ABSENT
-    return kind(**arguments)
+    missing = [name for name in required_fields_of(kind) if name not in arguments]
+    problems += [Problem(f"{path}.{name}", "is missing") for name in missing if raw.get(name) is None]
+    return _ABSENT if missing else kind(**arguments)
 
 
 def _decode_scalar(shape: Shape, raw: Any) -> Any:

@@ -3,7 +3,6 @@
 Owns the outward spelling: durations as text, lists for tuples, absent optional fields left out. Pure.
 """
 
-import dataclasses
 from typing import Any
 
 from kubelet_py.config.durations import format_duration
@@ -35,6 +34,6 @@ def _value(shape: Shape, value: Any) -> Any:
         return [_value(shape.items, item) for item in value]
     if shape.base is dict:
         return {key: _value(shape.items, item) for key, item in value.items()}
-    if dataclasses.is_dataclass(value):
+    if shape.is_object:
         return _object(value)
     return format_duration(value) if shape.is_duration else value

@@ -10,6 +10,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
+import msgspec
+
 from kubelet_py.config.model import DURATION, ZERO_IS_A_VALUE, Between, Marker, OneOf
 
 Mark = Marker | Between | OneOf
@@ -31,7 +33,7 @@ class Shape:
     @property
     def is_object(self) -> bool:
         """A nested object with named fields."""
-        return dataclasses.is_dataclass(self.base)
+        return is_object(self.base)
 
     @property
     def is_duration(self) -> bool:
@@ -82,6 +84,19 @@ def shape_of(hint: Any) -> Shape:
             return Shape(dict, marks, optional, shape_of(get_args(hint)[1]))
         else:
             return Shape(hint, marks, optional)
+
+
+def is_object(kind: Any) -> bool:
+    """A class with named fields: one of ours, or one of the Kubernetes API's."""
+    return dataclasses.is_dataclass(kind) or (isinstance(kind, type) and issubclass(kind, msgspec.Struct))
+
+
+def required_fields_of(kind: Any) -> list[str]:
+    """The fields without a default."""
+    if dataclasses.is_dataclass(kind):
+        missing = dataclasses.MISSING
+        return [f.name for f in dataclasses.fields(kind) if f.default is missing and f.default_factory is missing]
+    return [f.name for f in msgspec.structs.fields(kind) if f.required]
 
 
 _fields_by_kind: dict[Any, Mapping[str, Shape]] = {}

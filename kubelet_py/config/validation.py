@@ -140,7 +140,7 @@ def _host_problems(config: KubeletConfiguration, host: HostTraits) -> Iterator[P
 def _gated_problems(config: KubeletConfiguration, gates: FeatureGates) -> Iterator[Problem]:
     needs: tuple[tuple[str, bool, str], ...] = (
         ("defaultPodSysctls", bool(config.defaultPodSysctls), "DefaultPodSysctls"),
-        ("cpuCFSQuotaPeriod", config.cpuCFSQuotaPeriod != 0.1, "CPUCFSQuotaPeriod"),
+        ("cpuCFSQuotaPeriod", config.cpuCFSQuotaPeriod != 0.1, "CustomCPUCFSQuotaPeriod"),
         ("serverTLSBootstrap", config.serverTLSBootstrap, "RotateKubeletServerCertificate"),
         ("memoryThrottlingFactor", config.memoryThrottlingFactor not in (None, 0.9), "MemoryQoS"),
         ("memoryReservationPolicy", config.memoryReservationPolicy == "TieredReservation", "MemoryQoS"),

@@ -18,7 +18,7 @@ READY = "READY=1"
 STOPPING = "STOPPING=1"
 WATCHDOG = "WATCHDOG=1"
 _FIRST_LISTEN_FD = 3
-_SHORTEST_NOTIFY_SECONDS = 1.0
+_SHORTEST_WATCHDOG_SECONDS = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ def watchdog_interval_seconds(environment: Mapping[str, str], pid: int) -> float
         return None
     if not text.isascii() or not text.isdigit() or int(text) == 0:
         raise ConfigError(f"WATCHDOG_USEC is {text!r}: microseconds as a positive whole number are expected")
-    interval_seconds = int(text) / 1_000_000 / 2
-    if interval_seconds < _SHORTEST_NOTIFY_SECONDS:
-        raise ConfigError(f"WATCHDOG_USEC is {text}: at least 2 seconds are expected (WatchdogSec=2 in the unit)")
-    return interval_seconds
+    allowed_seconds = int(text) / 1_000_000
+    if allowed_seconds <= _SHORTEST_WATCHDOG_SECONDS:
+        raise ConfigError(f"WATCHDOG_USEC is {text}: more than one second is expected (WatchdogSec= in the unit)")
+    return allowed_seconds / 2
 
 
 def listen_fds(environment: Mapping[str, str], pid: int) -> dict[str, int]:
