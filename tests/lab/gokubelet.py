@@ -13,7 +13,7 @@ from tests.lab.process import LabProcess
 
 
 def configuration(cluster: Cluster, endpoint: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A KubeletConfiguration that runs on the test machines: cgroup v1, cgroupfs, no swap check, no lowered OOM score."""
+    """A KubeletConfiguration for the test machines: cgroup v1, cgroupfs, no swap check, no lowered OOM score."""
     described: dict[str, Any] = {
         "apiVersion": "kubelet.config.k8s.io/v1beta1",
         "kind": "KubeletConfiguration",

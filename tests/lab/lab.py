@@ -16,6 +16,7 @@ from tests.lab.engines.containerd import Containerd
 from tests.lab.engines.docker import Docker
 from tests.lab.images import catalog
 from tests.lab.process import LabError
+from tests.lab.registry import Registry
 from tests.lab.sandbox import Sandbox
 
 PAUSE = "registry.k8s.io/pause:3.10"
@@ -29,6 +30,7 @@ class Lab(Sandbox):
         super().__init__(name)
         self._docker: Docker | None = None
         self._containerd: Containerd | None = None
+        self._registry: Registry | None = None
 
     @classmethod
     def start(
@@ -37,13 +39,21 @@ class Lab(Sandbox):
         docker: str | None = None,
         containerd: str | None = None,
         images: Iterable[str] = (PAUSE, BUSYBOX),
+        registry: bool | Iterable[str] = False,
         docker_settings: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> Self:
-        """Start a lab host with these engines; every engine has `images` loaded when this returns."""
+        """Start a lab host with these engines; every engine has `images` loaded when this returns.
+
+        `registry=True` serves every image of the catalog; a list of references serves those.
+        """
         archives = [catalog.archive(image) for image in images] if docker or containerd else []
+        served = catalog.IMAGES if registry is True else registry or ()
+        built = {reference: catalog.manifest(reference) for reference in served}
         lab = cls(name)
         try:
+            if built:
+                lab._registry = Registry(lab, built)
             if docker:
                 lab._docker = Docker(lab, docker, docker_settings)
                 lab._docker.load(archives)
@@ -68,6 +78,13 @@ class Lab(Sandbox):
         if self._containerd is None:
             raise LabError("this lab was started without containerd=")
         return self._containerd
+
+    @property
+    def registry(self) -> Registry:
+        """The lab's image registry."""
+        if self._registry is None:
+            raise LabError("this lab was started without registry=")
+        return self._registry
 
     @property
     def docker_socket(self) -> Path:

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from tests.lab import debian, gotools
-from tests.lab.engines.docker import REGISTRY_NAMES
 from tests.lab.process import LabError, LabProcess
+from tests.lab.registry import ALL_NAMES
 from tests.lab.sandbox import BASE_PATH, Sandbox
 
 VERSIONS = ("1.6", "2.4")
@@ -99,7 +99,7 @@ class Containerd:
         self._program, self._path = prepare(version)
         files = sandbox.root / "containerd"
         certs = files / "certs.d"
-        for name in REGISTRY_NAMES:
+        for name in ALL_NAMES:
             (certs / name).mkdir(parents=True)
             hosts = f'server = "http://{name}"\n[host."http://{name}"]\n  capabilities = ["pull", "resolve"]\n'
             (certs / name / "hosts.toml").write_text(hosts)

@@ -13,11 +13,11 @@ from typing import Any
 
 from tests.lab import debian, gotools
 from tests.lab.process import LabError, LabProcess
+from tests.lab.registry import ALL_NAMES
 from tests.lab.sandbox import BASE_PATH, Sandbox
 
 VERSIONS = ("20.10", "29")
 DEBIAN_PACKAGES = ("docker.io", "containerd", "runc", "iptables", "iproute2")
-REGISTRY_NAMES = ("registry.k8s.io", "gcr.io", "k8s.gcr.io")
 CLIENT = "/usr/bin/docker"
 
 
@@ -86,7 +86,7 @@ class Docker:
             "hosts": [f"unix://{self.socket}"],
             "containerd": str(self._containerd_socket),
             "live-restore": False,
-            "insecure-registries": list(REGISTRY_NAMES),
+            "insecure-registries": list(ALL_NAMES),
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "userland-proxy-path": self._programs.proxy,
         }

@@ -10,20 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import subprocess
 import tarfile
-import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests.lab import debian
-from tests.lab.images import debs
+from tests.lab.images import content
 from tests.lab.images.layers import Blob, Layer, LayerWriter, build
 from tests.lab.paths import cache_dir, file_lock
 from tests.lab.process import LabError
 
-SOURCES = Path(__file__).parent / "sources"
 E2E = "registry.k8s.io/e2e-test-images"
 CRI_TOOLS = "gcr.io/k8s-staging-cri-tools"
 CREATED = "2023-11-14T22:13:20Z"
@@ -42,51 +38,61 @@ class Image:
     ports: tuple[str, ...] = ()
 
 
-def _compile(source: str) -> bytes:
-    """A static program from C."""
-    debian.ensure("gcc", "libc6-dev")
-    with tempfile.TemporaryDirectory() as scratch:
-        program = Path(scratch) / "program"
-        subprocess.run(["gcc", "-Os", "-s", "-static", "-o", str(program), str(SOURCES / source)], check=True)
-        return program.read_bytes()
-
-
-def _source_key(source: str) -> str:
-    return hashlib.sha256((SOURCES / source).read_bytes()).hexdigest()
-
-
-def _write_userland(layer: LayerWriter) -> None:
-    debs.add_system(layer)
-    debs.add_packages(layer, "base-files", "base-passwd", "bash", "netbase", "busybox")
-
-
-def _write_applets(layer: LayerWriter) -> None:
-    program, applets = debs.busybox_applets()
-    layer.file("usr/bin/busybox", program, 0o755)
-    for applet in applets:
-        layer.hard_link(applet, "usr/bin/busybox")
-
-
-PAUSE = Layer("pause", _source_key("pause.c"), lambda layer: layer.file("pause", _compile("pause.c"), 0o755))
-USERLAND = Layer("userland", "1", _write_userland)
-APPLETS = Layer("applets", "1", _write_applets)
-BASH_AS_SH = Layer("bash-as-sh", "1", lambda layer: layer.symlink("usr/bin/sh", "bash"))
-
-
 def _pause(version: str) -> Image:
-    return Image((PAUSE,), entrypoint=("/pause",), user="65535:65535", labels={"version": version})
+    return Image((content.PAUSE,), entrypoint=("/pause",), user="65535:65535", labels={"version": version})
 
 
-def _busybox(*layers: Layer, user: str = "", labels: dict[str, str] | None = None) -> Image:
-    return Image((USERLAND, APPLETS, *layers), command=("sh",), user=user, labels=labels or {})
+def _busybox(
+    *layers: Layer, user: str = "", version: str = "", command: tuple[str, ...] = ("sh",), ports: tuple[str, ...] = ()
+) -> Image:
+    """busybox over a Debian userland; a version only makes the image differ from others."""
+    labels = {"version": version} if version else {}
+    return Image((content.USERLAND, content.APPLETS, *layers), command=command, user=user, labels=labels, ports=ports)
 
+
+def _nginx(version: str) -> Image:
+    return _busybox(content.NGINX, version=version, command=("nginx",), ports=("80/tcp",))
+
+
+def _agnhost(version: str) -> Image:
+    layers = (content.AGNHOST_USERLAND, content.AGNHOST)
+    return Image(layers, entrypoint=("/agnhost",), command=("pause",), labels={"version": version}, ports=("80/tcp",))
+
+
+_DEFAULT_USER = content.user_layer(
+    "default-user:x:1000:1000::/home/default-user:/bin/sh", groups=("group-defined-in-image:x:50000:default-user",)
+)
 
 IMAGES: dict[str, Image] = {
     **{f"registry.k8s.io/pause:{version}": _pause(version) for version in ("3.9", "3.10", "3.10.1", "3.10.2")},
     "k8s.gcr.io/pause:3.9": _pause("3.9"),
     f"{E2E}/busybox:1.29-2": _busybox(),
-    f"{E2E}/busybox:1.36.1-1": _busybox(BASH_AS_SH, labels={"version": "1.36.1-1"}),
-    f"{E2E}/busybox:1.37.0-2": _busybox(BASH_AS_SH, labels={"version": "1.37.0-2"}),
+    f"{E2E}/busybox:1.36.1-1": _busybox(content.BASH_AS_SH, version="1.36.1-1"),
+    f"{E2E}/busybox:1.37.0-2": _busybox(content.BASH_AS_SH, version="1.37.0-2"),
+    **{f"{E2E}/nginx:{version}": _nginx(version) for version in ("1.14-2", "1.27.0-2", "1.28.0-2")},
+    f"{E2E}/httpd:2.4.39-4": _busybox(content.HTTPD, command=("httpd-foreground",), ports=("80/tcp",)),
+    **{
+        f"{E2E}/nonewprivs:{version}": _busybox(content.NNP, user="1000", version=version, command=("nnp",))
+        for version in ("1.3", "1.4")
+    },
+    f"{E2E}/nonroot:1.5": _busybox(user="1234", version="nonroot"),
+    **{f"{E2E}/agnhost:{version}": _agnhost(version) for version in ("2.66.1", "2.55")},
+    **{
+        f"{E2E}/{name}": Image((content.AGNHOST_USERLAND,), command=("bash",), labels={"name": name})
+        for name in ("glibc-dns-testing:2.1.1", "kitten:1.8", "nautilus:1.8", "ipc-utils:1.4")
+    },
+    f"{CRI_TOOLS}/test-image-latest:latest": _busybox(version="latest"),
+    **{f"{CRI_TOOLS}/test-image-tag:{tag}": _busybox(version=f"tag-{tag}") for tag in ("test", "all")},
+    **{f"{CRI_TOOLS}/test-image-{number}:latest": _busybox(version=f"image-{number}") for number in (1, 2, 3)},
+    **{f"{CRI_TOOLS}/test-image-tags:{number}": _busybox(version="tags") for number in (1, 2, 3)},
+    f"{CRI_TOOLS}/test-image-user-uid:latest": _busybox(user="1002"),
+    f"{CRI_TOOLS}/test-image-user-username:latest": _busybox(user="www-data"),
+    f"{CRI_TOOLS}/test-image-user-uid-group:latest": _busybox(user="1003:100"),
+    f"{CRI_TOOLS}/test-image-user-username-group:latest": _busybox(user="www-data:100"),
+    f"{CRI_TOOLS}/test-image-predefined-group:latest": _busybox(_DEFAULT_USER, user="1000"),
+    f"{CRI_TOOLS}/hostnet-nginx-amd64:latest": _busybox(
+        content.NGINX, content.NGINX_ON_12003, command=("nginx",), ports=("12003/tcp",)
+    ),
 }
 
 
@@ -143,3 +149,33 @@ def archive(reference: str) -> Path:
                 writer.file("manifest.json", json.dumps(manifest).encode())
             partial.rename(path)
     return path
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """One image as a registry serves it: its manifest, its configuration and the files of its layers."""
+
+    text: bytes
+    configuration: bytes
+    layers: dict[str, Path]
+
+
+def manifest(reference: str) -> Manifest:
+    """The image in the form of a registry (Docker's schema 2, which every engine of the lab reads)."""
+    spec = image(reference)
+    blobs = [build(layer) for layer in spec.layers]
+    described = configuration(spec, blobs)
+    text = {
+        "schemaVersion": 2,
+        "mediaType": "application/vnd.docker.distribution.manifest.v2+json",
+        "config": {
+            "mediaType": "application/vnd.docker.container.image.v1+json",
+            "size": len(described),
+            "digest": f"sha256:{hashlib.sha256(described).hexdigest()}",
+        },
+        "layers": [
+            {"mediaType": "application/vnd.docker.image.rootfs.diff.tar.gzip", "size": blob.size, "digest": blob.digest}
+            for blob in blobs
+        ],
+    }
+    return Manifest(json.dumps(text).encode(), described, {blob.digest: blob.compressed for blob in blobs})

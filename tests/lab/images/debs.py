@@ -12,6 +12,7 @@ import re
 import subprocess
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.lab.images.layers import MERGED, LayerWriter
@@ -23,7 +24,13 @@ LEFT_OUT = (
     "usr/share/zoneinfo/", "usr/share/bash-completion/", "usr/share/perl", "usr/lib/x86_64-linux-gnu/gconv/",
     "usr/lib/systemd/", "usr/lib/udev/",
 )  # fmt: skip
+SKIPPED = (
+    "perl", "perl-base", "perl-modules-5.36", "libperl5.36", "libgdbm6", "libgdbm-compat4", "dpkg", "tar", "debconf",
+    "gcc-12-base", "ucf", "sensible-utils", "util-linux-extra", "media-types",
+)  # fmt: skip
+"""What packages depend on for their scripts only."""
 EMPTY_SYSTEM = ("apt-get", "-o", "Dir::State::status=/dev/null", "-o", "Debug::NoLocking=1")
+DOWNLOAD = ("apt-get", "--quiet", "-o", "APT::Sandbox::User=root", "download")
 _INSTALLED = re.compile(r"^Inst (\S+) \((\S+) .*\[(\S+)\]\)", re.MULTILINE)
 
 
@@ -47,14 +54,14 @@ def fetch(*packages: str) -> list[Path]:
         found: list[Path] = []
         wanted: list[str] = []
         for name, version in closure(simulated.stdout):
+            if name in SKIPPED:
+                continue
             present = list(directory.glob(f"{name}_{version.replace(':', '%3a')}_*.deb"))
             found += present
             wanted += [] if present else [f"{name}={version}"]
         if wanted:
             with step(f"downloading {len(wanted)} Debian packages"):
-                subprocess.run(
-                    ["apt-get", "--quiet", "download", *wanted], cwd=directory, check=True, stdout=subprocess.DEVNULL
-                )
+                subprocess.run([*DOWNLOAD, *wanted], cwd=directory, check=True, stdout=subprocess.DEVNULL)
             for item in wanted:
                 name, version = item.split("=", 1)
                 found += directory.glob(f"{name}_{version.replace(':', '%3a')}_*.deb")
@@ -76,7 +83,7 @@ def add_packages(layer: LayerWriter, *packages: str) -> None:
             raise RuntimeError(f"{archive} cannot be unpacked")
 
 
-def add_system(layer: LayerWriter) -> None:
+def add_system(layer: LayerWriter, users: Sequence[str] = (), groups: Sequence[str] = ()) -> None:
     """What Debian's installer and package scripts would make of an empty root: links, passwd, directories."""
     for name in MERGED[:4]:
         layer.symlink(name, f"usr/{name}")
@@ -86,12 +93,18 @@ def add_system(layer: LayerWriter) -> None:
         layer.directory(path)
     layer.symlink("var/run", "/run")
     layer.file("etc/nsswitch.conf", b"passwd: files\ngroup: files\nhosts: files dns\n")
+    add_accounts(layer, users, groups)
+
+
+def add_accounts(layer: LayerWriter, users: Sequence[str] = (), groups: Sequence[str] = ()) -> None:
+    """Debian's /etc/passwd and /etc/group (root, www-data, nobody, ...) with further entries."""
     with tempfile.TemporaryDirectory() as scratch:
         for archive in fetch("base-passwd"):
             if archive.name.startswith("base-passwd_"):
                 subprocess.run(["dpkg-deb", "-x", str(archive), scratch], check=True)
-        for name in ("passwd", "group"):
-            layer.file(f"etc/{name}", Path(scratch) / "usr/share/base-passwd" / f"{name}.master")
+        for name, extra in (("passwd", users), ("group", groups)):
+            standard = (Path(scratch) / "usr/share/base-passwd" / f"{name}.master").read_text()
+            layer.file(f"etc/{name}", (standard + "".join(f"{line}\n" for line in extra)).encode())
 
 
 def busybox_applets() -> tuple[bytes, list[str]]:
