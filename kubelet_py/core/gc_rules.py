@@ -10,9 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from kubelet_py.core.labels import pod_uid_of_log_directory
-from kubelet_py.core.observed import ContainerState
-
-NS_PER_SECOND = 1_000_000_000
+from kubelet_py.core.observed import NS_PER_SECOND, ContainerState
 
 
 @dataclass(frozen=True, slots=True)

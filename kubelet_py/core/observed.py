@@ -11,6 +11,8 @@ from enum import StrEnum
 
 from cri_proto import runtime_v1 as cri
 
+NS_PER_SECOND = 1_000_000_000
+
 
 class ContainerState(StrEnum):
     """The states of CRI, under short names."""

@@ -36,6 +36,7 @@ from kubelet_py.core.backoff import BackoffEntry, crash_backoff_key, format_dura
 from kubelet_py.core.container_hash import compute_container_hash
 from kubelet_py.core.observed import (
     NO_VERDICT,
+    NS_PER_SECOND,
     ContainerState,
     ObservedContainer,
     ObservedPod,
@@ -55,8 +56,6 @@ from kubelet_py.core.restart_rules import (
 )
 from kubelet_py.core.sandbox_rules import judge_sandbox
 from kubelet_py.core.termination import probe_grace_period_seconds
-
-NS_PER_SECOND = 1_000_000_000
 
 POD_DONE = "no container is left to run"
 

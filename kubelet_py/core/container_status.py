@@ -1,0 +1,318 @@
+"""The status of each container of a pod, from the runs that the runtime shows and what was reported before.
+
+Owns the states and their reasons, restart counts, `started` and `ready`, and what becomes of containers that vanished.
+Must not know phases and conditions.
+
+Upstream counterpart: convertToAPIContainerStatuses in pkg/kubelet/kubelet_pods.go, UpdatePodStatus in
+pkg/kubelet/prober/prober_manager.go. Deliberate difference: the last state survives the garbage collection of the
+dead container it came from.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import msgspec
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import core_v1
+from kubelet_py.api.pod import ephemeral_containers_of, init_containers_of, is_sidecar, spec_of
+from kubelet_py.core.observed import (
+    NO_VERDICT,
+    NS_PER_SECOND,
+    ContainerState,
+    ObservedContainer,
+    ObservedPod,
+    ProbeResult,
+    ProbeVerdict,
+)
+from kubelet_py.core.restart_rules import AnyContainer, is_being_deleted, should_be_restarted
+
+CONTAINER_CREATING = "ContainerCreating"
+POD_INITIALIZING = "PodInitializing"
+STATUS_UNKNOWN = "ContainerStatusUnknown"
+RESTARTING_ALL = "RestartingAllContainers"
+RESTARTING_ALL_MESSAGE = "The container is removed because RestartAllContainers in place"
+LOST_WHEN_TERMINATED = "The container could not be located when the pod was terminated"
+LOST_WHEN_DELETED = "The container could not be located when the pod was deleted.  The container used to be Running"
+UNKNOWN_EXIT_CODE = 137
+
+# Probe results do not survive the agent; what started this long before it is trusted as it was reported.
+TRUSTED_BEFORE_START_NS = 10 * NS_PER_SECOND
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatusContext:
+    """What container statuses are made of beside the pod and the observation.
+
+    `waiting`: container name to (reason, message) of what keeps it from starting. `termination_messages`: container id
+    to the text read from its message file or log. `runtime_type` is the prefix of container ids.
+    """
+
+    runtime_type: str
+    previous: core_v1.PodStatus
+    waiting: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    termination_messages: Mapping[str, str] = field(default_factory=dict)
+    probe_results: Mapping[str, ProbeVerdict] = field(default_factory=dict)
+    is_restarting_all: bool = False
+    supports_recursive_read_only: bool = False
+    agent_started_at_ns: int = 0
+
+
+def time_of_ns(ns: int) -> datetime | None:
+    """A moment as the API writes it, whole seconds; None for 0."""
+    return datetime.fromtimestamp(ns // NS_PER_SECOND, UTC) if ns else None
+
+
+def by_name(statuses: Sequence[core_v1.ContainerStatus] | None) -> dict[str, core_v1.ContainerStatus]:
+    """The statuses by container name."""
+    return {status.name: status for status in statuses or ()}
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerStatuses:
+    """The three lists of a pod's status, in the orders that the API promises: main and ephemeral by name, init as in
+    the spec.
+    """
+
+    init: list[core_v1.ContainerStatus]
+    main: list[core_v1.ContainerStatus]
+    ephemeral: list[core_v1.ContainerStatus]
+
+    @property
+    def init_and_main(self) -> dict[str, core_v1.ContainerStatus]:
+        """What phase and conditions are made of."""
+        return by_name([*self.init, *self.main])
+
+
+def compute_container_statuses(
+    pod: core_v1.Pod, observed: ObservedPod, context: ContainerStatusContext
+) -> ContainerStatuses:
+    """The statuses of all containers of the spec."""
+    maker = _Maker(pod, observed, context)
+    previous = context.previous
+    init = [maker.make(c, by_name(previous.initContainerStatuses), True) for c in init_containers_of(pod)]
+    main = [maker.make(c, by_name(previous.containerStatuses), False) for c in spec_of(pod).containers]
+    old_ephemeral = by_name(previous.ephemeralContainerStatuses)
+    ephemeral = [maker.make(c, old_ephemeral, False) for c in ephemeral_containers_of(pod)]
+    return ContainerStatuses(
+        init, sorted(main, key=lambda status: status.name), sorted(ephemeral, key=lambda status: status.name)
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Maker:
+    pod: core_v1.Pod
+    observed: ObservedPod
+    context: ContainerStatusContext
+
+    def make(
+        self, container: AnyContainer, old_statuses: Mapping[str, core_v1.ContainerStatus], is_init: bool
+    ) -> core_v1.ContainerStatus:
+        old = old_statuses.get(container.name)
+        history = self.observed.named(container.name)
+        status = self._of_runs(container, history, old) if history else self._without_runs(container, old)
+        status = self._with_waiting_reason(container, status, history[0] if history else None, is_init)
+        return self._with_probe_results(container, status, history[0] if history else None, old, is_init)
+
+    # Containers that the runtime knows
+
+    def _of_runs(
+        self, container: AnyContainer, history: Sequence[ObservedContainer], old: core_v1.ContainerStatus | None
+    ) -> core_v1.ContainerStatus:
+        newest = history[0]
+        state = self._state_of(newest, old)
+        last_state = self._last_state_before(newest, old) if len(history) == 1 else self._state_of(history[1], None)
+        restart_count = newest.restart_count
+        if newest.state is ContainerState.UNKNOWN and state.terminated is not None and old is not None:
+            restart_count = old.restartCount + 1  # nobody else counts a run that was lost
+        resources = container.resources
+        return core_v1.ContainerStatus(
+            name=container.name,
+            image=newest.image,
+            imageID=newest.image_ref,
+            containerID=self._full_id(newest),
+            ready=False,
+            restartCount=restart_count,
+            state=state,
+            lastState=last_state,
+            resources=resources,
+            allocatedResources=resources.requests if resources else None,
+            user=_user_of(newest),
+            volumeMounts=self._volume_mounts(container, old),
+        )
+
+    def _full_id(self, container: ObservedContainer) -> str:
+        return f"{self.context.runtime_type}://{container.id}"
+
+    def _state_of(self, run: ObservedContainer, old: core_v1.ContainerStatus | None) -> core_v1.ContainerState:
+        match run.state:
+            case ContainerState.RUNNING:
+                return core_v1.ContainerState(
+                    running=core_v1.ContainerStateRunning(startedAt=time_of_ns(run.started_at_ns))
+                )
+            case ContainerState.EXITED:
+                return core_v1.ContainerState(
+                    terminated=core_v1.ContainerStateTerminated(
+                        exitCode=run.exit_code,
+                        reason=run.reason or None,
+                        message=self._termination_message(run),
+                        startedAt=time_of_ns(run.started_at_ns),
+                        finishedAt=time_of_ns(run.finished_at_ns),
+                        containerID=self._full_id(run),
+                    )
+                )
+            case ContainerState.UNKNOWN if old is not None and old.state is not None and old.state.running is not None:
+                return _lost_state(LOST_WHEN_TERMINATED, self.context.is_restarting_all)
+            case _:
+                return core_v1.ContainerState(waiting=core_v1.ContainerStateWaiting())
+
+    def _termination_message(self, run: ObservedContainer) -> str | None:
+        text = self.context.termination_messages.get(run.id, "")
+        return ": ".join(part for part in (run.message, text) if part) or None
+
+    def _last_state_before(
+        self, newest: ObservedContainer, old: core_v1.ContainerStatus | None
+    ) -> core_v1.ContainerState | None:
+        """The run before the only one that is left, as it was reported when it was there."""
+        if old is None or not newest.restart_count:
+            return None
+        if old.containerID != self._full_id(newest) and old.state is not None and old.state.terminated is not None:
+            return old.state
+        return old.lastState
+
+    # Containers that the runtime does not know
+
+    def _without_runs(self, container: AnyContainer, old: core_v1.ContainerStatus | None) -> core_v1.ContainerStatus:
+        reason = POD_INITIALIZING if init_containers_of(self.pod) else CONTAINER_CREATING
+        fresh = core_v1.ContainerStatus(
+            name=container.name,
+            image=container.image or "",
+            imageID="",
+            ready=False,
+            restartCount=0,
+            state=core_v1.ContainerState(waiting=core_v1.ContainerStateWaiting(reason=reason)),
+            volumeMounts=self._volume_mounts(container, None),
+        )
+        if old is None or old.state is None:
+            return fresh
+        if self.context.is_restarting_all:
+            return self._removed_for_restart(fresh, old)
+        if old.state.terminated is not None:
+            return msgspec.structs.replace(old, ready=False)
+        status = msgspec.structs.replace(fresh, restartCount=old.restartCount, lastState=old.lastState)
+        was_terminated_before = old.lastState is not None and old.lastState.terminated is not None
+        if old.state.running is None or was_terminated_before:
+            return status
+        # It ran when it was last seen. To say "waiting" without a last state would put the pod back to Pending.
+        restarts = 0 if is_being_deleted(self.pod) else 1
+        return msgspec.structs.replace(
+            status, restartCount=old.restartCount + restarts, lastState=_lost_state(LOST_WHEN_DELETED, False)
+        )
+
+    @staticmethod
+    def _removed_for_restart(fresh: core_v1.ContainerStatus, old: core_v1.ContainerStatus) -> core_v1.ContainerStatus:
+        waiting = core_v1.ContainerStateWaiting(reason=RESTARTING_ALL, message=RESTARTING_ALL_MESSAGE)
+        state = core_v1.ContainerState(waiting=waiting)
+        if old.state is not None and old.state.waiting is not None:
+            # Not the first look after the removal, or it never ran.
+            count, last_state = old.restartCount, old.lastState
+        elif old.state is not None and old.state.terminated is not None:
+            count, last_state = old.restartCount + 1, old.state
+        else:
+            count, last_state = old.restartCount + 1, _lost_state(RESTARTING_ALL_MESSAGE, True)
+        return msgspec.structs.replace(fresh, state=state, lastState=last_state, restartCount=count)
+
+    # What both have
+
+    def _with_waiting_reason(
+        self, container: AnyContainer, status: core_v1.ContainerStatus, newest: ObservedContainer | None, is_init: bool
+    ) -> core_v1.ContainerStatus:
+        """A container that should run and cannot waits, and says why; its last exit moves to the last state."""
+        problem = self.context.waiting.get(container.name)
+        is_through = is_init and newest is not None and _has_succeeded(newest) and not _is_sidecar(container)
+        if problem is None or is_through or not should_be_restarted(self.pod, container, newest):
+            return status
+        reason, message = problem
+        state = core_v1.ContainerState(waiting=core_v1.ContainerStateWaiting(reason=reason, message=message or None))
+        ended = status.state is not None and status.state.terminated is not None
+        return msgspec.structs.replace(status, state=state, lastState=status.state if ended else status.lastState)
+
+    def _with_probe_results(
+        self,
+        container: AnyContainer,
+        status: core_v1.ContainerStatus,
+        newest: ObservedContainer | None,
+        old: core_v1.ContainerStatus | None,
+        is_init: bool,
+    ) -> core_v1.ContainerStatus:
+        if is_init and not _is_sidecar(container):
+            ended = status.state.terminated if status.state else None
+            return msgspec.structs.replace(status, started=False, ready=ended is not None and ended.exitCode == 0)
+        is_running = status.state is not None and status.state.running is not None
+        if newest is None or not is_running:
+            return msgspec.structs.replace(status, started=False, ready=False)
+        verdict = self.context.probe_results.get(newest.id, NO_VERDICT)
+        is_trusted = (
+            old is not None
+            and old.containerID == self._full_id(newest)
+            and 0 < newest.started_at_ns < self.context.agent_started_at_ns - TRUSTED_BEFORE_START_NS
+        )
+        started = _holds(container.startupProbe, verdict.startup, is_trusted and old is not None and bool(old.started))
+        ready = started and _holds(
+            container.readinessProbe, verdict.readiness, is_trusted and old is not None and old.ready
+        )
+        return msgspec.structs.replace(status, started=started, ready=ready)
+
+    def _volume_mounts(
+        self, container: AnyContainer, old: core_v1.ContainerStatus | None
+    ) -> list[core_v1.VolumeMountStatus] | None:
+        if old is not None and old.volumeMounts:
+            return old.volumeMounts  # settled when the container was made
+        return [self._volume_mount(mount) for mount in container.volumeMounts or ()] or None
+
+    def _volume_mount(self, mount: core_v1.VolumeMount) -> core_v1.VolumeMountStatus:
+        status = core_v1.VolumeMountStatus(name=mount.name, mountPath=mount.mountPath, readOnly=mount.readOnly)
+        if mount.readOnly:
+            wanted = mount.recursiveReadOnly in ("Enabled", "IfPossible")
+            can = self.context.supports_recursive_read_only and mount.mountPropagation in (None, "None")
+            status.recursiveReadOnly = "Enabled" if wanted and can else "Disabled"
+        return status
+
+
+def _holds(probe: core_v1.Probe | None, result: ProbeResult | None, as_before: bool) -> bool:
+    """Whether a state that a probe guards is reached: without a probe at once, else when it says so."""
+    if probe is None:
+        return True
+    return as_before if result is None else result is ProbeResult.SUCCESS
+
+
+def _is_sidecar(container: AnyContainer) -> bool:
+    return isinstance(container, core_v1.Container) and is_sidecar(container)
+
+
+def _has_succeeded(run: ObservedContainer) -> bool:
+    return run.state is ContainerState.EXITED and run.exit_code == 0
+
+
+def _lost_state(message: str, is_restarting_all: bool) -> core_v1.ContainerState:
+    return core_v1.ContainerState(
+        terminated=core_v1.ContainerStateTerminated(
+            exitCode=UNKNOWN_EXIT_CODE,
+            reason=RESTARTING_ALL if is_restarting_all else STATUS_UNKNOWN,
+            message=message,
+        )
+    )
+
+
+def lost_state() -> core_v1.ContainerState:
+    """The state of a container that should have ended and of which nothing is left to tell."""
+    return _lost_state(LOST_WHEN_TERMINATED, False)
+
+
+def _user_of(run: ObservedContainer) -> core_v1.ContainerUser | None:
+    user: cri.LinuxContainerUser | None = run.user
+    if user is None:
+        return None
+    groups = list(user.supplemental_groups) or None
+    return core_v1.ContainerUser(linux=core_v1.LinuxContainerUser(user.gid, user.uid, groups))

@@ -1,0 +1,122 @@
+"""The phase of a pod from the statuses of its containers.
+
+Upstream counterpart: getPhase in pkg/kubelet/kubelet_pods.go.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from kubelet_py.api import core_v1
+from kubelet_py.api.pod import containers_of, init_containers_of, is_sidecar, is_static
+from kubelet_py.core.container_status import RESTARTING_ALL
+from kubelet_py.core.restart_rules import restarts_after_exit
+
+PENDING = "Pending"
+RUNNING = "Running"
+SUCCEEDED = "Succeeded"
+FAILED = "Failed"
+
+TERMINAL_PHASES = (SUCCEEDED, FAILED)
+
+Statuses = Mapping[str, core_v1.ContainerStatus]
+
+
+def terminated_state(status: core_v1.ContainerStatus) -> core_v1.ContainerStateTerminated | None:
+    """How the container ended, now or before it began to wait."""
+    state = status.state or core_v1.ContainerState()
+    if state.terminated is not None:
+        return state.terminated
+    if state.waiting is not None and status.lastState is not None:
+        return status.lastState.terminated
+    return None
+
+
+def has_any_main_started(pod: core_v1.Pod, statuses: Statuses) -> bool:
+    """Some main container runs or has ended: initialization is behind the pod."""
+    found = [statuses[container.name] for container in containers_of(pod) if container.name in statuses]
+    return any(s.state is not None and (s.state.running or s.state.terminated) for s in found)
+
+
+def _may_run_again(pod: core_v1.Pod, container: core_v1.Container, ended: core_v1.ContainerStateTerminated) -> bool:
+    return ended.reason == RESTARTING_ALL or restarts_after_exit(pod, container, ended.exitCode)
+
+
+@dataclass(slots=True)
+class _Count:
+    pending_init: int = 0
+    failed_init: int = 0
+    unknown: int = 0
+    running: int = 0
+    waiting: int = 0
+    stopped: int = 0
+    stopped_for_good: int = 0
+    succeeded: int = 0
+
+
+def _count_init(pod: core_v1.Pod, statuses: Statuses, count: _Count) -> None:
+    for container in init_containers_of(pod):
+        status = statuses.get(container.name)
+        if is_sidecar(container):
+            _count_sidecar(status, count)
+            continue
+        ended = terminated_state(status) if status else None
+        if ended is None:
+            count.pending_init += 1
+        elif ended.exitCode != 0 and not _may_run_again(pod, container, ended):
+            count.failed_init += 1
+
+
+def _count_sidecar(status: core_v1.ContainerStatus | None, count: _Count) -> None:
+    if status is None or status.state is None:
+        count.pending_init += status is not None
+        count.unknown += 1
+    elif status.state.running is not None:
+        count.pending_init += not status.started
+        count.running += 1
+    elif terminated_state(status) is None:
+        count.pending_init += 1
+        count.waiting += 1
+    # a sidecar that ended holds no pod back
+
+
+def _count_mains(pod: core_v1.Pod, statuses: Statuses, count: _Count) -> None:
+    for container in containers_of(pod):
+        status = statuses.get(container.name)
+        if status is None or status.state is None:
+            count.unknown += 1
+            continue
+        if status.state.running is not None:
+            count.running += 1
+            continue
+        ended = terminated_state(status)
+        if ended is None:
+            count.waiting += 1
+            continue
+        count.stopped += 1
+        count.stopped_for_good += not _may_run_again(pod, container, ended)
+        count.succeeded += status.state.terminated is not None and ended.exitCode == 0
+
+
+def compute_phase(pod: core_v1.Pod, statuses: Iterable[core_v1.ContainerStatus], is_stopped_for_good: bool) -> str:
+    """The phase by the init and main containers. `is_stopped_for_good`: the agent stopped the pod, nothing restarts."""
+    known = {status.name: status for status in statuses}
+    count = _Count()
+    _count_init(pod, known, count)
+    _count_mains(pod, known, count)
+    if count.failed_init:
+        return FAILED
+    if count.pending_init and not has_any_main_started(pod, known):
+        return PENDING
+    if count.waiting or count.unknown:
+        return PENDING
+    if count.running:
+        return RUNNING
+    if not count.stopped:
+        return PENDING
+    all_succeeded = count.stopped == count.succeeded
+    # Static pods come back with the next start of the agent: a stop by the agent is not the end of them.
+    if is_stopped_for_good and not is_static(pod):
+        return SUCCEEDED if all_succeeded else FAILED
+    if count.stopped != count.stopped_for_good:
+        return RUNNING
+    return SUCCEEDED if all_succeeded else FAILED
