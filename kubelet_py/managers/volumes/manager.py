@@ -1,0 +1,281 @@
+"""The volumes that each pod should have, made so.
+
+Owns which volumes of which pod are ready, and the threads in which blocking file work is done. The pod's worker calls
+`ensure_volumes` on every pass: the first time sets up, later ones refresh files whose sources changed and cost nothing
+when none did. Knows nothing of containers' lives; the worker calls `teardown_volumes` when none is left.
+
+Upstream counterpart: pkg/kubelet/volumemanager. Difference: no loop of its own; the pod's worker is the loop.
+"""
+
+import asyncio
+import hashlib
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import core_v1
+from kubelet_py.api.pod import display_name, uid_of
+from kubelet_py.core import volume_payload as payloads
+from kubelet_py.core import volume_plan as plan
+from kubelet_py.core.volume_payload import NodeFacts, Payload, PayloadError
+from kubelet_py.core.volume_plan import MountContext, MountedVolume, MountPlan, PlanError, VolumeKind
+from kubelet_py.errors import ApiError, KubeletError, SyncError
+from kubelet_py.host.files import RemovalRefused
+from kubelet_py.host.mounts import ensure_shared
+from kubelet_py.host.pod_dirs import PodDirs
+from kubelet_py.managers.volumes import setup, teardown
+from kubelet_py.managers.volumes.collect import PayloadCollector, VolumeSources
+from kubelet_py.managers.volumes.subpath import bind_subpath
+
+FAILED_MOUNT: Final = "FailedMount"
+FAILED_UNMOUNT: Final = "FailedUnMount"
+CONFIG_ERROR: Final = "CreateContainerConfigError"
+
+_log = structlog.get_logger()
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class VolumeSettings:
+    """What the operator and the machine decide."""
+
+    setup_timeout_seconds: float = 123.0
+    threads: int = 8
+    selinux_enabled: bool = False
+    make_root_shared: bool = True
+    node_allocatable_memory_bytes: Callable[[], int | None] = field(default=lambda: None)
+    node_facts: Callable[[], NodeFacts] = field(default=NodeFacts)
+
+
+@dataclass(slots=True)
+class _PodVolumes:
+    """What is ready of one pod."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    mounted: dict[str, MountedVolume] = field(default_factory=dict)
+    digests: dict[str, bytes] = field(default_factory=dict)
+    work: "Future[Any] | None" = None
+
+
+_Step = tuple[core_v1.Volume, VolumeKind, Payload | None, bytes]
+
+
+class VolumeManager:
+    """Sets up, refreshes and takes down the volumes of pods."""
+
+    def __init__(self, root: Path, sources: VolumeSources | None, settings: VolumeSettings | None = None) -> None:
+        self.dirs = PodDirs(root)
+        self._settings = settings or VolumeSettings()
+        self._collector = PayloadCollector(sources, self._settings.node_facts)
+        self._pods: dict[str, _PodVolumes] = {}
+        self._threads = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="volumes")
+        self._complaints: dict[str, str] = {}
+
+    def prepare(self) -> None:
+        """Once at start: the directories, and mounts beneath the root that containers can see. Blocking, short."""
+        self.dirs.ensure_pods()
+        if self._settings.make_root_shared:
+            try:
+                ensure_shared(self.dirs.root)
+            except OSError as error:
+                _log.warning("root_not_shared", path=str(self.dirs.root), error=str(error), effect="mountPropagation")
+
+    def close(self) -> None:
+        """Let go of the threads; work that hangs is left behind."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    async def ensure_volumes(self, pod: core_v1.Pod) -> Mapping[str, MountedVolume]:
+        """Every volume that a container of the pod mounts, ready; SyncError says which is not and why."""
+        used = plan.used_volume_names(pod)
+        wanted = [volume for volume in plan.volumes_of(pod) if volume.name in used]
+        record = self._pods.setdefault(uid_of(pod), _PodVolumes())
+        async with record.lock:
+            steps, problems = await self._compute_steps(pod, wanted, record)
+            if steps:
+                problems += await self._run(pod, steps, record)
+            if problems:
+                raise SyncError(FAILED_MOUNT, "; ".join(problems))
+            return dict(record.mounted)
+
+    async def to_cri_mounts(
+        self,
+        pod: core_v1.Pod,
+        container: core_v1.Container | core_v1.EphemeralContainer,
+        mounted: Mapping[str, MountedVolume],
+        context: MountContext | None = None,
+    ) -> list[cri.Mount]:
+        """The container's volumeMounts for the runtime, with their subPaths bound."""
+        try:
+            planned = plan.compute_mount_plans(container, mounted, context or MountContext())
+        except PlanError as error:
+            raise SyncError(CONFIG_ERROR, str(error), container.name) from error
+        paths = {entry.index: entry.volume.host_path for entry in planned}
+        with_sub_path = [entry for entry in planned if entry.sub_path]
+        if with_sub_path:
+            work = self._threads.submit(self._bind_subpaths, uid_of(pod), container.name, with_sub_path)
+            try:
+                bound = await self._deadline(work)
+                paths.update(bound)
+            except (OSError, KubeletError, PayloadError, TimeoutError) as error:
+                text = f'failed to prepare subPath for volumeMount of container "{container.name}": {_cause(error)}'
+                raise SyncError(CONFIG_ERROR, text, container.name) from error
+        return [
+            cri.Mount(
+                container_path=entry.container_path,
+                host_path=paths[entry.index],
+                readonly=entry.read_only,
+                recursive_read_only=entry.recursive_read_only,
+                propagation=entry.propagation,
+                selinux_relabel=entry.volume.relabel and self._settings.selinux_enabled,
+            )
+            for entry in planned
+        ]
+
+    async def teardown_volumes(self, pod_uid: str) -> None:
+        """Take down all volumes of a pod, whoever set them up; again is fine. SyncError names what is in the way."""
+        await self._take_down(pod_uid, teardown.tear_down_volumes)
+
+    async def remove_pod_directory(self, pod_uid: str) -> None:
+        """The volumes and everything else of the pod on disk; for when no container of it is left."""
+        await self._take_down(pod_uid, teardown.remove_pod_directory)
+
+    async def cleanup_orphans(self, known_pod_uids: Collection[str]) -> None:
+        """Remove the directories of pods that nobody knows any more. Complains once about each that must stay."""
+        on_disk = await asyncio.to_thread(self.dirs.list_pod_uids)
+        for gone in set(self._complaints) - set(on_disk):
+            del self._complaints[gone]
+        for pod_uid in on_disk:
+            if pod_uid in known_pod_uids:
+                continue
+            try:
+                await self.remove_pod_directory(pod_uid)
+                _log.info("orphaned_pod_removed", pod_uid=pod_uid)
+            except SyncError as error:
+                if self._complaints.get(pod_uid) != error.message:
+                    self._complaints[pod_uid] = error.message
+                    _log.warning("orphaned_pod_stays", pod_uid=pod_uid, problem=error.message)
+
+    async def _take_down(self, pod_uid: str, action: Callable[[PodDirs, str], None]) -> None:
+        record = self._pods.setdefault(pod_uid, _PodVolumes())
+        async with record.lock:
+            if record.work is not None and not record.work.done():
+                raise SyncError(FAILED_UNMOUNT, "an earlier operation on the pod's volumes still hangs")
+            work = self._threads.submit(action, self.dirs, pod_uid)
+            record.work = work
+            record.mounted.clear()
+            record.digests.clear()
+            try:
+                await self._deadline(work)
+            except (OSError, RemovalRefused, TimeoutError, ValueError) as error:
+                raise SyncError(FAILED_UNMOUNT, _cause(error)) from error
+            self._pods.pop(pod_uid, None)
+
+    async def _compute_steps(
+        self, pod: core_v1.Pod, wanted: Iterable[core_v1.Volume], record: _PodVolumes
+    ) -> tuple[list[_Step], list[str]]:
+        steps: list[_Step] = []
+        problems: list[str] = []
+        for volume in wanted:
+            try:
+                kind = plan.kind_of(volume)
+                if kind not in plan.FILE_KINDS:
+                    if volume.name not in record.mounted:
+                        steps.append((volume, kind, None, b""))
+                    continue
+                files = await self._collector.collect(pod, volume)
+            except (PlanError, PayloadError, ApiError) as error:
+                problems.append(plan.setup_failure(volume.name, str(error)))
+                continue
+            digest = _digest(files)
+            if record.digests.get(volume.name) != digest:
+                steps.append((volume, kind, files, digest))
+        return steps, problems
+
+    async def _run(self, pod: core_v1.Pod, steps: Sequence[_Step], record: _PodVolumes) -> list[str]:
+        if record.work is not None and not record.work.done():
+            names = ", ".join(volume.name for volume, *_ in steps)
+            return [plan.setup_failure(names, "an earlier attempt still hangs in a file operation")]
+        context = setup.SetupContext(
+            dirs=self.dirs,
+            pod_uid=uid_of(pod),
+            fs_group=plan.fs_group_of(pod),
+            only_on_root_mismatch=plan.fs_group_on_root_mismatch(pod),
+            pod_memory_limit_bytes=payloads.memory_limit_bytes(pod),
+            node_allocatable_memory_bytes=self._settings.node_allocatable_memory_bytes(),
+            now=datetime.now(UTC),
+        )
+        work = self._threads.submit(_set_up_all, context, steps)
+        record.work = work
+        try:
+            done, problems = await self._deadline(work)
+        except TimeoutError:
+            names = ", ".join(volume.name for volume, *_ in steps)
+            seconds = self._settings.setup_timeout_seconds
+            return [plan.setup_failure(names, f"timed out after {seconds:g} s waiting for the file system")]
+        for mounted, digest in done:
+            record.mounted[mounted.name] = mounted
+            record.digests[mounted.name] = digest
+        if any(plan.kind_of(volume) in plan.FILE_KINDS for volume, *_ in steps):
+            _log.debug("volume_files_written", pod=display_name(pod), volumes=[m.name for m, _ in done])
+        return problems
+
+    async def _deadline(self, work: "Future[_T]") -> _T:
+        async with asyncio.timeout(self._settings.setup_timeout_seconds):
+            return await asyncio.wrap_future(work)
+
+    def _bind_subpaths(self, pod_uid: str, container: str, entries: Iterable[MountPlan]) -> dict[int, str]:
+        bound = {}
+        for entry in entries:
+            target = self.dirs.subpath(pod_uid, entry.volume.name, container, entry.index)
+            bind_subpath(Path(entry.volume.host_path), entry.sub_path, target)
+            bound[entry.index] = os.fspath(target)
+        return bound
+
+
+def _set_up_all(
+    context: setup.SetupContext, steps: Sequence[_Step]
+) -> tuple[list[tuple[MountedVolume, bytes]], list[str]]:
+    """In a thread: all steps, those after a failure too, so that one event tells everything."""
+    done: list[tuple[MountedVolume, bytes]] = []
+    problems: list[str] = []
+    try:
+        context.dirs.ensure_pod(context.pod_uid)
+    except OSError as error:
+        return done, [plan.setup_failure(volume.name, _cause(error)) for volume, *_ in steps]
+    for volume, kind, files, digest in steps:
+        try:
+            if kind is VolumeKind.EMPTY_DIR:
+                mounted = setup.set_up_empty_dir(context, volume)
+            elif kind is VolumeKind.HOST_PATH:
+                mounted = setup.set_up_host_path(volume)
+            else:
+                mounted = setup.set_up_files(context, volume.name, kind, files or {})
+            done.append((mounted, digest))
+        except (OSError, KubeletError, ValueError) as error:
+            problems.append(plan.setup_failure(volume.name, _cause(error)))
+    return done, problems
+
+
+def _digest(files: Payload) -> bytes:
+    """A fingerprint, so that contents need not be kept to see a change."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(files):
+        file = files[path]
+        digest.update(f"{path}\0{file.mode}\0{file.owner}\0{len(file.data)}\0".encode())
+        digest.update(file.data)
+    return digest.digest()
+
+
+def _cause(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.strerror}: {error.filename}"
+    if isinstance(error, TimeoutError):
+        return "timed out waiting for the file system"
+    return str(error)

@@ -1,0 +1,491 @@
+"""VolumeManager against the real file system and real mounts."""
+
+import base64
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import codec, core_v1
+from kubelet_py.core.volume_payload import NodeFacts, TokenAsk
+from kubelet_py.core.volume_plan import MountContext, MountedVolume
+from kubelet_py.errors import ApiUnavailable, SyncError
+from kubelet_py.host.mounts import bind_mount, is_mount_point, list_mounts_beneath, mount_tmpfs, unmount
+from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
+from tests.integration.volumes.conftest import run
+
+UID = "4f5c7d9e-0000-4000-8000-000000000001"
+
+
+class ApiObjects:
+    """The three getters over dictionaries."""
+
+    def __init__(self) -> None:
+        self.config_maps: dict[tuple[str, str], core_v1.ConfigMap] = {}
+        self.secrets: dict[tuple[str, str], core_v1.Secret] = {}
+        self.tokens = 0
+        self.down = False
+
+    async def config_map(self, namespace: str, name: str) -> core_v1.ConfigMap | None:
+        if self.down:
+            raise ApiUnavailable(0, "", "connection refused")
+        return self.config_maps.get((namespace, name))
+
+    async def secret(self, namespace: str, name: str) -> core_v1.Secret | None:
+        return self.secrets.get((namespace, name))
+
+    async def service_account_token(self, ask: TokenAsk) -> str:
+        return f"token-{self.tokens}-of-{ask.service_account}-for-{ask.audience or 'the API'}"
+
+
+def make_pod(volumes: list[dict[str, Any]], mounts: list[dict[str, Any]] | None = None, **spec: Any) -> core_v1.Pod:
+    """A pod with one container that mounts every volume, or the given mounts."""
+    if mounts is None:
+        mounts = [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in volumes]
+    return codec.from_builtins(
+        core_v1.Pod,
+        {
+            "metadata": {"name": "web", "namespace": "shop", "uid": UID, "labels": {"app": "web", "a": 'quo"te'}},
+            "spec": {"containers": [{"name": "main", "image": "x", "volumeMounts": mounts}], "volumes": volumes} | spec,
+        },
+    )
+
+
+def run_with_manager(
+    root: Path,
+    scenario: Callable[[VolumeManager], Awaitable[None]],
+    sources: ApiObjects | None = None,
+    settings: VolumeSettings | None = None,
+) -> None:
+    """One life of an agent."""
+    manager = VolumeManager(root, sources, settings)
+    manager.prepare()
+    try:
+
+        async def main() -> None:
+            await scenario(manager)
+
+        run(main())
+    finally:
+        manager.close()
+        manager._threads.shutdown(wait=True)
+
+
+def mode_of(path: str | Path) -> int:
+    return stat.S_IMODE(os.stat(path).st_mode)
+
+
+def test_an_empty_dir_on_disk_is_world_writable_and_keeps_its_content_over_a_restart(root: Path) -> None:
+    pod = make_pod([{"name": "scratch", "emptyDir": {}}])
+
+    async def first(manager: VolumeManager) -> None:
+        mounted = await manager.ensure_volumes(pod)
+        path = Path(mounted["scratch"].host_path)
+        assert path == root / "pods" / UID / "volumes" / "kubernetes.io~empty-dir" / "scratch"
+        assert mode_of(path) == 0o777
+        (path / "kept").write_text("data")
+
+    async def second(manager: VolumeManager) -> None:
+        mounted = await manager.ensure_volumes(pod)
+        assert (Path(mounted["scratch"].host_path) / "kept").read_text() == "data"
+        assert await manager.ensure_volumes(pod) == mounted
+        await manager.teardown_volumes(UID)
+        assert not Path(mounted["scratch"].host_path).exists()
+        await manager.teardown_volumes(UID)
+
+    run_with_manager(root, first)
+    run_with_manager(root, second)
+
+
+def test_an_empty_dir_in_memory_is_a_tmpfs_of_the_smallest_bound(root: Path) -> None:
+    volume = {"name": "ram", "emptyDir": {"medium": "Memory", "sizeLimit": "8Mi"}}
+    pod = make_pod([volume], securityContext={"fsGroup": 1234})
+
+    async def scenario(manager: VolumeManager) -> None:
+        path = Path((await manager.ensure_volumes(pod))["ram"].host_path)
+        assert is_mount_point(path)
+        state = os.statvfs(path)
+        assert state.f_blocks * state.f_frsize == 8 * 1024**2
+        assert mode_of(path) == 0o2777
+        assert path.stat().st_gid == 1234
+        with pytest.raises(OSError, match="No space"):
+            (path / "big").write_bytes(b"x" * (9 * 1024**2))
+        await manager.teardown_volumes(UID)
+        assert list_mounts_beneath(root / "pods") == []
+        assert not path.exists()
+
+    settings = VolumeSettings(node_allocatable_memory_bytes=lambda: 64 * 1024**2)
+    run_with_manager(root, scenario, settings=settings)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "make", "complaint"),
+    [
+        ("", "nothing", ""),
+        ("Directory", "directory", ""),
+        ("Directory", "nothing", "hostPath type check failed: {path} is not a directory"),
+        ("Directory", "file", "hostPath type check failed: {path} is not a directory"),
+        ("DirectoryOrCreate", "nothing", ""),
+        ("File", "file", ""),
+        ("File", "directory", "hostPath type check failed: {path} is not a file"),
+        ("FileOrCreate", "nothing", ""),
+        ("Socket", "socket", ""),
+        ("Socket", "file", "hostPath type check failed: {path} is not a socket file"),
+        ("CharDevice", "char", ""),
+        ("CharDevice", "file", "hostPath type check failed: {path} is not a character device"),
+        ("BlockDevice", "char", "hostPath type check failed: {path} is not a block device"),
+        ("Folder", "nothing", "hostPath.type 'Folder' is unknown; it may be Directory, "),
+    ],
+)
+def test_host_path_types_are_checked_with_the_texts_people_search_for(
+    root: Path, tmp_path: Path, wanted: str, make: str, complaint: str
+) -> None:
+    path = tmp_path / "host"
+    made: dict[str, Callable[[], object]] = {
+        "nothing": lambda: None,
+        "directory": path.mkdir,
+        "file": path.touch,
+        "socket": lambda: socket.socket(socket.AF_UNIX).bind(str(path)),
+        "char": lambda: os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 3)),
+    }
+    if make == "socket":
+        with socket.socket(socket.AF_UNIX) as listener:
+            listener.bind(str(path))
+    else:
+        made[make]()
+    pod = make_pod([{"name": "host", "hostPath": {"path": str(path), "type": wanted}}])
+
+    async def scenario(manager: VolumeManager) -> None:
+        if complaint:
+            with pytest.raises(SyncError) as caught:
+                await manager.ensure_volumes(pod)
+            assert caught.value.reason == "FailedMount"
+            prefix = 'MountVolume.SetUp failed for volume "host" : '
+            assert caught.value.message.startswith(prefix + complaint.format(path=path))
+            return
+        mounted = await manager.ensure_volumes(pod)
+        assert mounted["host"].host_path == str(path)
+        if wanted.endswith("OrCreate"):
+            assert mode_of(path) == (0o755 if wanted.startswith("Dir") else 0o644)
+        await manager.teardown_volumes(UID)
+        assert path.exists() == (make != "nothing" or wanted.endswith("OrCreate"))
+
+    run_with_manager(root, scenario)
+
+
+KUBE_API_ACCESS = {
+    "name": "kube-api-access-abcde",
+    "projected": {
+        "defaultMode": 420,
+        "sources": [
+            {"serviceAccountToken": {"path": "token", "expirationSeconds": 3607}},
+            {"configMap": {"name": "kube-root-ca.crt", "items": [{"key": "ca.crt", "path": "ca.crt"}]}},
+            {"downwardAPI": {"items": [{"path": "namespace", "fieldRef": {"fieldPath": "metadata.namespace"}}]}},
+        ],
+    },
+}
+
+
+def test_the_projected_volume_that_every_real_pod_carries(root: Path) -> None:
+    api = ApiObjects()
+    api.config_maps["shop", "kube-root-ca.crt"] = core_v1.ConfigMap(data={"ca.crt": "PEM"})
+    pod = make_pod([KUBE_API_ACCESS])
+
+    async def scenario(manager: VolumeManager) -> None:
+        mounted = (await manager.ensure_volumes(pod))["kube-api-access-abcde"]
+        path = Path(mounted.host_path)
+        assert mounted.read_only
+        assert is_mount_point(path), "tokens never reach a disk"
+        assert {entry for entry in os.listdir(path) if not entry.startswith("..")} == {"token", "ca.crt", "namespace"}
+        assert (path / "namespace").read_text() == "shop"
+        assert (path / "ca.crt").read_text() == "PEM"
+        assert mode_of(path / "token") == 0o644
+        assert os.readlink(path / "token") == "..data/token"
+        before = os.readlink(path / "..data")
+
+        await manager.ensure_volumes(pod)
+        assert os.readlink(path / "..data") == before, "nothing is written when nothing changed"
+
+        api.tokens += 1
+        await manager.ensure_volumes(pod)
+        assert os.readlink(path / "..data") != before
+        assert not (path / before).exists()
+        assert (path / "token").read_text() == "token-1-of-default-for-the API"
+
+    async def restarted(manager: VolumeManager) -> None:
+        path = root / "pods" / UID / "volumes" / "kubernetes.io~projected" / "kube-api-access-abcde"
+        before = os.readlink(path / "..data")
+        await manager.ensure_volumes(pod)
+        assert os.readlink(path / "..data") == before, "the files of the earlier process are kept"
+        assert len(list_mounts_beneath(path)) == 1
+        await manager.teardown_volumes(UID)
+        assert list_mounts_beneath(root / "pods") == []
+
+    run_with_manager(root, scenario, api)
+    run_with_manager(root, restarted, api)
+
+
+@pytest.mark.parametrize(
+    ("spec", "mode", "owner", "group"),
+    [
+        ({"securityContext": {"fsGroup": 2000}}, 0o640, 0, 2000),
+        ({"securityContext": {"runAsUser": 1001}}, 0o600, 1001, 0),
+        ({"securityContext": {"runAsUser": 1001, "fsGroup": 2000}}, 0o640, 1001, 2000),
+    ],
+)
+def test_a_token_is_readable_by_the_pod_and_nobody_else(
+    root: Path, spec: dict[str, Any], mode: int, owner: int, group: int
+) -> None:
+    source = {"serviceAccountToken": {"path": "token"}}
+    pod = make_pod([{"name": "t", "projected": {"sources": [source]}}], **spec)
+
+    async def scenario(manager: VolumeManager) -> None:
+        state = (Path((await manager.ensure_volumes(pod))["t"].host_path) / "token").stat()
+        assert (stat.S_IMODE(state.st_mode), state.st_uid, state.st_gid) == (mode, owner, group)
+
+    run_with_manager(root, scenario, ApiObjects())
+
+
+def test_config_map_secret_and_downward_api_files_have_their_modes_and_follow_changes(root: Path) -> None:
+    api = ApiObjects()
+    api.config_maps["shop", "cfg"] = core_v1.ConfigMap(data={"a": "1", "b": "2"}, binaryData={"bin": "AAE="})
+    api.secrets["shop", "sec"] = core_v1.Secret(data={"pw": base64.b64encode(b"geheim").decode()})
+    pod = make_pod(
+        [
+            {"name": "cfg", "configMap": {"name": "cfg", "defaultMode": 0o640}},
+            {"name": "one", "configMap": {"name": "cfg", "items": [{"key": "a", "path": "x/y", "mode": 0o400}]}},
+            {"name": "sec", "secret": {"secretName": "sec"}},
+            {"name": "down", "downwardAPI": {"items": [{"path": "l", "fieldRef": {"fieldPath": "metadata.labels"}}]}},
+            {"name": "opt", "configMap": {"name": "none", "optional": True}},
+        ]
+    )
+
+    async def scenario(manager: VolumeManager) -> None:
+        mounted = await manager.ensure_volumes(pod)
+        paths = {name: Path(volume.host_path) for name, volume in mounted.items()}
+        assert mode_of(paths["cfg"] / "a") == 0o640
+        assert (paths["cfg"] / "bin").read_bytes() == b"\x00\x01"
+        assert mode_of(paths["one"] / "x" / "y") == 0o400
+        assert (paths["sec"] / "pw").read_text() == "geheim"
+        assert is_mount_point(paths["sec"])
+        assert not is_mount_point(paths["cfg"])
+        assert (paths["down"] / "l").read_text() == 'a="quo\\"te"\napp="web"'
+        assert [entry for entry in os.listdir(paths["opt"]) if not entry.startswith("..")] == []
+
+        api.config_maps["shop", "cfg"] = core_v1.ConfigMap(data={"a": "9", "new": "3"})
+        api.config_maps["shop", "none"] = core_v1.ConfigMap(data={"late": "!"})
+        await manager.ensure_volumes(pod)
+        assert sorted(e for e in os.listdir(paths["cfg"]) if not e.startswith("..")) == ["a", "new"]
+        assert (paths["cfg"] / "a").read_text() == "9"
+        assert (paths["opt"] / "late").read_text() == "!"
+
+    run_with_manager(root, scenario, api)
+
+
+def test_what_is_missing_is_named_and_the_rest_is_set_up(root: Path) -> None:
+    api = ApiObjects()
+    api.config_maps["shop", "cfg"] = core_v1.ConfigMap(data={"a": "1"})
+    pod = make_pod(
+        [
+            {"name": "ok", "emptyDir": {}},
+            {"name": "gone", "configMap": {"name": "nope"}},
+            {"name": "key", "configMap": {"name": "cfg", "items": [{"key": "zz", "path": "p"}]}},
+            {"name": "sec", "secret": {"secretName": "nope"}},
+            {"name": "disk", "nfs": {"server": "s", "path": "/"}},
+            {"name": "unused", "secret": {"secretName": "never-asked-for"}},
+        ],
+        [{"name": name, "mountPath": f"/{name}"} for name in ("ok", "gone", "key", "sec", "disk")],
+    )
+
+    async def scenario(manager: VolumeManager) -> None:
+        with pytest.raises(SyncError) as caught:
+            await manager.ensure_volumes(pod)
+        text = caught.value.message
+        assert 'MountVolume.SetUp failed for volume "gone" : configmap "nope" not found' in text
+        assert 'for volume "key" : configmap references non-existent config key: zz' in text
+        assert 'for volume "sec" : secret "nope" not found' in text
+        assert "volumes of type nfs are not served" in text
+        assert "unused" not in text
+        assert (root / "pods" / UID / "volumes" / "kubernetes.io~empty-dir" / "ok").is_dir()
+        api.down = True
+        with pytest.raises(SyncError, match="failed to fetch configmap shop/nope: connection refused"):
+            await manager.ensure_volumes(pod)
+
+    run_with_manager(root, scenario, api)
+
+
+def test_a_standalone_agent_says_that_it_has_no_api_server(root: Path) -> None:
+    pod = make_pod([{"name": "c", "configMap": {"name": "x"}}, {"name": "e", "emptyDir": {}}])
+
+    async def scenario(manager: VolumeManager) -> None:
+        with pytest.raises(SyncError, match='configmap "x" is needed, but this agent runs without an API server'):
+            await manager.ensure_volumes(pod)
+
+    run_with_manager(root, scenario)
+
+
+def test_mounts_for_the_runtime_carry_propagation_read_only_and_bound_sub_paths(root: Path, tmp_path: Path) -> None:
+    host = tmp_path / "host"
+    host.mkdir()
+    pod = make_pod(
+        [{"name": "e", "emptyDir": {}}, {"name": "h", "hostPath": {"path": str(host)}}],
+        [
+            {"name": "e", "mountPath": "/plain"},
+            {"name": "e", "mountPath": "/sub", "subPathExpr": "logs/$(POD)", "readOnly": True},
+            {"name": "h", "mountPath": "/h", "mountPropagation": "Bidirectional"},
+            {"name": "h", "mountPath": "/r", "readOnly": True, "recursiveReadOnly": "IfPossible"},
+        ],
+        securityContext={"fsGroup": 777},
+    )
+    container = pod.spec.containers[0] if pod.spec else None
+    assert container is not None
+
+    async def scenario(manager: VolumeManager) -> None:
+        mounted = await manager.ensure_volumes(pod)
+        context = MountContext(lambda text: text.replace("$(POD)", "web"), recursive_read_only_supported=True)
+        mounts = await manager.to_cri_mounts(pod, container, mounted, context)
+        again = await manager.to_cri_mounts(pod, container, mounted, context)
+        assert mounts == again, "a restarted container finds the same"
+        bound = root / "pods" / UID / "volume-subpaths" / "e" / "main" / "1"
+        assert [(m.container_path, m.host_path, m.readonly) for m in mounts] == [
+            ("/plain", mounted["e"].host_path, False),
+            ("/sub", str(bound), True),
+            ("/h", str(host), False),
+            ("/r", str(host), True),
+        ]
+        assert mounts[2].propagation == cri.PROPAGATION_BIDIRECTIONAL
+        assert mounts[3].recursive_read_only
+        made = Path(mounted["e"].host_path) / "logs" / "web"
+        assert mode_of(made) == 0o2777
+        assert made.stat().st_gid == 777
+        (made / "file").write_text("seen")
+        assert (bound / "file").read_text() == "seen"
+        assert len(list_mounts_beneath(bound)) == 1
+
+        await manager.teardown_volumes(UID)
+        assert list_mounts_beneath(root / "pods") == []
+        assert not bound.exists()
+        assert host.is_dir()
+
+    run_with_manager(root, scenario)
+
+
+def test_a_sub_path_cannot_leave_its_volume(root: Path, tmp_path: Path) -> None:
+    secret = tmp_path / "secret"
+    secret.mkdir()
+
+    async def scenario(manager: VolumeManager) -> None:
+        pod = make_pod([{"name": "e", "emptyDir": {}}])
+        mounted = await manager.ensure_volumes(pod)
+        volume = Path(mounted["e"].host_path)
+        (volume / "out").symlink_to(secret)
+        (volume / "real").mkdir()
+        (volume / "in").symlink_to("real")
+        (volume / "file").write_text("x")
+
+        async def mount(sub_path: str) -> str:
+            mounts = [{"name": "e", "mountPath": "/m", "subPath": sub_path}]
+            other = make_pod([], mounts)
+            assert other.spec is not None
+            return (await manager.to_cri_mounts(other, other.spec.containers[0], mounted))[0].host_path
+
+        for bad in ("out", "out/deeper", "../x", "/etc", "file/below"):
+            with pytest.raises(SyncError) as caught:
+                await mount(bad)
+            assert caught.value.reason == "CreateContainerConfigError"
+            assert caught.value.container_name == "main"
+        assert list(secret.iterdir()) == []
+        assert os.path.samefile(await mount("in"), volume / "real")
+        assert os.path.samefile(await mount("file"), volume / "file")
+        assert os.path.samefile(await mount("real"), volume / "real")
+
+    run_with_manager(root, scenario)
+
+
+def test_leftovers_of_an_earlier_process_go_and_foreign_mounts_keep_their_data(root: Path, tmp_path: Path) -> None:
+    pod = make_pod([{"name": "ram", "emptyDir": {"medium": "Memory"}}, {"name": "e", "emptyDir": {}}])
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "precious").write_text("!")
+
+    async def first(manager: VolumeManager) -> None:
+        mounted = await manager.ensure_volumes(pod)
+        manager.dirs.make_termination_log(UID, "main")
+        manager.dirs.write_etc_hosts(UID, "127.0.0.1 localhost\n")
+        inside = Path(mounted["e"].host_path) / "deep"
+        inside.mkdir()
+
+    async def second(manager: VolumeManager) -> None:
+        foreign = root / "pods" / UID / "volumes" / "kubernetes.io~csi" / "pv" / "mount"
+        foreign.mkdir(parents=True)
+        bind_mount(data, foreign)
+        await manager.cleanup_orphans({"other"})
+        assert (data / "precious").read_text() == "!"
+        assert (root / "pods" / UID).is_dir()
+        await manager.cleanup_orphans({UID})
+        unmount(foreign)
+        await manager.cleanup_orphans(())
+        assert not (root / "pods" / UID).exists()
+        assert (data / "precious").read_text() == "!"
+
+    run_with_manager(root, first)
+    run_with_manager(root, second)
+
+
+def test_data_behind_a_mount_in_a_volume_survives_removal(root: Path, tmp_path: Path) -> None:
+    """A bind mount of the same file system inside an emptyDir, as Bidirectional propagation leaves it."""
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "precious").write_text("!")
+    pod = make_pod([{"name": "e", "emptyDir": {}}])
+
+    async def scenario(manager: VolumeManager) -> None:
+        volume = Path((await manager.ensure_volumes(pod))["e"].host_path)
+        (volume / "m").mkdir()
+        bind_mount(data, volume / "m")
+        await manager.teardown_volumes(UID)
+        assert (data / "precious").read_text() == "!"
+        assert not volume.exists()
+
+    run_with_manager(root, scenario)
+
+
+def test_a_volume_that_is_missing_at_the_mount_is_named() -> None:
+    pod = make_pod([{"name": "e", "emptyDir": {}}])
+    assert pod.spec is not None
+    container = pod.spec.containers[0]
+    manager = VolumeManager(Path("/nonexistent"), None)
+    mounted: dict[str, MountedVolume] = {}
+
+    async def main() -> None:
+        with pytest.raises(SyncError, match='cannot find volume "e" to mount into container "main"'):
+            await manager.to_cri_mounts(pod, container, mounted)
+
+    run(main())
+    manager.close()
+
+
+def test_mount_points_are_known_by_the_kernels_word(root: Path, tmp_path: Path) -> None:
+    target = tmp_path / "t with space"
+    target.mkdir()
+    assert not is_mount_point(target)
+    mount_tmpfs(target, 1024**2)
+    assert is_mount_point(target)
+    assert list_mounts_beneath(tmp_path) == [str(target)]
+    file = tmp_path / "file"
+    file.touch()
+    (target / "f").touch()
+    bind_mount(file, target / "f", read_only=True)
+    assert is_mount_point(target / "f")
+    with pytest.raises(OSError, match="Read-only"):
+        (target / "f").write_text("x")
+    assert list_mounts_beneath(tmp_path) == [str(target / "f"), str(target)]
+    assert unmount(target / "f")
+    assert not unmount(target / "f")
+    assert not is_mount_point(tmp_path / "absent")
+    assert NodeFacts().name == ""
