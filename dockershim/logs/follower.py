@@ -18,7 +18,7 @@ from dockershim.logs import LogSource, docker_json
 from dockershim.logs.generations import Generations
 from dockershim.logs.position import BEGINNING, Anchor, Position, PositionStore
 
-READ_BYTES = 1 << 16
+SLICE_BYTES = 1 << 16
 SAVE_EVERY_BYTES = 4 << 20
 FILE_MODE = 0o640
 DIRECTORY_MODE = 0o755
@@ -30,7 +30,7 @@ logger = structlog.get_logger()
 class Follower:
     """Create, `open`, then `step` until it says that there is no more; again when the source has changed."""
 
-    def __init__(self, source: LogSource, store: PositionStore) -> None:
+    def __init__(self, source: LogSource, store: PositionStore, slice_bytes: int = SLICE_BYTES) -> None:
         self.source = source
         self._store = store
         self._generations = Generations(source.docker_log_path)
@@ -39,7 +39,8 @@ class Follower:
         self._skip_bytes = 0  # so many bytes of the translation from here on are in the output already
         self._verify_at = -1  # where in the output they are, as long as that is worth a look
         self._unsaved_bytes = 0
-        self._read_bytes = READ_BYTES
+        self._slice_bytes = slice_bytes
+        self._read_bytes = slice_bytes
         self.has_ended = False
         """An earlier process had written this log to its end."""
         self._oversized_from = -1  # the start of a line that is too long to be an entry
@@ -166,7 +167,7 @@ class Follower:
         generation = self._generations.current
         assert generation is not None
         generation.offset += size_bytes
-        self._read_bytes = READ_BYTES
+        self._read_bytes = self._slice_bytes
 
     def _at_end_of_generation(self) -> bool:
         """Nothing left to read here: go on in the next file, or from the start where this one was truncated."""

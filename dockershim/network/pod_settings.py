@@ -114,8 +114,7 @@ def pod_ips(result: Mapping[str, Any], interface: str) -> tuple[str, ...]:
             if not owner.get("sandbox") or owner.get("name") != interface:
                 continue
         found.append(ipaddress.ip_interface(entry["address"]).ip)
-    for key in ("ip4", "ip6"):  # results before 0.3.0
-        if key in result:
-            found.append(ipaddress.ip_interface(result[key]["ip"]).ip)
+    before_030 = [result[key]["ip"] for key in ("ip4", "ip6") if key in result]
+    found += [ipaddress.ip_interface(address).ip for address in before_030]
     ordered = sorted(found, key=lambda address: address.version)
     return tuple(dict.fromkeys(map(str, ordered)))

@@ -45,7 +45,5 @@ def select_network(
     if settings.plugin == CNI or (settings.plugin == AUTO and found.network is not None):
         return cni
     if settings.plugin == AUTO and found.broken:
-        logger.warning(
-            "cni_configuration_broken", files=found.broken, hint="pods get the Docker bridge network instead"
-        )
+        logger.warning("cni_configuration_broken", files=found.broken, hint="pods get the Docker bridge instead")
     return BridgeNetwork(settings.bridge, ensure_network, addresses_of, former=cni)
