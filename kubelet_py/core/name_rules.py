@@ -20,6 +20,8 @@ _QUALIFIED_PATTERN = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _ENV_NAME_PATTERN = re.compile(r"[ -<>-~]+")
 _CONFIG_KEY_PATTERN = re.compile(r"[-._a-zA-Z0-9]+")
 _PORT_NAME_PATTERN = re.compile(r"[-a-z0-9]{1,15}")
+_SYSCTL_PATTERN = re.compile(r"([a-z0-9][-_a-z0-9]*[./])*[a-z0-9][-_a-z0-9]*")
+_HEADER_PATTERN = re.compile(r"[-A-Za-z0-9]+")
 _LABEL_VALUE_PATTERN = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 
 DNS_LABEL_MESSAGE: Final = (
@@ -115,3 +117,13 @@ def check_path_inside(value: str) -> str:
     if value.startswith("/"):
         return "must be a relative path"
     return "must not contain '..'" if ".." in value.split("/") else ""
+
+
+def is_sysctl_name(value: str) -> bool:
+    """Parts with dots or slashes between them."""
+    return len(value) <= DNS_SUBDOMAIN_MAX_LENGTH and _SYSCTL_PATTERN.fullmatch(value) is not None
+
+
+def is_http_header_name(value: str) -> bool:
+    """A token of letters, digits and hyphens."""
+    return _HEADER_PATTERN.fullmatch(value) is not None

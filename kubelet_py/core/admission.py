@@ -1,0 +1,316 @@
+"""Whether this node takes a pod that was given to it; a refused pod is Failed for good.
+
+The checks run in the Go kubelet's order and the first refusal counts. `needs_fresh_node` says when a stale node object
+may be the reason, so that the shell can ask again with a new one.
+
+Upstream counterparts: pkg/kubelet/lifecycle/predicate.go, pkg/kubelet/sysctl, pkg/kubelet/eviction (Admit), the
+filters of pkg/scheduler that they use. Not here yet: topology (CPU, memory, device managers) and preemption.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from kubelet_py.api import core_v1, meta_v1
+from kubelet_py.api import pod as podlib
+from kubelet_py.api import quantity as q
+from kubelet_py.core import pod_resources, qos
+from kubelet_py.core.pod_resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS
+from kubelet_py.core.qos import QosClass
+from kubelet_py.core.sandbox_config import normal_sysctl_name, sysctl_namespace
+
+OS: Final = "linux"
+OS_LABEL: Final = "kubernetes.io/os"
+MEMORY_PRESSURE: Final = "MemoryPressure"
+_MEMORY_PRESSURE_TAINT: Final = "node.kubernetes.io/memory-pressure"
+_ALL_ADDRESSES: Final = "0.0.0.0"
+
+_SAFE_SYSCTLS: Final[Mapping[str, tuple[int, int]]] = {
+    "kernel.shm_rmid_forced": (0, 0),
+    "net.ipv4.ip_local_port_range": (0, 0),
+    "net.ipv4.tcp_syncookies": (0, 0),
+    "net.ipv4.ping_group_range": (0, 0),
+    "net.ipv4.ip_unprivileged_port_start": (0, 0),
+    "net.ipv4.ip_local_reserved_ports": (3, 16),
+    "net.ipv4.tcp_keepalive_time": (4, 5),
+    "net.ipv4.tcp_keepalive_intvl": (4, 5),
+    "net.ipv4.tcp_keepalive_probes": (4, 5),
+    "net.ipv4.tcp_fin_timeout": (4, 6),
+    "net.ipv4.tcp_notsent_lowat": (4, 6),
+    "net.ipv4.tcp_rmem": (4, 15),
+    "net.ipv4.tcp_wmem": (4, 15),
+    "net.ipv4.tcp_slow_start_after_idle": (4, 15),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why not. The pod's status message is `status_message`, the event's is `message`."""
+
+    reason: str
+    message: str
+
+    @property
+    def status_message(self) -> str:
+        """As status.message states it."""
+        return f"Pod was rejected: {self.message}"
+
+    @property
+    def needs_fresh_node(self) -> bool:
+        """Labels may have changed meanwhile: worth one more try with a node read just now."""
+        return self.reason == "NodeAffinity"
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What of the node decides."""
+
+    name: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+    allocatable: Mapping[str, Any] = field(default_factory=dict)
+    taints: tuple[core_v1.Taint, ...] = ()
+    pressures: tuple[str, ...] = ()
+    """MemoryPressure, DiskPressure, PIDPressure, those that hold now."""
+    strict_supplemental_groups: bool = False
+    """The runtime can do supplementalGroupsPolicy Strict."""
+    shutting_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SysctlAllowlist:
+    """Which sysctls pods may set: exact names and prefixes."""
+
+    names: frozenset[str]
+    prefixes: tuple[str, ...] = ()
+
+    def refusal(self, pod: core_v1.Pod) -> str:
+        """What is wrong with the pod's sysctls, or ""."""
+        spec = podlib.spec_of(pod)
+        shared = {
+            "IPC": bool(spec.hostIPC),
+            "Net": bool(spec.hostNetwork),
+            "User": spec.hostUsers is not False,
+            "UTS": False,
+            "": False,
+        }
+        for sysctl in (spec.securityContext.sysctls if spec.securityContext is not None else None) or ():
+            name = normal_sysctl_name(sysctl.name)
+            if name not in self.names and not name.startswith(self.prefixes or "\0"):
+                return f'forbidden sysctl: "{name}" not allowlisted'
+            namespace = sysctl_namespace(name)
+            if shared[namespace]:
+                return f'forbidden sysctl: "{name}" not allowed with host {namespace} enabled'
+        return ""
+
+
+def compute_sysctl_allowlist(unsafe_patterns: Iterable[str], kernel_version: tuple[int, int]) -> SysctlAllowlist:
+    """The safe ones that this kernel keeps apart, and what the operator allows. ValueError: one that no namespace has."""
+    names = {name for name, since in _SAFE_SYSCTLS.items() if kernel_version >= since}
+    prefixes = []
+    for pattern in unsafe_patterns:
+        name, star, _ = normal_sysctl_name(pattern).partition("*")
+        if not sysctl_namespace(name):
+            raise ValueError(f'the sysctls "{name}" are not known to be namespaced')
+        if star:
+            prefixes.append(name)
+        else:
+            names.add(name)
+    return SysctlAllowlist(frozenset(names), tuple(prefixes))
+
+
+def admit(
+    pod: core_v1.Pod, active_pods: Iterable[core_v1.Pod], node: NodeState, sysctls: SysctlAllowlist
+) -> Rejection | None:
+    """None when the node takes the pod beside those that are active."""
+    others = [other for other in active_pods if podlib.uid_of(other) != podlib.uid_of(pod)]
+    return (
+        _pressure_refusal(pod, node)
+        or _sysctl_refusal(pod, sysctls)
+        or _kind_refusal(pod, node)
+        or _resource_refusal(pod, others, node)
+        or _place_refusal(pod, others, node)
+        or _shutdown_refusal(node)
+    )
+
+
+def _pressure_refusal(pod: core_v1.Pod, node: NodeState) -> Rejection | None:
+    if not node.pressures or podlib.is_critical(pod):
+        return None
+    if node.pressures == (MEMORY_PRESSURE,):
+        if qos.qos_class_of(pod) is not QosClass.BEST_EFFORT:
+            return None
+        taint = core_v1.Taint(key=_MEMORY_PRESSURE_TAINT, effect="NoSchedule")
+        if _tolerates(podlib.spec_of(pod).tolerations or (), taint):
+            return None
+    return Rejection("Evicted", f"The node had condition: [{' '.join(node.pressures)}]. ")
+
+
+def _sysctl_refusal(pod: core_v1.Pod, sysctls: SysctlAllowlist) -> Rejection | None:
+    refusal = sysctls.refusal(pod)
+    return Rejection("SysctlForbidden", refusal) if refusal else None
+
+
+def _kind_refusal(pod: core_v1.Pod, node: NodeState) -> Rejection | None:
+    spec = podlib.spec_of(pod)
+    wanted_os = (podlib.metadata_of(pod).labels or {}).get(OS_LABEL)
+    if wanted_os is not None and wanted_os != OS:
+        return Rejection(
+            "PodOSSelectorNodeLabelDoesNotMatch",
+            "Failed to admit pod as the `kubernetes.io/os` label doesn't match node label",
+        )
+    if spec.os is not None and spec.os.name != OS:
+        return Rejection("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+    context = spec.securityContext
+    strict = context is not None and context.supplementalGroupsPolicy == "Strict"
+    if strict and not node.strict_supplemental_groups:
+        return Rejection(
+            "SupplementalGroupsPolicyNotSupported", "SupplementalGroupsPolicy=Strict is not supported in this node"
+        )
+    return None
+
+
+def _resource_refusal(pod: core_v1.Pod, others: list[core_v1.Pod], node: NodeState) -> Rejection | None:
+    allowed_pods = pod_resources.quantity_of(node.allocatable, PODS).value
+    if len(others) + 1 > allowed_pods:
+        return _insufficient(PODS, 1, len(others), allowed_pods)
+    requests = pod_resources.compute_pod_requests(pod)
+    used: dict[str, int] = {}
+    for other in others:
+        for name, amount in pod_resources.compute_pod_requests(other).items():
+            used[name] = used.get(name, 0) + _counted(name, amount)
+    ordered = [name for name in (CPU, MEMORY, EPHEMERAL_STORAGE) if name in requests]
+    for name in ordered + sorted(set(requests) - set(ordered)):
+        # What the node has never heard of is somebody else's to count: cluster-level resources, or devices by claim.
+        if pod_resources.is_extended_resource(name) and name not in node.allocatable:
+            continue
+        wanted = _counted(name, requests[name])
+        capacity = _counted(name, pod_resources.quantity_of(node.allocatable, name))
+        if wanted > 0 and wanted > capacity - used.get(name, 0):
+            return _insufficient(name, wanted, used.get(name, 0), capacity)
+    return None
+
+
+def _counted(name: str, amount: q.Quantity) -> int:
+    return amount.milli_value if name == CPU else amount.value
+
+
+def _insufficient(name: str, requested: int, used: int, capacity: int) -> Rejection:
+    return Rejection(
+        f"OutOf{name}",
+        f"Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}",
+    )
+
+
+def _place_refusal(pod: core_v1.Pod, others: list[core_v1.Pod], node: NodeState) -> Rejection | None:
+    spec = podlib.spec_of(pod)
+    if not matches_node_affinity(pod, node):
+        return _predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+    if spec.nodeName and spec.nodeName != node.name:
+        return _predicate("NodeName", "node(s) didn't match the requested node name")
+    taken = [port for other in others for port in _host_ports(other)]
+    if any(_clash(wanted, port) for wanted in _host_ports(pod) for port in taken):
+        return _predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+    if not podlib.is_static(pod):
+        for taint in node.taints:
+            if taint.effect == "NoExecute" and not _tolerates(spec.tolerations or (), taint):
+                return _predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")
+    return None
+
+
+def _predicate(name: str, why: str) -> Rejection:
+    return Rejection(name, f"Predicate {name} failed: {why}")
+
+
+def _shutdown_refusal(node: NodeState) -> Rejection | None:
+    if not node.shutting_down:
+        return None
+    return Rejection("NodeShutdown", "Pod was rejected as the node is shutting down.")
+
+
+def matches_node_affinity(pod: core_v1.Pod, node: NodeState) -> bool:
+    """nodeSelector, and one of the required affinity terms."""
+    spec = podlib.spec_of(pod)
+    if any(node.labels.get(key) != value for key, value in (spec.nodeSelector or {}).items()):
+        return False
+    affinity = spec.affinity.nodeAffinity if spec.affinity is not None else None
+    required = affinity.requiredDuringSchedulingIgnoredDuringExecution if affinity is not None else None
+    if required is None:
+        return True
+    return any(_matches_term(term, node) for term in required.nodeSelectorTerms)
+
+
+def _matches_term(term: core_v1.NodeSelectorTerm, node: NodeState) -> bool:
+    by_label, by_field = term.matchExpressions or (), term.matchFields or ()
+    if not by_label and not by_field:
+        return False  # an empty term means no node, not every node
+    fields = {"metadata.name": node.name}
+    return all(_matches(rule, node.labels) for rule in by_label) and all(_matches(rule, fields) for rule in by_field)
+
+
+def _matches(rule: core_v1.NodeSelectorRequirement, values: Mapping[str, str]) -> bool:
+    value, wanted = values.get(rule.key), rule.values or ()
+    match rule.operator:
+        case "In":
+            return value is not None and value in wanted
+        case "NotIn":
+            return value is None or value not in wanted
+        case "Exists":
+            return value is not None
+        case "DoesNotExist":
+            return value is None
+        case "Gt" | "Lt":
+            return _compares(rule.operator, value, wanted)
+    return False
+
+
+def _compares(operator: str, value: str | None, wanted: Iterable[str]) -> bool:
+    try:
+        (bound,) = (int(text) for text in wanted)
+        number = int(value or "")
+    except ValueError:
+        return False
+    return number > bound if operator == "Gt" else number < bound
+
+
+def _tolerates(tolerations: Iterable[core_v1.Toleration], taint: core_v1.Taint) -> bool:
+    for toleration in tolerations:
+        if toleration.effect and toleration.effect != taint.effect:
+            continue
+        if toleration.key and toleration.key != taint.key:
+            continue
+        if toleration.operator == "Exists":
+            return True
+        if toleration.operator in (None, "", "Equal") and (toleration.value or "") == (taint.value or ""):
+            return True
+    return False
+
+
+def _host_ports(pod: core_v1.Pod) -> list[tuple[str, str, int]]:
+    sidecars = [c for c in podlib.init_containers_of(pod) if podlib.is_sidecar(c)]
+    return [
+        (port.hostIP or _ALL_ADDRESSES, port.protocol or "TCP", port.hostPort)
+        for container in (*podlib.containers_of(pod), *sidecars)
+        for port in container.ports or ()
+        if port.hostPort
+    ]
+
+
+def _clash(one: tuple[str, str, int], other: tuple[str, str, int]) -> bool:
+    same_address = one[0] == other[0] or _ALL_ADDRESSES in (one[0], other[0])
+    return same_address and one[1:] == other[1:]
+
+
+def node_state_of(node: core_v1.Node, pressures: tuple[str, ...] = (), shutting_down: bool = False) -> NodeState:
+    """What counts of a node object."""
+    metadata = node.metadata or meta_v1.ObjectMeta()
+    status = node.status or core_v1.NodeStatus()
+    spec = node.spec or core_v1.NodeSpec()
+    return NodeState(
+        name=metadata.name or "",
+        labels={**(metadata.labels or {}), OS_LABEL: OS},
+        allocatable=status.allocatable or {},
+        taints=tuple(spec.taints or ()),
+        pressures=pressures,
+        strict_supplemental_groups=bool(status.features is not None and status.features.supplementalGroupsPolicy),
+        shutting_down=shutting_down,
+    )

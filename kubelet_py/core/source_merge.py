@@ -1,0 +1,121 @@
+"""What a source's newest set of pods changes: additions, updates, removals, deletions and mere status changes.
+
+Upstream counterpart: pkg/kubelet/config/config.go (podStorage). Differences: pods are never changed in place, each
+update carries the new object; a pod whose only difference is its annotations of ours is no update (as there).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final
+
+import msgspec
+
+from kubelet_py.api import core_v1, meta_v1
+from kubelet_py.api import pod as podlib
+from kubelet_py.api.pod import CONFIG_SEEN_ANNOTATION, CONFIG_SOURCE_ANNOTATION, PodUid
+from kubelet_py.core.static_pod import LOCAL_ANNOTATIONS
+
+_LOCAL: Final = frozenset(LOCAL_ANNOTATIONS)
+
+
+class PodOperation(StrEnum):
+    """What happened to a pod at its source."""
+
+    ADD = "ADD"
+    UPDATE = "UPDATE"
+    DELETE = "DELETE"
+    """The API server has set its deletion timestamp: stop it gracefully."""
+    REMOVE = "REMOVE"
+    """Gone from the source."""
+    RECONCILE = "RECONCILE"
+    """Only its status differs from what we know."""
+
+
+@dataclass(frozen=True, slots=True)
+class PodUpdate:
+    """One pod, as it is now, or as it was last for REMOVE."""
+
+    operation: PodOperation
+    pod: core_v1.Pod
+    source: str
+
+
+@dataclass(frozen=True, slots=True)
+class PodSet:
+    """Everything that a source has."""
+
+    source: str
+    pods: tuple[core_v1.Pod, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MergeResult:
+    """The changes in the order in which they must be handled, and the source's pods from now on.
+
+    `duplicates` are pods left out because another pod of the set has their name.
+    """
+
+    updates: tuple[PodUpdate, ...]
+    pods: Mapping[PodUid, core_v1.Pod]
+    duplicates: tuple[core_v1.Pod, ...] = field(default=())
+
+
+def merge_pod_set(known: Mapping[PodUid, core_v1.Pod], new: PodSet, now_text: str) -> MergeResult:
+    """Compares a source's set with what it gave before. `now_text` is put on pods seen for the first time."""
+    changes: dict[PodOperation, list[PodUpdate]] = {operation: [] for operation in PodOperation}
+    pods: dict[PodUid, core_v1.Pod] = {}
+    names: set[str] = set()
+    duplicates = []
+    for given in new.pods:
+        if podlib.full_name(given) in names:
+            duplicates.append(given)
+            continue
+        names.add(podlib.full_name(given))
+        uid = podlib.uid_of(given)
+        before = known.get(uid)
+        seen = now_text if before is None else podlib.annotations_of(before).get(CONFIG_SEEN_ANNOTATION, now_text)
+        operation = PodOperation.ADD if before is None else _difference(before, given)
+        if operation is None and before is not None:
+            pods[uid] = before
+            continue
+        pod = with_annotations(given, {CONFIG_SOURCE_ANNOTATION: new.source, CONFIG_SEEN_ANNOTATION: seen})
+        pods[uid] = pod
+        changes[operation or PodOperation.ADD].append(PodUpdate(operation or PodOperation.ADD, pod, new.source))
+    for uid, before in known.items():
+        if uid not in pods:
+            changes[PodOperation.REMOVE].append(PodUpdate(PodOperation.REMOVE, before, new.source))
+    order = (
+        PodOperation.REMOVE,
+        PodOperation.ADD,
+        PodOperation.UPDATE,
+        PodOperation.DELETE,
+        PodOperation.RECONCILE,
+    )
+    return MergeResult(tuple(u for operation in order for u in changes[operation]), pods, tuple(duplicates))
+
+
+def with_annotations(pod: core_v1.Pod, annotations: Mapping[str, str]) -> core_v1.Pod:
+    """The pod with more annotations, everything else shared."""
+    metadata = msgspec.structs.replace(
+        podlib.metadata_of(pod), annotations={**podlib.annotations_of(pod), **annotations}
+    )
+    return msgspec.structs.replace(pod, metadata=metadata)
+
+
+def _difference(before: core_v1.Pod, after: core_v1.Pod) -> PodOperation | None:
+    if _what_counts(before) != _what_counts(after):
+        deleted = podlib.metadata_of(after).deletionTimestamp is not None
+        return PodOperation.DELETE if deleted else PodOperation.UPDATE
+    return PodOperation.RECONCILE if before.status != after.status else None
+
+
+def _what_counts(pod: core_v1.Pod) -> tuple[Any, ...]:
+    metadata: meta_v1.ObjectMeta = podlib.metadata_of(pod)
+    return (
+        pod.spec,
+        metadata.labels or {},
+        metadata.deletionTimestamp,
+        metadata.deletionGracePeriodSeconds,
+        {key: value for key, value in podlib.annotations_of(pod).items() if key not in _LOCAL},
+    )
