@@ -157,9 +157,8 @@ class Sandbox:
         return started
 
     def inside(self, command: Sequence[str]) -> list[str]:
-        """The same command as one that a program outside can start itself (by nsenter; not in the lab's cgroups)."""
-        namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup"]
-        return ["nsenter", "--target", str(self.pid), *namespaces, "--wd=/", "--", *command]
+        """The same command as one that a program outside can start itself."""
+        return enter_command(self.pid, command)
 
     def make_socket(self, family: int = socket.AF_INET, kind: int = socket.SOCK_STREAM) -> socket.socket:
         """A socket that lives in the lab's network, for a client or server that runs outside."""
@@ -236,6 +235,12 @@ class Sandbox:
             say(f"lab {self.id} left something behind")
         if self._janitor.stdout:
             self._janitor.stdout.close()
+
+
+def enter_command(first_process: int, command: Sequence[str]) -> list[str]:
+    """A command for the terminal of a person: by nsenter, so in the lab's namespaces but not in its cgroups."""
+    namespaces = ["--mount", "--net", "--pid", "--uts", "--ipc", "--cgroup"]
+    return ["nsenter", "--target", str(first_process), *namespaces, "--wd=/", "--", *command]
 
 
 def sweep() -> list[str]:

@@ -1,0 +1,77 @@
+"""Our own programs as processes of a lab: dockershim on the lab's Docker, kubelet-py on any CRI socket.
+
+They run from this checkout, with the interpreter that runs the tests. Owns their command lines and when they are ready.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tests.lab import gokubelet
+from tests.lab.cluster import Cluster
+from tests.lab.engines.containerd import write_cni_configuration
+from tests.lab.lab import Lab
+from tests.lab.process import LabProcess
+from tests.lab.sandbox import REPOSITORY
+
+ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
+
+
+@dataclass(frozen=True)
+class Dockershim:
+    """A running dockershim and the CRI socket it serves (reachable from outside too)."""
+
+    process: LabProcess
+    socket: Path
+
+
+def start_dockershim(lab: Lab, *flags: str, cni: bool = True) -> Dockershim:
+    """Start dockershim on the lab's Docker and wait until it listens; with a CNI network unless told not to."""
+    if cni:
+        write_cni_configuration(lab)
+    socket = lab.root / "run" / "dockershim.sock"
+    process = lab.popen(
+        [
+            sys.executable, "-m", "dockershim",
+            f"--container-runtime-endpoint=unix://{socket}", f"--docker-endpoint=unix://{lab.docker_socket}",
+            *flags,
+        ],
+        log="dockershim",
+        environment=ENVIRONMENT,
+    )  # fmt: skip
+    lab.wait_until("dockershim", lambda: lab.accepts(socket), process=process)
+    return Dockershim(process, socket)
+
+
+def start_kubelet_py(
+    cluster: Cluster,
+    endpoint: Path,
+    *,
+    node: str = "node-1",
+    settings: Mapping[str, Any] | None = None,
+    flags: Sequence[str] = (),
+    wait: bool = True,
+) -> LabProcess:
+    """Start kubelet-py with the configuration that the Go kubelet gets here, and wait until its node is Ready."""
+    lab = cluster.lab
+    file = lab.root / "cluster" / f"kubelet-py-{node}.json"
+    file.write_text(json.dumps(gokubelet.configuration(cluster, endpoint, settings or {}), indent=2))
+    lab.run(["mkdir", "-p", "/etc/kubernetes/manifests"])
+    process = lab.popen(
+        [
+            sys.executable, "-m", "kubelet_py",
+            f"--config={file}", f"--kubeconfig={cluster.node_credentials(node)}",
+            f"--container-runtime-endpoint=unix://{endpoint}", f"--hostname-override={node}",
+            f"--node-ip={lab.node_address}", "--root-dir=/var/lib/kubelet", *flags,
+        ],
+        log=f"kubelet-py-{node}",
+        environment=ENVIRONMENT,
+    )  # fmt: skip
+    if wait:
+        lab.wait_until(f"node {node}", lambda: gokubelet.node_is_ready(cluster, node), process=process)
+    return process
