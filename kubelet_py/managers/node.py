@@ -199,7 +199,7 @@ class NodeManager:
         node = rules.initial_node(settings, observed.machine)
         node.status = rules.compute_node_status(settings, observed, None, self._now())
         try:
-            return await client.create(NODES, node)
+            created = await client.create(NODES, node)
         except (ApiAlreadyExists, ApiForbidden) as refusal:
             try:
                 existing = await client.get(NODES, settings.name)
@@ -209,6 +209,9 @@ class NodeManager:
             if patch is None:
                 return existing
             return await client.patch(NODES, settings.name, patch)
+        for event in rules.condition_events(settings.name, None, node.status):
+            self._event(event)
+        return created
 
     async def _until_ready(self) -> None:
         """The fast path: look often until the node is Ready, and say so at once."""

@@ -1,0 +1,154 @@
+"""Mirror pods: the API server's copies of the static pods, so that people and the scheduler see them.
+
+Level-triggered: what the sources say should run against what the API server shows. A mirror pod that is missing is
+created, one of an older static pod (other hash) or being deleted is removed at once and created again, one without a
+static pod is removed. Must not know statuses.
+
+Upstream counterpart: pkg/kubelet/pod/mirror_client.go and the mirror parts of kubelet.go.
+"""
+
+import asyncio
+import random
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import msgspec
+import structlog
+
+from kubelet_py.api import core_v1, meta_v1
+from kubelet_py.api.pod import (
+    CONFIG_HASH_ANNOTATION,
+    CONFIG_MIRROR_ANNOTATION,
+    annotations_of,
+    display_name,
+    full_name,
+    is_mirror,
+    is_static,
+    metadata_of,
+)
+from kubelet_py.errors import ApiAlreadyExists, ApiConflict, ApiError, ApiNotFound
+from kubelet_py.kube.backoff import Backoff
+from kubelet_py.kube.client import ApiClient
+from kubelet_py.kube.resources import PODS
+
+log = structlog.get_logger()
+
+FIRST_PAUSE_SECONDS: Final = 1.0
+LONGEST_PAUSE_SECONDS: Final = 30.0
+
+
+class MirrorPodManager:
+    """The `on_` methods are called in the loop; `run` works until cancelled."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        node: Callable[[], core_v1.Node | None],
+        node_registered: asyncio.Event,
+        *,
+        random_fraction: Callable[[], float] = random.random,
+    ) -> None:
+        self._client = client
+        self._node = node
+        self._node_registered = node_registered
+        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, jitter=0.2, random=random_fraction)
+        self._wanted: dict[str, core_v1.Pod] = {}
+        self._seen: dict[str, core_v1.Pod] = {}
+        self._complete = False
+        self._listed = False
+        self._changed = asyncio.Event()
+
+    def on_static_pods(self, pods: Iterable[core_v1.Pod], *, complete: bool) -> None:
+        """The static pods that should run. Orphans are removed only when this is `complete` (every source is ready)."""
+        self._wanted = {full_name(pod): pod for pod in pods if is_static(pod)}
+        self._complete = complete
+        self._changed.set()
+
+    def on_api_pods(self, pods: Iterable[core_v1.Pod]) -> None:
+        """All pods that the API server has for this node."""
+        seen = {full_name(pod): pod for pod in pods if is_mirror(pod)}
+        if seen != self._seen or not self._listed:
+            self._seen, self._listed = seen, True
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Bring the API server's mirror pods to the static pods, for ever."""
+        await self._node_registered.wait()
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if not self._listed:
+                continue  # what is there is not known yet
+            try:
+                await self._reconcile()
+            except ApiError as error:
+                pause = self._backoff.next_seconds(asyncio.get_running_loop().time())
+                log.warning("mirror_pods_not_updated", error=str(error), again_in_seconds=round(pause, 1))
+                await asyncio.sleep(pause)
+                self._changed.set()
+            else:
+                self._backoff.reset()
+
+    async def _reconcile(self) -> None:
+        for name, mirror in tuple(self._seen.items()):
+            static = self._wanted.get(name)
+            if static is None:
+                if self._complete:
+                    await self._delete(mirror, "no static pod has this name")
+            elif _mirrored_hash(mirror) != _hash(static):
+                await self._delete(mirror, "the static pod changed")
+            elif metadata_of(mirror).deletionTimestamp is not None:
+                await self._delete(mirror, "somebody is deleting it")
+        for name, static in tuple(self._wanted.items()):
+            if name not in self._seen:
+                await self._create(name, static)
+
+    async def _delete(self, mirror: core_v1.Pod, cause: str) -> None:
+        metadata = metadata_of(mirror)
+        try:
+            await self._client.delete(
+                PODS, metadata.name or "", metadata.namespace or "", grace_period_seconds=0, uid=metadata.uid
+            )
+            log.info("mirror_pod_deleted", pod=display_name(mirror), cause=cause)
+        except (ApiNotFound, ApiConflict):  # gone, or another one has its name: the watch will show it
+            pass
+        if self._seen.get(full_name(mirror)) is mirror:
+            del self._seen[full_name(mirror)]
+
+    async def _create(self, name: str, static: core_v1.Pod) -> None:
+        mirror = mirror_of(static, self._node())
+        try:
+            created = await self._client.create(PODS, mirror, metadata_of(static).namespace or "default")
+        except ApiAlreadyExists:
+            # Of our making, and the watch lags; or somebody else's pod, which the status of no pod of ours must touch.
+            log.debug("mirror_pod_exists", pod=display_name(static))
+            return
+        self._seen.setdefault(name, created)
+        log.info("mirror_pod_created", pod=display_name(static))
+
+
+def mirror_of(static: core_v1.Pod, node: core_v1.Node | None) -> core_v1.Pod:
+    """The pod to create for a static pod; owned by the node, so that it goes with it."""
+    metadata = metadata_of(static)
+    owners = metadata.ownerReferences
+    if node is not None and node.metadata is not None and node.metadata.uid:
+        owners = [
+            meta_v1.OwnerReference(
+                apiVersion="v1", kind="Node", name=node.metadata.name or "", uid=node.metadata.uid, controller=True
+            )
+        ]
+    annotations = annotations_of(static) | {CONFIG_MIRROR_ANNOTATION: _hash(static)}
+    return msgspec.structs.replace(
+        static,
+        metadata=msgspec.structs.replace(
+            metadata, annotations=annotations, ownerReferences=owners, resourceVersion=None, creationTimestamp=None
+        ),
+    )
+
+
+def _hash(static: core_v1.Pod) -> str:
+    return annotations_of(static).get(CONFIG_HASH_ANNOTATION, "")
+
+
+def _mirrored_hash(mirror: core_v1.Pod) -> str:
+    return annotations_of(mirror).get(CONFIG_MIRROR_ANNOTATION, "")
