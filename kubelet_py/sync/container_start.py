@@ -1,0 +1,203 @@
+"""Starts one container: image, files, configuration, create, start. And the sandbox that containers start in.
+
+Upstream counterparts: startContainer in kuberuntime_container.go, createPodSandbox in kuberuntime_sandbox.go.
+"""
+
+import asyncio
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import core_v1
+from kubelet_py.api import pod as pods
+from kubelet_py.core import labels
+from kubelet_py.core.container_config import ContainerContext, compute_container_config
+from kubelet_py.core.cri_observation import observe_sandbox
+from kubelet_py.core.hostname import compute_hostname
+from kubelet_py.core.hosts_file import compute_host_network_hosts_file, compute_hosts_file
+from kubelet_py.core.image_rules import default_pull_policy
+from kubelet_py.core.observed import ObservedSandbox
+from kubelet_py.core.pod_resources import AnyContainer
+from kubelet_py.core.sandbox_config import SandboxContext, compute_sandbox_plan
+from kubelet_py.core.security import ImageUser
+from kubelet_py.core.volume_plan import MountedVolume
+from kubelet_py.cri import RuntimeClient
+from kubelet_py.errors import RuntimeCallError, SyncError
+from kubelet_py.managers.images import ImageRequest, Images
+from kubelet_py.managers.volumes import VolumeManager
+from kubelet_py.sync.ports import EventSink, NodeView, PodObjects
+
+log = structlog.get_logger()
+
+LEGACY_LOG_LINKS = "/var/log/containers"
+
+
+@dataclass(frozen=True, slots=True)
+class LogPlaces:
+    """Where logs go on the node."""
+
+    pods_root: str = "/var/log/pods"
+    links: str = LEGACY_LOG_LINKS
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerOrder:
+    """One container to start, and what it starts in."""
+
+    pod: core_v1.Pod
+    container: AnyContainer
+    restart_count: int
+    sandbox: ObservedSandbox
+    mounted: Mapping[str, MountedVolume]
+    target_container_id: str = ""
+
+
+class ContainerStarter:
+    """Runs sandboxes and starts containers in them. Every failure is an event and a SyncError with the wire reason."""
+
+    def __init__(
+        self,
+        client: RuntimeClient,
+        images: Images,
+        volumes: VolumeManager,
+        node: NodeView,
+        objects: PodObjects,
+        events: EventSink,
+        logs: LogPlaces,
+    ) -> None:
+        self._client = client
+        self._images = images
+        self._volumes = volumes
+        self._node = node
+        self._objects = objects
+        self._events = events
+        self._logs = logs
+
+    async def run_sandbox(self, pod: core_v1.Pod, attempt: int) -> ObservedSandbox:
+        """A new sandbox, ready and with its addresses."""
+        context = self._sandbox_context()
+        try:
+            plan = compute_sandbox_plan(pod, attempt, context)
+            handler = await self._objects.runtime_handler(pod)
+            await asyncio.to_thread(_make_directories, plan.config.log_directory)
+            sandbox_id = await self._client.run_pod_sandbox(plan.config, handler)
+        except (SyncError, RuntimeCallError, OSError) as error:
+            message = f"Failed to create pod sandbox: {_detail(error)}"
+            self._events(pod, "Warning", "FailedCreatePodSandBox", message)
+            raise SyncError("CreatePodSandboxError", message) from error
+        for warning in plan.warnings:
+            self._events(pod, "Warning", warning.reason, warning.message)
+        try:
+            return observe_sandbox((await self._client.pod_sandbox_status(sandbox_id)).status)
+        except RuntimeCallError as error:
+            message = f"Unable to get pod sandbox status: {_detail(error)}"
+            self._events(pod, "Warning", "FailedPodSandBoxStatus", message)
+            raise SyncError("CreatePodSandboxError", message) from error
+
+    async def start(self, order: ContainerOrder) -> str:
+        """Starts the container; gives its id."""
+        pod, container = order.pod, order.container
+        handler = order.sandbox.runtime_handler
+        sandbox_config = compute_sandbox_plan(pod, order.sandbox.attempt, self._sandbox_context()).config
+        image = await self._images.ensure(
+            ImageRequest(
+                pod,
+                container.name,
+                container.image or "",
+                container.imagePullPolicy or default_pull_policy(container.image or ""),
+                handler,
+                await self._objects.pull_credentials(pod, container.image or ""),
+                sandbox_config,
+            )
+        )
+        config = await self._configure(order, image)
+        try:
+            container_id = await self._client.create_container(order.sandbox.id, config, sandbox_config)
+        except RuntimeCallError as error:
+            self._fail(order, "CreateContainerError", _detail(error), error)
+        self._events(pod, "Normal", "Created", "Container created", container.name)
+        try:
+            await self._client.start_container(container_id)
+        except RuntimeCallError as error:
+            self._fail(order, "RunContainerError", _detail(error), error)
+        self._events(pod, "Normal", "Started", "Container started", container.name)
+        await asyncio.to_thread(
+            self._link_log, order, container_id, f"{sandbox_config.log_directory}/{config.log_path}"
+        )
+        return container_id
+
+    def _sandbox_context(self) -> SandboxContext:
+        return SandboxContext(dns=self._node.dns(), cgroups=self._node.cgroups(), pod_logs_root=self._logs.pods_root)
+
+    async def _configure(self, order: ContainerOrder, image: cri.Image) -> cri.ContainerConfig:
+        pod, container = order.pod, order.container
+        pod_ips = self._node.host_ips() if pods.is_host_network(pod) else order.sandbox.ips
+        try:
+            env = await self._objects.env_sources(pod, container, pod_ips)
+            mounts = await self._volumes.to_cri_mounts(pod, container, order.mounted)
+            termination_log, hosts_file = await asyncio.to_thread(self._prepare_files, order, pod_ips)
+            context = ContainerContext(
+                image_ref=image.id,
+                restart_count=order.restart_count,
+                image_user=ImageUser(image.uid.value if image.HasField("uid") else None, image.username),
+                env=env,
+                mounts=tuple(mounts),
+                hosts_file_host_path=hosts_file,
+                termination_message_host_path=termination_log,
+                cgroups=self._node.cgroups(),
+                security=self._node.security(),
+                target_container_id=order.target_container_id,
+            )
+            return compute_container_config(pod, container, context)
+        except (SyncError, OSError) as error:
+            reason = error.reason if isinstance(error, SyncError) else "CreateContainerConfigError"
+            self._fail(order, reason, str(error), error)
+
+    def _prepare_files(self, order: ContainerOrder, pod_ips: tuple[str, ...]) -> tuple[str, str]:
+        """Log directory, termination log and hosts file; the paths of the last two. Blocking."""
+        pod, container = order.pod, order.container
+        metadata = pods.metadata_of(pod)
+        uid = pods.uid_of(pod)
+        directory = labels.pod_log_directory(self._logs.pods_root, metadata.namespace or "", metadata.name or "", uid)
+        _make_directories(f"{directory}/{container.name}")
+        dirs = self._volumes.dirs
+        termination_log = (
+            str(dirs.make_termination_log(uid, container.name)) if container.terminationMessagePath else ""
+        )
+        if pods.is_host_network(pod):
+            text = compute_host_network_hosts_file(pod, self._node.hosts_file())
+        else:
+            text = compute_hosts_file(pod, pod_ips, compute_hostname(pod, self._node.dns().cluster_domain))
+        return termination_log, str(dirs.write_etc_hosts(uid, text))
+
+    def _link_log(self, order: ContainerOrder, container_id: str, log_path: str) -> None:
+        """The link below /var/log/containers that log collectors look for. Blocking. Losing it harms nobody here."""
+        metadata = pods.metadata_of(order.pod)
+        name = labels.legacy_log_link_name(
+            metadata.name or "", metadata.namespace or "", order.container.name, container_id
+        )
+        link = Path(self._logs.links, name)
+        try:
+            link.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            link.unlink(missing_ok=True)
+            link.symlink_to(log_path)
+        except OSError as error:
+            log.warning("container_log_link_failed", link=str(link), target=log_path, error=str(error))
+
+    def _fail(self, order: ContainerOrder, reason: str, message: str, cause: Exception) -> NoReturn:
+        self._events(order.pod, "Warning", "Failed", f"Error: {message}", order.container.name)
+        raise SyncError(reason, message, order.container.name) from cause
+
+
+def _make_directories(path: str) -> None:
+    os.makedirs(path, mode=0o755, exist_ok=True)
+
+
+def _detail(error: Exception) -> str:
+    """What the runtime said, without our own wrapping."""
+    return error.detail or str(error) if isinstance(error, RuntimeCallError) else str(error)

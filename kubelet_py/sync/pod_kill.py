@@ -1,0 +1,100 @@
+"""Stops containers and sandboxes: one container, or all of a pod in the order that the pod is promised.
+
+Upstream counterpart: killContainer, killContainersWithSyncResult and killPodWithSyncResult in kuberuntime.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from kubelet_py.api import core_v1
+from kubelet_py.core.observed import ObservedPod
+from kubelet_py.core.termination import (
+    KillStep,
+    compute_kill_steps,
+    container_grace_period_seconds,
+    stop_timeout_seconds,
+)
+from kubelet_py.cri import RuntimeClient
+from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, SyncError
+from kubelet_py.sync.ports import EventSink
+
+log = structlog.get_logger()
+
+
+class PodKiller:
+    """Stops what runs. Raises SyncError("KillContainer" or "KillPodSandbox") when something would not stop."""
+
+    def __init__(self, client: RuntimeClient, events: EventSink, clock: Callable[[], float] = time.monotonic) -> None:
+        self._client = client
+        self._events = events
+        self._clock = clock
+
+    async def kill_container(
+        self, pod: core_v1.Pod, container_id: str, container_name: str, message: str, grace_seconds: int
+    ) -> None:
+        """One container, its Killing event first."""
+        self._events(pod, "Normal", "Killing", message or f"Stopping container {container_name}", container_name)
+        await self._stop(container_id, container_name, stop_timeout_seconds(grace_seconds, 0) if grace_seconds else 0)
+
+    async def kill_pod(self, pod: core_v1.Pod | None, observed: ObservedPod, grace_override: int | None = None) -> None:
+        """Every container, then every sandbox. `pod` None: nobody knows what the pod was, so no order is promised."""
+        living = observed.alive
+        steps = compute_kill_steps(pod, living) if pod is not None else [KillStep(c.id, c.name) for c in living]
+        gone = {step.container_name: asyncio.Event() for step in steps}
+        failures = [
+            failure
+            for failure in await asyncio.gather(
+                *(self._kill_in_order(pod, step, gone, grace_override) for step in steps), return_exceptions=True
+            )
+            if failure is not None
+        ]
+        for failure in failures:
+            if not isinstance(failure, SyncError):
+                raise failure
+        if failures:
+            raise SyncError("KillContainer", "; ".join(str(failure) for failure in failures))
+        await asyncio.gather(*(self._stop_sandbox(sandbox.id) for sandbox in observed.sandboxes))
+
+    async def _kill_in_order(
+        self, pod: core_v1.Pod | None, step: KillStep, gone: dict[str, asyncio.Event], grace_override: int | None
+    ) -> None:
+        began = self._clock()
+        grace_seconds = 1
+        if pod is not None:
+            grace_seconds = container_grace_period_seconds(pod, grace_override)
+            self._events(pod, "Normal", "Killing", f"Stopping container {step.container_name}", step.container_name)
+        elif grace_override is not None:
+            grace_seconds = grace_override
+        try:
+            if step.after:
+                try:
+                    async with asyncio.timeout(max(grace_seconds, 1)):
+                        for name in step.after:
+                            await gone[name].wait()
+                except TimeoutError:
+                    log.info("sidecar_stops_with_others_alive", container=step.container_name, waited_for=step.after)
+            timeout = stop_timeout_seconds(grace_seconds, self._clock() - began) if grace_seconds else 0
+            await self._stop(step.container_id, step.container_name, timeout)
+        finally:
+            gone[step.container_name].set()
+
+    async def _stop(self, container_id: str, container_name: str, timeout_seconds: int) -> None:
+        try:
+            await self._client.stop_container(container_id, timeout_seconds)
+        except RuntimeNotFound:
+            return
+        except RuntimeCallError as error:
+            message = f'failed to "KillContainer" for "{container_name}" with KillContainerError: {error}'
+            raise SyncError("KillContainer", message, container_name) from error
+
+    async def _stop_sandbox(self, sandbox_id: str) -> None:
+        try:
+            await self._client.stop_pod_sandbox(sandbox_id)
+        except RuntimeNotFound:
+            return
+        except RuntimeCallError as error:
+            message = f'failed to "KillPodSandbox" for "{sandbox_id}" with KillPodSandboxError: {error}'
+            raise SyncError("KillPodSandbox", message) from error

@@ -1,0 +1,496 @@
+"""The three kinds of pass over one pod: bring it up to its spec, stop it, clean up after it.
+
+A pass observes, asks `core` what to do, does it in order, observes again, and reports the status. It keeps nothing but
+what cannot be observed (`PodMemory`), so a pass after a crash of the agent is like any other.
+
+Upstream counterparts: SyncPod, SyncTerminatingPod, SyncTerminatedPod in pkg/kubelet/kubelet.go and SyncPod in
+kuberuntime_manager.go.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import structlog
+
+from kubelet_py.api import core_v1
+from kubelet_py.api import pod as pods
+from kubelet_py.core import labels
+from kubelet_py.core.actions import (
+    Action,
+    BackOff,
+    CreateSandbox,
+    KillContainer,
+    KillPod,
+    RemoveContainer,
+    StartContainer,
+    batches,
+)
+from kubelet_py.core.backoff import CRASH_BACKOFF, BackoffEntry, BackoffPolicy, next_entry
+from kubelet_py.core.observed import ContainerState, ObservedPod, ObservedSandbox
+from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
+from kubelet_py.core.pod_phase import TERMINAL_PHASES
+from kubelet_py.core.pod_resources import AnyContainer
+from kubelet_py.core.pod_status import StatusContext, compute_pod_status, finish_status
+from kubelet_py.core.pod_story import PodStories, StoryEntry, describe_all, digest
+from kubelet_py.core.termination import container_grace_period_seconds
+from kubelet_py.core.volume_plan import MountedVolume
+from kubelet_py.cri import RuntimeClient
+from kubelet_py.errors import KubeletError, RuntimeCallError, RuntimeNotFound, SyncError
+from kubelet_py.managers.images import PullBackOff
+from kubelet_py.managers.volumes import VolumeManager
+from kubelet_py.sync.container_start import ContainerOrder, ContainerStarter
+from kubelet_py.sync.observer import PodObserver
+from kubelet_py.sync.pod_kill import PodKiller
+from kubelet_py.sync.ports import CgroupKeeper, EventSink, NodeView, PodObjects, Prober, StatusSink
+from kubelet_py.sync.termination_messages import read_termination_message
+
+log = structlog.get_logger()
+
+T = TypeVar("T")
+
+NS_PER_SECOND = 1_000_000_000
+RETRY_SECONDS = 10.0
+NETWORK_RETRY_SECONDS = 1.0
+# A plan can uncover the next (an init container that ends at once); more rounds than this wait for the PLEG.
+MAX_ROUNDS = 8
+
+
+@dataclass(slots=True)
+class PodMemory:
+    """What a worker knows of its pod that cannot be observed. Losing it costs at most a shorter wait."""
+
+    waiting: dict[str, tuple[str, str]] = field(default_factory=dict)
+    crash_backoff: dict[str, BackoffEntry] = field(default_factory=dict)
+    termination_messages: dict[str, str] = field(default_factory=dict)
+    failure: tuple[str, str] | None = None
+    disruption: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PassResult:
+    """How a syncing pass ended. `retry_seconds` None: nothing to wait for but the usual re-sync."""
+
+    is_terminal: bool = False
+    retry_seconds: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class PodServices:
+    """Everything that a pass works with."""
+
+    client: RuntimeClient
+    observer: PodObserver
+    starter: ContainerStarter
+    killer: PodKiller
+    volumes: VolumeManager
+    node: NodeView
+    objects: PodObjects
+    statuses: StatusSink
+    events: EventSink
+    cgroups: CgroupKeeper
+    prober: Prober
+    stories: PodStories
+    pod_logs_root: str = "/var/log/pods"
+    crash_policy: BackoffPolicy = CRASH_BACKOFF
+    agent_started_at_ns: int = 0
+    clock_ns: Callable[[], int] = time.time_ns
+
+
+@dataclass(slots=True)
+class _Pass:
+    """The state of one syncing pass."""
+
+    pod: core_v1.Pod
+    memory: PodMemory
+    observed: ObservedPod
+    mounted: Mapping[str, MountedVolume]
+    sandbox: ObservedSandbox | None = None
+    failures: list[KubeletError] = field(default_factory=list)
+    waits: list[float] = field(default_factory=list)
+
+
+class PodSync:
+    """Runs passes. Stateless but for its services; one for all pods."""
+
+    def __init__(self, services: PodServices) -> None:
+        self._services = services
+
+    # Bring up
+
+    async def sync_pod(self, pod: core_v1.Pod, memory: PodMemory, stimulus: str) -> PassResult:
+        """One pass towards the spec. Raises nothing but cancellation; what went wrong is in the result."""
+        services = self._services
+        began_ns = services.clock_ns()
+        actions: list[Action] = []
+        observed = ObservedPod(pods.uid_of(pod))
+        try:
+            observed = await services.observer.observe(pods.uid_of(pod))
+            result = await self._sync_observed(pod, memory, observed, actions)
+        except KubeletError as error:
+            result = PassResult(retry_seconds=_retry_seconds(error), error=str(error))
+            if not isinstance(error, RuntimeCallError):
+                log.warning("pod_sync_failed", pod=pods.display_name(pod), pod_uid=pods.uid_of(pod), error=str(error))
+        self._tell(pod, began_ns, stimulus, observed, actions, result)
+        return result
+
+    async def _sync_observed(
+        self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod, done: list[Action]
+    ) -> PassResult:
+        services = self._services
+        self._check_deadline(pod, memory)
+        status = await self._report(pod, memory, observed)
+        if status.phase in TERMINAL_PHASES:
+            return PassResult(is_terminal=True)
+        if not pods.is_host_network(pod):
+            problem = services.node.network_problem()
+            if problem is not None and not observed.ready_sandboxes:
+                services.events(pod, "Warning", "NetworkNotReady", f"network is not ready: {problem}")
+                return PassResult(retry_seconds=NETWORK_RETRY_SECONDS, error=f"network is not ready: {problem}")
+        services.objects.watch_pod(pod)
+        await services.cgroups.ensure_pod(pod)
+        try:
+            mounted = await services.volumes.ensure_volumes(pod)
+        except SyncError as error:
+            services.events(pod, "Warning", error.reason, error.message)
+            raise
+        for _ in range(MAX_ROUNDS):
+            plan = compute_pod_actions(pod, observed, await self._context(pod, memory, observed))
+            if not plan:
+                break
+            done.extend(plan)
+            current = _Pass(pod, memory, observed, mounted, self._usable_sandbox(observed))
+            await self._run(plan, current)
+            observed = await services.observer.observe(pods.uid_of(pod))
+            status = await self._report(pod, memory, observed)
+            if status.phase in TERMINAL_PHASES:
+                return PassResult(is_terminal=True)
+            if current.failures or current.waits:
+                return _result_of(current)
+        return PassResult()
+
+    def _check_deadline(self, pod: core_v1.Pod, memory: PodMemory) -> None:
+        limit = pods.spec_of(pod).activeDeadlineSeconds
+        status = self._services.statuses.latest(pods.uid_of(pod)) or pod.status
+        started = status.startTime if status is not None else None
+        if limit is None or started is None or memory.failure is not None:
+            return
+        if self._services.clock_ns() / NS_PER_SECOND - started.timestamp() >= limit:
+            message = "Pod was active on the node longer than the specified deadline"
+            memory.failure = ("DeadlineExceeded", message)
+            self._services.events(pod, "Normal", "DeadlineExceeded", message)
+
+    @staticmethod
+    def _usable_sandbox(observed: ObservedPod) -> ObservedSandbox | None:
+        newest = observed.newest_sandbox
+        return newest if newest is not None and newest.ready else None
+
+    async def _context(self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod) -> PodContext:
+        counts: dict[str, int] = {}
+        unknown = [c.name for c in pods.all_containers_of(pod) if observed.newest(c.name) is None]
+        if unknown:
+            metadata = pods.metadata_of(pod)
+            directory = labels.pod_log_directory(
+                self._services.pod_logs_root, metadata.namespace or "", metadata.name or "", pods.uid_of(pod)
+            )
+            counts = await asyncio.to_thread(_logged_restart_counts, directory, unknown)
+        return PodContext(
+            now_ns=self._services.clock_ns(),
+            crash_backoff=memory.crash_backoff,
+            probe_results=self._services.prober.verdicts(pods.uid_of(pod)),
+            logged_restart_counts=counts,
+        )
+
+    # Run a plan
+
+    async def _run(self, plan: tuple[Action, ...], current: _Pass) -> None:
+        """Batch after batch; the first failure that matters ends it."""
+        for batch in batches(plan):
+            outcomes = await asyncio.gather(*(self._act(action, current) for action in batch), return_exceptions=True)
+            must_stop = False
+            for action, outcome in zip(batch, outcomes, strict=True):
+                if outcome is None:
+                    continue
+                if not isinstance(outcome, KubeletError):
+                    raise outcome
+                current.failures.append(outcome)
+                must_stop = must_stop or action.stops_plan
+            if must_stop:
+                return
+
+    async def _act(self, action: Action, current: _Pass) -> None:
+        services, pod = self._services, current.pod
+        match action:
+            case KillPod():
+                if "sandbox" in action.cause and current.observed.sandboxes:
+                    message = "Pod sandbox changed, it will be killed and re-created."
+                    services.events(pod, "Normal", "SandboxChanged", message)
+                await _unbroken(services.killer.kill_pod(pod, current.observed))
+                current.sandbox = None
+            case KillContainer():
+                grace_seconds = container_grace_period_seconds(pod, action.grace_period_override_seconds)
+                await _unbroken(
+                    services.killer.kill_container(
+                        pod, action.container_id, action.container_name, action.message, grace_seconds
+                    )
+                )
+            case RemoveContainer():
+                await _unbroken(self._remove_container(action.container_id))
+            case CreateSandbox():
+                current.sandbox = await _unbroken(services.starter.run_sandbox(pod, action.attempt))
+                await self._report_sandbox(current)
+            case StartContainer():
+                await self._start(action, current)
+            case BackOff():
+                self._note_backoff(action, current)
+
+    async def _start(self, action: StartContainer, current: _Pass) -> None:
+        services, memory = self._services, current.memory
+        container = _container_named(current.pod, action.container_name)
+        if current.sandbox is None:
+            raise SyncError("CreatePodSandboxError", "the pod has no sandbox to start in", action.container_name)
+        if action.after_exit_at_ns is not None:
+            memory.crash_backoff[action.backoff_key] = next_entry(
+                memory.crash_backoff.get(action.backoff_key),
+                services.crash_policy,
+                services.clock_ns() / NS_PER_SECOND,
+                action.after_exit_at_ns / NS_PER_SECOND,
+            )
+        order = ContainerOrder(
+            current.pod,
+            container,
+            action.restart_count,
+            current.sandbox,
+            current.mounted,
+            self._target_of(container, current.observed),
+        )
+        try:
+            await services.starter.start(order)
+        except PullBackOff as error:
+            memory.waiting[action.container_name] = (error.reason, error.message)
+            current.waits.append(error.remaining_seconds)
+            raise
+        except SyncError as error:
+            memory.waiting[action.container_name] = (error.reason, error.message)
+            raise
+        memory.waiting.pop(action.container_name, None)
+
+    @staticmethod
+    def _target_of(container: AnyContainer, observed: ObservedPod) -> str:
+        """The container whose process namespace an ephemeral container joins."""
+        name = container.targetContainerName if isinstance(container, core_v1.EphemeralContainer) else None
+        target = observed.newest(name) if name else None
+        return target.id if target is not None else ""
+
+    def _note_backoff(self, action: BackOff, current: _Pass) -> None:
+        pod = current.pod
+        current.waits.append(action.remaining_seconds)
+        current.memory.waiting[action.container_name] = ("CrashLoopBackOff", action.message)
+        metadata = pods.metadata_of(pod)
+        message = (
+            f"Back-off restarting failed container {action.container_name} in pod "
+            f"{metadata.name}_{metadata.namespace}({pods.uid_of(pod)})"
+        )
+        self._services.events(pod, "Warning", "BackOff", message, action.container_name)
+
+    async def _remove_container(self, container_id: str) -> None:
+        try:
+            await self._services.client.remove_container(container_id)
+        except RuntimeNotFound:
+            return
+
+    # Stop
+
+    async def terminate_pod(
+        self, pod: core_v1.Pod | None, pod_uid: str, memory: PodMemory, grace_seconds: int, stimulus: str
+    ) -> None:
+        """Stops everything of the pod; raises KubeletError while something still runs.
+
+        `pod` None: only the runtime knows it. Cancelled and called again when the grace period shrinks.
+        """
+        services = self._services
+        began_ns = services.clock_ns()
+        observed = await services.observer.observe(pod_uid)
+        if pod is not None:
+            services.prober.stop_for_termination(pod_uid)
+            await self._report(pod, memory, observed)
+        if observed.alive or observed.ready_sandboxes:
+            await services.killer.kill_pod(pod, observed, grace_seconds)
+            observed = await services.observer.observe(pod_uid)
+        if observed.alive:
+            names = ", ".join(container.name for container in observed.alive)
+            raise SyncError("FailedKillPod", f"containers still run after they were stopped: {names}")
+        services.prober.forget_pod(pod_uid)
+        if pod is not None:
+            await self._report(pod, memory, observed, is_stopped_for_good=True)
+            self._tell(pod, began_ns, f"stop: {stimulus}", observed, [], PassResult())
+
+    async def clean_up_pod(self, pod: core_v1.Pod, memory: PodMemory) -> None:
+        """Takes down what a stopped pod held: volumes, cgroup; then its status is final. Raises KubeletError."""
+        services, uid = self._services, pods.uid_of(pod)
+        observed = await services.observer.observe(uid)
+        if observed.alive:
+            raise SyncError("FailedKillPod", "a container came alive after the pod was stopped")
+        await services.volumes.teardown_volumes(uid)
+        await services.cgroups.remove_pod(uid)
+        services.objects.forget_pod(uid)
+        status = self._compute_status(pod, memory, observed, is_stopped_for_good=True)
+        services.statuses.set_status(pod, finish_status(pod, status, services.clock_ns()))
+
+    async def purge_pod(self, pod_uid: str, pod: core_v1.Pod | None) -> None:
+        """Removes what is left of a pod that is gone for good: sandboxes, containers, directory, logs."""
+        services = self._services
+        sandboxes, containers = await asyncio.gather(
+            services.client.list_pod_sandboxes(pod_uid), services.client.list_containers(pod_uid)
+        )
+        for container in containers:
+            await self._remove_container(container.id)
+        for sandbox in sandboxes:
+            await services.client.remove_pod_sandbox(sandbox.id)
+        services.observer.forget(pod_uid)
+        await services.volumes.remove_pod_directory(pod_uid)
+        if pod is not None:
+            metadata = pods.metadata_of(pod)
+            directory = labels.pod_log_directory(
+                services.pod_logs_root, metadata.namespace or "", metadata.name or "", pod_uid
+            )
+            await asyncio.to_thread(_remove_tree, directory)
+
+    # Report
+
+    async def _report(
+        self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod, is_stopped_for_good: bool = False
+    ) -> core_v1.PodStatus:
+        await self._read_termination_messages(memory, observed)
+        status = self._compute_status(pod, memory, observed, is_stopped_for_good)
+        services = self._services
+        services.statuses.set_status(pod, status)
+        pod_ips = tuple(known.ip for known in status.podIPs or ())
+        services.prober.sync_pod(pod, observed.running, pod_ips)
+        return status
+
+    async def _report_sandbox(self, current: _Pass) -> None:
+        """The sandbox is there before any image is pulled: PodReadyToStartContainers and the address say so."""
+        if current.sandbox is not None:
+            others = tuple(s for s in current.observed.sandboxes if s.id != current.sandbox.id)
+            seen = ObservedPod(
+                current.observed.uid,
+                current.observed.name,
+                current.observed.namespace,
+                (current.sandbox, *others),
+                current.observed.containers,
+                self._services.clock_ns(),
+            )
+            await self._report(current.pod, current.memory, seen)
+
+    def _compute_status(
+        self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod, is_stopped_for_good: bool
+    ) -> core_v1.PodStatus:
+        services = self._services
+        return compute_pod_status(
+            pod,
+            observed,
+            StatusContext(
+                now_ns=services.clock_ns(),
+                runtime_type=services.node.runtime_type(),
+                previous=services.statuses.latest(pods.uid_of(pod)),
+                host_ips=services.node.host_ips(),
+                waiting=memory.waiting,
+                termination_messages=memory.termination_messages,
+                probe_results=services.prober.verdicts(pods.uid_of(pod)),
+                is_stopped_for_good=is_stopped_for_good,
+                failure=memory.failure,
+                disruption=memory.disruption,
+                agent_started_at_ns=services.agent_started_at_ns,
+            ),
+        )
+
+    async def _read_termination_messages(self, memory: PodMemory, observed: ObservedPod) -> None:
+        messages = memory.termination_messages
+        for container in observed.containers:
+            if container.state is ContainerState.EXITED and container.id not in messages:
+                messages[container.id] = await asyncio.to_thread(read_termination_message, container)
+        if len(messages) > len(observed.containers):
+            present = {container.id for container in observed.containers}
+            for container_id in messages.keys() - present:
+                del messages[container_id]
+
+    def _tell(
+        self,
+        pod: core_v1.Pod,
+        began_ns: int,
+        stimulus: str,
+        observed: ObservedPod,
+        actions: list[Action],
+        result: PassResult,
+    ) -> None:
+        """One line in the log and one entry in the pod's story."""
+        now_ns = self._services.clock_ns()
+        uid = pods.uid_of(pod)
+        lines = describe_all(actions)
+        text = result.error or ("done" if result.retry_seconds is None else f"again in {result.retry_seconds:.1f} s")
+        self._services.stories.add(uid, StoryEntry(now_ns, stimulus, digest(observed), lines, text))
+        tell = log.info if actions or result.error else log.debug
+        tell(
+            "pod_synced",
+            pod=pods.display_name(pod),
+            pod_uid=uid,
+            stimulus=stimulus,
+            actions=lines,
+            result=text,
+            seconds=round((now_ns - began_ns) / NS_PER_SECOND, 3),
+        )
+
+
+async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
+    """Sees a call through that makes or unmakes something, even when the pass is cancelled meanwhile.
+
+    A sandbox whose creation was abandoned half-way would turn up later with nobody to expect it. The task is owned
+    here: this function does not return before it has ended.
+    """
+    task = asyncio.get_running_loop().create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait((task,))
+        raise
+
+
+def _container_named(pod: core_v1.Pod, name: str) -> AnyContainer:
+    return next(container for container in pods.all_containers_of(pod) if container.name == name)
+
+
+def _result_of(current: _Pass) -> PassResult:
+    """The soonest reason to look again."""
+    waits = list(current.waits)
+    waits.extend(_retry_seconds(failure) for failure in current.failures if not isinstance(failure, PullBackOff))
+    error = "; ".join(str(failure) for failure in current.failures)
+    return PassResult(retry_seconds=min(waits), error=error)
+
+
+def _retry_seconds(error: KubeletError) -> float:
+    return error.remaining_seconds if isinstance(error, PullBackOff) else RETRY_SECONDS
+
+
+def _logged_restart_counts(directory: str, names: list[str]) -> dict[str, int]:
+    """For each container with log files `<n>.log`, the count after the highest. Blocking."""
+    counts: dict[str, int] = {}
+    for name in names:
+        try:
+            files = os.listdir(f"{directory}/{name}")
+        except OSError:
+            continue
+        numbers = [int(stem) for file in files if (stem := file.partition(".log")[0]).isdigit()]
+        if numbers:
+            counts[name] = max(numbers) + 1
+    return counts
+
+
+def _remove_tree(directory: str) -> None:
+    import shutil
+
+    shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,301 @@
+"""One task for each pod UID, with a mailbox in which the newest word wins.
+
+Owns the tasks, their timers and the memory of each pod; what an input means is decided by the table in
+`core.pod_worker`, what a pass does by `pod_sync`. Upstream counterpart: pkg/kubelet/pod_workers.go. Difference: a
+worker's task lives as long as the pod, since a waiting coroutine costs next to nothing.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import structlog
+
+from kubelet_py.api import core_v1
+from kubelet_py.api import pod as pods
+from kubelet_py.core import pod_worker as table
+from kubelet_py.core.pod_worker import Phase, StaticPodGate, WorkerState
+from kubelet_py.errors import KubeletError, RuntimeCallError
+from kubelet_py.sync.pod_sync import RETRY_SECONDS, PodMemory, PodSync
+from kubelet_py.sync.ports import StatusSink
+
+log = structlog.get_logger()
+
+RESYNC_SECONDS = 60.0
+JITTER = 0.5
+# An idle worker looks again after this long even when nothing failed and the stop of a pod is stuck.
+STOP_RETRY_SECONDS = 2.0
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One UID."""
+
+    state: WorkerState
+    pod: core_v1.Pod | None
+    memory: PodMemory = field(default_factory=PodMemory)
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+    stimulus: str = "new"
+    current: "asyncio.Task[float | None] | None" = None
+    grace_seconds: int = 0
+    is_purged: bool = False
+    restart_pod: core_v1.Pod | None = None
+
+
+class PodWorkers:
+    """All workers of the node. `run` owns their tasks; the other methods may be called once it runs."""
+
+    def __init__(
+        self,
+        sync: PodSync,
+        statuses: StatusSink,
+        resync_seconds: float = RESYNC_SECONDS,
+        jitter: Callable[[], float] = random.random,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._sync = sync
+        self._statuses = statuses
+        self._resync_seconds = resync_seconds
+        self._jitter = jitter
+        self._clock = clock
+        self._workers: dict[str, _Worker] = {}
+        self._gate = StaticPodGate()
+        self._tasks: asyncio.TaskGroup | None = None
+        self._stopping = asyncio.Event()
+        self._started = asyncio.Event()
+
+    async def run(self) -> None:
+        """Endless. Cancelled, it ends every pass where it is and touches no container."""
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            self._started.set()
+            await self._stopping.wait()
+
+    async def wait_started(self) -> None:
+        """Returns once pods may be handed over."""
+        await self._started.wait()
+
+    # What is told to the workers
+
+    def update(self, pod: core_v1.Pod, is_runtime_alive: bool = True) -> None:
+        """The configuration of a pod, new or changed."""
+        uid = pods.uid_of(pod)
+        worker = self._workers.get(uid)
+        if worker is None:
+            transition = table.open_worker(pod, is_runtime_alive)
+            self._open(transition, pod, "added")
+            return
+        is_new = worker.state.phase is not Phase.SYNCING and worker.state.is_deleted and not _is_deleting(pod)
+        if is_new:
+            worker.restart_pod = pod
+        elif not worker.state.is_runtime_only:
+            worker.pod = pod
+        self._apply(worker, table.update_of(pod, is_new), "configuration changed")
+
+    def remove(self, pod_uid: str) -> None:
+        """The source has the pod no more."""
+        worker = self._workers.get(pod_uid)
+        if worker is None:
+            return
+        spec = pods.spec_of(worker.pod) if worker.pod is not None else None
+        grace_seconds = spec.terminationGracePeriodSeconds if spec is not None else None
+        self._apply(worker, table.PodRemoved(grace_seconds), "removed")
+
+    def kill(self, pod_uid: str, request: table.KillRequested, failure: tuple[str, str] | None = None) -> None:
+        """The agent wants the pod gone; `failure` is the reason and message of its status."""
+        worker = self._workers.get(pod_uid)
+        if worker is None:
+            return
+        worker.memory.failure = worker.memory.failure or failure
+        self._apply(worker, request, request.cause)
+
+    def stop_orphan(self, pod_uid: str, full_name: str) -> None:
+        """Something lives in the runtime that no source knows."""
+        if pod_uid not in self._workers:
+            self._open(table.open_orphan(pod_uid, full_name), None, "nobody knows the pod")
+
+    def wake(self, pod_uid: str, stimulus: str) -> None:
+        """Something happened to the pod; look at it."""
+        worker = self._workers.get(pod_uid)
+        if worker is not None:
+            worker.stimulus = stimulus
+            worker.news.set()
+
+    def wake_all(self, stimulus: str) -> None:
+        """Look at every pod, such as when the network became ready."""
+        for uid in self._workers:
+            self.wake(uid, stimulus)
+
+    def forget_finished(self, desired: Callable[[str], bool]) -> None:
+        """Housekeeping: drops the workers that are through and whose pods no source knows any more."""
+        for uid, worker in list(self._workers.items()):
+            if worker.state.phase is Phase.FINISHED and (worker.restart_pod is not None or not desired(uid)):
+                if not worker.is_purged and worker.state.is_deleted:
+                    continue  # its own task still removes what is left
+                self._apply(worker, table.Purged(), "purged")
+
+    # What others ask
+
+    def state(self, pod_uid: str) -> WorkerState | None:
+        """The state of one UID."""
+        worker = self._workers.get(pod_uid)
+        return worker.state if worker is not None else None
+
+    def pod(self, pod_uid: str) -> core_v1.Pod | None:
+        """The configuration that the worker of one UID has."""
+        worker = self._workers.get(pod_uid)
+        return worker.pod if worker is not None else None
+
+    def states(self) -> Mapping[str, WorkerState]:
+        """All states by UID."""
+        return {uid: worker.state for uid, worker in self._workers.items()}
+
+    # Inside
+
+    def _open(self, transition: table.Transition, pod: core_v1.Pod | None, stimulus: str) -> None:
+        if self._tasks is None:
+            raise RuntimeError("PodWorkers.run() is not running")
+        state = transition.state
+        worker = _Worker(state, pod, stimulus=stimulus)
+        self._workers[state.uid] = worker
+        self._do(worker, transition.outputs)
+        self._tasks.create_task(self._live(worker), name=f"pod-{state.full_name}-{state.uid}")
+
+    def _apply(self, worker: _Worker, input_: table.Input, stimulus: str) -> None:
+        transition = table.transition(worker.state, input_)
+        worker.state = transition.state
+        if transition.outputs:
+            worker.stimulus = stimulus
+        self._do(worker, transition.outputs)
+
+    def _do(self, worker: _Worker, outputs: tuple[table.Output, ...]) -> None:
+        for output in outputs:
+            match output:
+                case table.CancelSync():
+                    if worker.current is not None:
+                        worker.current.cancel()
+                case table.RunSync() | table.RunTerminated():
+                    worker.news.set()
+                case table.RunTerminating(grace_seconds):
+                    worker.grace_seconds = grace_seconds
+                    worker.news.set()
+                case table.Finish():
+                    worker.news.set()
+                case table.Forget(restart):
+                    self._forget(worker, restart)
+
+    def _forget(self, worker: _Worker, restart: bool) -> None:
+        uid = worker.state.uid
+        del self._workers[uid]
+        self._statuses.forget(uid)
+        worker.news.set()
+        if restart and worker.restart_pod is not None:
+            self.update(worker.restart_pod)
+
+    async def _live(self, worker: _Worker) -> None:
+        """The life of one worker: wait for news or the timer, make a pass, until nothing is left to do."""
+        wait_seconds: float | None = 0.0
+        while self._workers.get(worker.state.uid) is worker:
+            try:
+                async with asyncio.timeout(wait_seconds):
+                    await worker.news.wait()
+            except TimeoutError:
+                worker.stimulus = "timer"
+            worker.news.clear()
+            if self._workers.get(worker.state.uid) is not worker:
+                return
+            wait_seconds = await self._one_pass(worker)
+
+    async def _one_pass(self, worker: _Worker) -> float | None:
+        """Makes the pass that the phase asks for, cancellable on its own; gives the time until the next one."""
+        async with asyncio.TaskGroup() as tasks:
+            worker.current = tasks.create_task(self._pass_of(worker), name=f"pass-{worker.state.uid}")
+        task, worker.current = worker.current, None
+        if task.cancelled():
+            return 0.0
+        return task.result()
+
+    async def _pass_of(self, worker: _Worker) -> float | None:
+        match worker.state.phase:
+            case Phase.SYNCING:
+                return await self._sync_pass(worker)
+            case Phase.TERMINATING:
+                return await self._stop_pass(worker)
+            case Phase.TERMINATED:
+                return await self._clean_pass(worker)
+            case Phase.FINISHED:
+                return await self._purge_pass(worker)
+
+    async def _sync_pass(self, worker: _Worker) -> float | None:
+        pod = worker.pod
+        if pod is None:
+            raise RuntimeError("a syncing worker has a pod")
+        if pods.is_static(pod):
+            self._gate, may_start = self._gate.request(worker.state.full_name, worker.state.uid)
+            if not may_start:
+                return RETRY_SECONDS
+        result = await self._sync.sync_pod(pod, worker.memory, worker.stimulus)
+        grace_seconds = pods.spec_of(pod).terminationGracePeriodSeconds
+        self._apply(worker, table.SyncDone(result.is_terminal, grace_seconds), "the pod is through")
+        if worker.state.phase is not Phase.SYNCING:
+            return 0.0
+        if result.retry_seconds is not None:
+            # Crash and pull back-off say exactly when; only failures are spread out.
+            return result.retry_seconds if not result.error else self._spread(result.retry_seconds)
+        return self._spread(self._resync_seconds)
+
+    async def _stop_pass(self, worker: _Worker) -> float | None:
+        try:
+            await self._sync.terminate_pod(
+                worker.pod, worker.state.uid, worker.memory, worker.grace_seconds, worker.state.cause
+            )
+        except KubeletError as error:
+            log.warning("pod_stop_failed", pod=worker.state.full_name, pod_uid=worker.state.uid, error=str(error))
+            return self._spread(STOP_RETRY_SECONDS)
+        self._apply(worker, table.ContainersStopped(), "the containers are stopped")
+        return 0.0
+
+    async def _clean_pass(self, worker: _Worker) -> float | None:
+        pod = worker.pod
+        if pod is None:
+            raise RuntimeError("a worker that cleans up has a pod")
+        try:
+            await self._sync.clean_up_pod(pod, worker.memory)
+        except (KubeletError, OSError) as error:
+            log.warning("pod_clean_up_failed", pod=worker.state.full_name, pod_uid=worker.state.uid, error=str(error))
+            return self._spread(STOP_RETRY_SECONDS)
+        self._apply(worker, table.CleanedUp(), "cleaned up")
+        self._statuses.finish(pod)
+        self._release_name(worker)
+        return 0.0
+
+    async def _purge_pass(self, worker: _Worker) -> float | None:
+        """After the end: a pod that was deleted leaves nothing; one that is done keeps its logs until it is deleted."""
+        self._release_name(worker)
+        if not worker.state.is_deleted:
+            return None
+        if worker.is_purged:
+            return None
+        try:
+            await self._sync.purge_pod(worker.state.uid, worker.pod)
+        except (KubeletError, OSError) as error:
+            level = log.debug if isinstance(error, RuntimeCallError) else log.warning
+            level("pod_purge_failed", pod=worker.state.full_name, pod_uid=worker.state.uid, error=str(error))
+            return self._spread(RETRY_SECONDS)
+        worker.is_purged = True
+        return None
+
+    def _release_name(self, worker: _Worker) -> None:
+        """Lets the next static pod of the same name begin."""
+        self._gate, waiting_uid = self._gate.release(worker.state.full_name, worker.state.uid)
+        if waiting_uid is not None:
+            self.wake(waiting_uid, "the pod of the same name is gone")
+
+    def _spread(self, seconds: float) -> float:
+        return seconds * (1 + JITTER * self._jitter())
+
+
+def _is_deleting(pod: core_v1.Pod) -> bool:
+    return pods.metadata_of(pod).deletionTimestamp is not None

@@ -1,0 +1,115 @@
+"""What the pod workers need from the rest of the agent; `app` connects these with the managers.
+
+Kept as protocols so that a pass can be run against fakes that were verified against the real thing, and so that a
+standalone node (no API server) is a matter of wiring and not of special cases.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import core_v1
+from kubelet_py.api.quantity import Quantity
+from kubelet_py.core.cgroup_rules import CgroupSettings
+from kubelet_py.core.dns import NodeDns
+from kubelet_py.core.env import EnvSources
+from kubelet_py.core.observed import ObservedContainer, ProbeVerdict
+from kubelet_py.core.pod_resources import AnyContainer
+from kubelet_py.core.security import SecuritySettings
+
+
+class NodeView(Protocol):
+    """The node as the pods' configuration sees it, at this moment."""
+
+    def dns(self) -> NodeDns:
+        """Cluster DNS and the host's resolv.conf."""
+
+    def cgroups(self) -> CgroupSettings:
+        """Driver, root and limits of the cgroup tree."""
+
+    def security(self) -> SecuritySettings:
+        """Defaults for security contexts."""
+
+    def host_ips(self) -> tuple[str, ...]:
+        """The node's addresses, the primary family first."""
+
+    def allocatable(self) -> Mapping[str, Quantity]:
+        """What pods may use in all."""
+
+    def hosts_file(self) -> str:
+        """The node's /etc/hosts, for pods in the host's network."""
+
+    def network_problem(self) -> str | None:
+        """Why pods cannot get a network now, or None."""
+
+    def runtime_type(self) -> str:
+        """What stands before :// in container ids, such as `containerd` or `docker`."""
+
+
+class PodObjects(Protocol):
+    """API objects that a pod refers to, apart from volumes."""
+
+    async def env_sources(self, pod: core_v1.Pod, container: AnyContainer, pod_ips: tuple[str, ...]) -> EnvSources:
+        """Everything that the container's environment may refer to."""
+
+    async def pull_credentials(self, pod: core_v1.Pod, image: str) -> Sequence[cri.AuthConfig]:
+        """What to try at the registry, in turn; empty for anonymous."""
+
+    async def runtime_handler(self, pod: core_v1.Pod) -> str:
+        """The handler of the pod's RuntimeClass, "" for the default; SyncError when there is no such class."""
+
+    def watch_pod(self, pod: core_v1.Pod) -> None:
+        """The pod is here: keep its ConfigMaps and Secrets fresh."""
+
+    def forget_pod(self, pod_uid: str) -> None:
+        """The pod is gone."""
+
+
+class EventSink(Protocol):
+    """Where events about a pod go: (pod, "Normal" or "Warning", reason, message, container name or "")."""
+
+    def __call__(
+        self, pod: core_v1.Pod, event_type: str, reason: str, message: str, container_name: str = "", /
+    ) -> None: ...
+
+
+class StatusSink(Protocol):
+    """The one writer of pod status."""
+
+    def latest(self, pod_uid: str) -> core_v1.PodStatus | None:
+        """The newest status that was set, None when nothing was."""
+
+    def set_status(self, pod: core_v1.Pod, status: core_v1.PodStatus) -> None:
+        """A newer status; written soon."""
+
+    def finish(self, pod: core_v1.Pod) -> None:
+        """Nothing of the pod is left here: an API object that is being deleted may go."""
+
+    def forget(self, pod_uid: str) -> None:
+        """The source has the pod no more."""
+
+
+class CgroupKeeper(Protocol):
+    """The cgroups of pods."""
+
+    async def ensure_pod(self, pod: core_v1.Pod) -> None:
+        """The pod's cgroup with its limits."""
+
+    async def remove_pod(self, pod_uid: str) -> None:
+        """Removes it; again is fine."""
+
+
+class Prober(Protocol):
+    """Probe results."""
+
+    def verdicts(self, pod_uid: str) -> Mapping[str, ProbeVerdict]:
+        """By container id."""
+
+    def sync_pod(self, pod: core_v1.Pod, running: Sequence[ObservedContainer], pod_ips: tuple[str, ...]) -> None:
+        """Probes what runs and stops probing what does not."""
+
+    def stop_for_termination(self, pod_uid: str) -> None:
+        """Liveness and startup probes end; readiness goes on."""
+
+    def forget_pod(self, pod_uid: str) -> None:
+        """All probes of the pod end."""

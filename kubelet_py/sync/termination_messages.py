@@ -1,0 +1,62 @@
+"""Reads a container's last words: its termination log, or the end of its log where the pod asks for that.
+
+Blocking file reads of a few KiB. Upstream counterpart: getTerminationMessage in kuberuntime_container.go.
+"""
+
+import os
+
+from cri_proto.wire.log_line import LogLineError, parse_line
+from kubelet_py.core.observed import ContainerState, ObservedContainer
+
+MAX_MESSAGE_BYTES = 4096
+MAX_LOG_MESSAGE_BYTES = 2048
+MAX_LOG_LINES = 80
+_FALLBACK_TO_LOGS = "FallbackToLogsOnError"
+# Enough for 80 lines of which at most 2048 bytes are kept, with the time and tags of each.
+_LOG_TAIL_BYTES = 64 * 1024
+
+
+def read_termination_message(container: ObservedContainer) -> str:
+    """The message of a container that ended, "" when it left none."""
+    if container.state is not ContainerState.EXITED:
+        return ""
+    wants_logs = container.termination_message_policy == _FALLBACK_TO_LOGS and (
+        container.exit_code != 0 or container.reason == "ContainerCannotRun"
+    )
+    path = next((m.host_path for m in container.mounts if m.container_path == container.termination_message_path), "")
+    message = ""
+    if path:
+        try:
+            message = _read_tail(path, MAX_MESSAGE_BYTES).decode("utf-8", "replace")
+        except FileNotFoundError:
+            message = ""
+        except OSError as error:
+            message = f"Error on reading termination log {path}: {error}"
+    if not message and wants_logs and container.log_path:
+        try:
+            message = _log_tail(container.log_path)
+        except OSError as error:
+            message = f"Error on reading termination message from logs: {error}"
+    return message
+
+
+def _read_tail(path: str, size: int) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        end = os.fstat(descriptor).st_size
+        return os.pread(descriptor, size, max(0, end - size))
+    finally:
+        os.close(descriptor)
+
+
+def _log_tail(path: str) -> str:
+    """The last lines of a CRI log, at most 80 of them and 2048 bytes."""
+    chunk = _read_tail(path, _LOG_TAIL_BYTES)
+    lines: list[bytes] = []
+    for raw in chunk.splitlines()[-MAX_LOG_LINES:]:
+        try:
+            entry = parse_line(raw)
+        except LogLineError:
+            continue  # the first one is cut where the tail begins
+        lines.append(entry.text if entry.partial else entry.text + b"\n")
+    return b"".join(lines)[-MAX_LOG_MESSAGE_BYTES:].decode("utf-8", "replace")
