@@ -86,7 +86,9 @@ ZERO: Final = Quantity(0)
 
 
 def parse(value: Any) -> Quantity:
-    """A quantity from what a manifest holds: text, or a number that YAML or JSON took for one."""
+    """A quantity from what a manifest holds: text, or a number that YAML or JSON took for one; or a quantity."""
+    if isinstance(value, Quantity):
+        return value
     if isinstance(value, bool) or not isinstance(value, str | int | float):
         raise InvalidQuantity(f'{value!r} is no quantity: expected text such as "500m" or "1Gi"')
     return _parse_text(value if isinstance(value, str) else _text_of_number(value))

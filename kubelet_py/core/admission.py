@@ -104,7 +104,7 @@ class SysctlAllowlist:
 
 
 def compute_sysctl_allowlist(unsafe_patterns: Iterable[str], kernel_version: tuple[int, int]) -> SysctlAllowlist:
-    """The safe ones that this kernel keeps apart, and what the operator allows. ValueError: one that no namespace has."""
+    """The safe ones that this kernel keeps apart, and what the operator allows. ValueError for one of no namespace."""
     names = {name for name, since in _SAFE_SYSCTLS.items() if kernel_version >= since}
     prefixes = []
     for pattern in unsafe_patterns:

@@ -42,11 +42,20 @@ class PodUpdate:
 
 
 @dataclass(frozen=True, slots=True)
+class SourceProblem:
+    """Something that a source holds and that cannot be used: a file or URL, and why."""
+
+    location: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
 class PodSet:
-    """Everything that a source has."""
+    """Everything that a source has, and what of it cannot be used."""
 
     source: str
     pods: tuple[core_v1.Pod, ...]
+    problems: tuple[SourceProblem, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

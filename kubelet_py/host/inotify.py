@@ -1,103 +1,99 @@
-"""Being told when something in a directory changes.
+"""Waiting for changes in directories: the kernel's inotify on the event loop.
 
-Owns one inotify descriptor for the whole process (the kernel allows 128 of them per user by default), made when it is
-first needed. Many may watch the same directory. Needs a running event loop; knows nothing of what is in the files.
-
-Upstream counterpart: fsnotify as used by the log follower.
+Owns the system calls and the format of the events. Must not know what the files are for. Not watchfiles: that one
+starts a thread for each watch and hides whether a writer has closed the file.
 """
 
 import asyncio
-import contextlib
 import ctypes
 import os
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-IN_MODIFY: Final = 0x002
-IN_CLOSE_WRITE: Final = 0x008
-IN_MOVED_FROM: Final = 0x040
-IN_MOVED_TO: Final = 0x080
-IN_CREATE: Final = 0x100
-IN_DELETE: Final = 0x200
-IN_Q_OVERFLOW: Final = 0x4000
-IN_IGNORED: Final = 0x8000
-IN_ONLYDIR: Final = 0x01000000
+MODIFY: Final = 0x2
+ATTRIB: Final = 0x4
+CLOSE_WRITE: Final = 0x8
+MOVED_FROM: Final = 0x40
+MOVED_TO: Final = 0x80
+CREATE: Final = 0x100
+DELETE: Final = 0x200
+DELETE_SELF: Final = 0x400
+MOVE_SELF: Final = 0x800
+QUEUE_OVERFLOW: Final = 0x4000
+IGNORED: Final = 0x8000
 
-_CHANGES: Final = IN_MODIFY | IN_CLOSE_WRITE | IN_MOVED_FROM | IN_MOVED_TO | IN_CREATE | IN_DELETE | IN_ONLYDIR
-_HEADER: Final = struct.Struct("iIII")
+_HEADER = struct.Struct("iIII")
+_READ_BYTES: Final = 1 << 16
 
 
-class Inotify:
-    """Directory watches that set asyncio events."""
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What happened to a name in the directory; no name when it is the directory itself."""
 
-    def __init__(self) -> None:
-        self._descriptor: int | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._listeners: dict[int, set[asyncio.Event]] = {}
+    mask: int
+    name: str
 
-    @contextlib.contextmanager
-    def watch(self, directory: Path) -> Iterator[asyncio.Event]:
-        """An event that is set at every change of a file in the directory; who waits for it clears it.
+    @property
+    def watch_lost(self) -> bool:
+        """The directory went away, or events were lost: look at everything, watch anew."""
+        return bool(self.mask & (DELETE_SELF | MOVE_SELF | IGNORED | QUEUE_OVERFLOW))
 
-        OSError when the kernel has no watch left or the directory does not exist.
-        """
-        descriptor = self._opened()
-        watch = _libc().inotify_add_watch(descriptor, os.fsencode(directory), _CHANGES)
-        if watch < 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(directory))
-        changed = asyncio.Event()
-        self._listeners.setdefault(watch, set()).add(changed)
+
+class DirectoryWatch:
+    """Changes in one directory. Use as a context manager; raises OSError when the directory cannot be watched."""
+
+    def __init__(self, directory: Path, mask: int) -> None:
+        self._directory = directory
+        self._mask = mask
+        self._fd = -1
+        self._readable = asyncio.Event()
+
+    def __enter__(self) -> "DirectoryWatch":
+        libc = ctypes.CDLL(None, use_errno=True)
+        self._fd = libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
+        if self._fd < 0:
+            raise _error("no inotify instance (see the sysctl fs.inotify.max_user_instances)")
+        if libc.inotify_add_watch(self._fd, os.fsencode(self._directory), ctypes.c_uint32(self._mask)) < 0:
+            error = _error(f"cannot watch {self._directory} (see the sysctl fs.inotify.max_user_watches)")
+            self._close()
+            raise error
+        asyncio.get_running_loop().add_reader(self._fd, self._readable.set)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        asyncio.get_running_loop().remove_reader(self._fd)
+        self._close()
+
+    async def changes(self) -> list[Change]:
+        """Waits until something happened, and tells all that did."""
+        while True:
+            await self._readable.wait()
+            self._readable.clear()
+            if found := list(self._read()):
+                return found
+
+    def _read(self) -> Iterator[Change]:
         try:
-            yield changed
-        finally:
-            others = self._listeners.get(watch)
-            if others is not None:
-                others.discard(changed)
-                if not others:
-                    del self._listeners[watch]
-                    _libc().inotify_rm_watch(descriptor, watch)
-
-    def close(self) -> None:
-        """Let go of the descriptor."""
-        if self._descriptor is not None:
-            if self._loop is not None and not self._loop.is_closed():
-                self._loop.remove_reader(self._descriptor)
-            os.close(self._descriptor)
-            self._descriptor = None
-            self._listeners.clear()
-
-    def _opened(self) -> int:
-        if self._descriptor is None:
-            descriptor = _libc().inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-            if descriptor < 0:
-                number = ctypes.get_errno()
-                raise OSError(number, f"inotify_init1: {os.strerror(number)}")
-            self._loop = asyncio.get_running_loop()
-            self._loop.add_reader(descriptor, self._read)
-            self._descriptor = descriptor
-        return self._descriptor
-
-    def _read(self) -> None:
-        if self._descriptor is None:
-            return
-        try:
-            data = os.read(self._descriptor, 65536)
+            data = os.read(self._fd, _READ_BYTES)
         except BlockingIOError:
             return
-        offset, seen = 0, set()
-        while offset + _HEADER.size <= len(data):
-            watch, mask, _, name_length = _HEADER.unpack_from(data, offset)
-            offset += _HEADER.size + name_length
-            seen.add(watch)
-            if mask & IN_Q_OVERFLOW:
-                seen.update(self._listeners)
-        for watch in seen:
-            for changed in self._listeners.get(watch, ()):
-                changed.set()
+        if len(data) > _READ_BYTES // 2:
+            self._readable.set()  # there may be more
+        offset = 0
+        while offset < len(data):
+            _, mask, _, length = _HEADER.unpack_from(data, offset)
+            offset += _HEADER.size
+            yield Change(mask, os.fsdecode(data[offset : offset + length].rstrip(b"\0")))
+            offset += length
+
+    def _close(self) -> None:
+        os.close(self._fd)
+        self._fd = -1
 
 
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+def _error(what: str) -> OSError:
+    number = ctypes.get_errno()
+    return OSError(number, f"{what}: {os.strerror(number)}")
