@@ -1,0 +1,61 @@
+# kubelet-py: what a person or CI types. `make` alone lists it.
+# Everything slow to make (virtual environment, built tools, images) is kept in $KUBELET_PY_CACHE, outside the tree.
+
+CACHE := $(or $(KUBELET_PY_CACHE),$(HOME)/.cache/kubelet-py)
+PYTHON := $(CACHE)/venv/bin/python
+BIN := $(CACHE)/venv/bin
+RUNTIME ?= docker
+WORKERS ?= 2
+PYTEST_ARGS ?=
+
+# the checkout, not an installed copy, is what runs and what is tested
+export PYTHONPATH := $(CURDIR)
+
+.DEFAULT_GOAL := help
+.PHONY: help up down check test unit lab bench venv lock format
+
+help: ## list what can be made
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+up: venv ## run one pod on this machine: Docker and dockershim (or RUNTIME=containerd) under kubelet-py
+	@$(PYTHON) -m deploy.standalone up --runtime $(RUNTIME)
+
+down: venv ## remove everything that `make up` started
+	@$(PYTHON) -m deploy.standalone down
+
+check: venv ## formatting, lint, types, import rules, generated files, unit tests: no root, no engines
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTHON) -m cri_proto.regen --check
+	$(PYTHON) -m pytest -q -n $(WORKERS) tests/unit $(PYTEST_ARGS)
+
+unit: venv ## unit tests alone
+	@$(PYTHON) -m pytest -q -n $(WORKERS) tests/unit $(PYTEST_ARGS)
+
+test: venv ## everything: checks, then all tests, on real engines too (needs root; installs what it needs)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTHON) -m cri_proto.regen --check
+	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root)
+	@$(PYTHON) -m tests.lab
+
+bench: venv ## measure against the Go kubelet in one run; writes bench/out (needs root)
+	@$(PYTHON) -m tests.bench
+
+venv: ## the virtual environment, from requirements.lock
+	@sh deploy/venv.sh >/dev/null
+
+lock: venv ## rewrite requirements.lock from pyproject.toml
+	@$(PYTHON) -m pip install --quiet uv
+	@$(PYTHON) -m uv pip compile pyproject.toml --extra dev --universal --python-version 3.11 --generate-hashes \
+		--no-emit-index-url --no-annotate --custom-compile-command "make lock" --quiet --output-file requirements.lock
+
+format: venv ## format the code and sort its imports
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .

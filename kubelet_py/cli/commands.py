@@ -1,0 +1,115 @@
+"""The commands for a node without an API server: get, describe, logs, exec, apply, why.
+
+Owns what each prints. `main` says which one is meant; where pods and logs are, `local_node` knows.
+"""
+
+import argparse
+import asyncio
+import json
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from kubelet_py.api import codec, core_v1
+from kubelet_py.cli.local_node import CommandError, LocalNode, container_of
+from kubelet_py.cli.log_reader import read_log
+from kubelet_py.cli.table import pod_description, pod_table
+from kubelet_py.errors import RuntimeCallError
+
+
+def get(node: LocalNode, arguments: argparse.Namespace) -> int:
+    """Pods as a table, or whole as JSON or YAML."""
+    pods = [node.pod(arguments.name, arguments.namespace)] if arguments.name else node.pods()
+    if arguments.output == "table":
+        _write(pod_table(pods, datetime.now(UTC)))
+        return 0
+    shown: Any = pods[0] if arguments.name else {"apiVersion": "v1", "kind": "PodList", "items": pods}
+    as_json = arguments.output == "json"
+    _write(json.dumps(shown, indent=2) if as_json else yaml.safe_dump(shown, sort_keys=False).rstrip())
+    return 0
+
+
+def describe(node: LocalNode, arguments: argparse.Namespace) -> int:
+    """One pod in words."""
+    _write(pod_description(node.pod(arguments.name, arguments.namespace), datetime.now(UTC)))
+    return 0
+
+
+def logs(node: LocalNode, arguments: argparse.Namespace) -> int:
+    """What a container wrote."""
+    pod = node.pod(arguments.name, arguments.namespace)
+    path = node.log_file(pod, container_of(pod, arguments.container), previous=arguments.previous)
+    try:
+        for text in read_log(path, tail_lines=arguments.tail, follow=arguments.follow):
+            sys.stdout.buffer.write(text)
+            sys.stdout.buffer.flush()
+    except FileNotFoundError:
+        return 0  # the pod was removed while it was followed
+    return 0
+
+
+def execute(node: LocalNode, arguments: argparse.Namespace) -> int:
+    """Run a command in a container, without a terminal; its exit code is ours."""
+    from kubelet_py.cri.client import connect  # gRPC is slow to load, and no other command needs it
+
+    pod = node.pod(arguments.name, arguments.namespace)
+    name = container_of(pod, arguments.container)
+    statuses = [
+        entry for kind in ("containerStatuses", "initContainerStatuses") for entry in pod["status"].get(kind) or []
+    ]
+    identity = next((entry.get("containerID", "") for entry in statuses if entry["name"] == name), "")
+    if not identity:
+        raise CommandError(f"container {name!r} of pod {pod['metadata']['name']!r} has not been started yet")
+
+    async def run() -> int:
+        client = connect(node.config.containerRuntimeEndpoint)
+        try:
+            container_id = identity.partition("://")[2]
+            reply = await client.exec_sync(container_id, arguments.command, timeout_seconds=arguments.timeout)
+        finally:
+            await client.close()
+        sys.stdout.buffer.write(reply.stdout)
+        sys.stderr.buffer.write(reply.stderr)
+        return int(reply.exit_code)
+
+    try:
+        return asyncio.run(run())
+    except RuntimeCallError as error:
+        raise CommandError(str(error)) from error
+
+
+def apply(node: LocalNode, arguments: argparse.Namespace) -> int:
+    """Put a manifest into the agent's manifest directory, after a look at it."""
+    directory = Path(node.config.staticPodPath or "")
+    if not node.config.staticPodPath or not directory.is_dir():
+        raise CommandError("the agent has no manifest directory: set staticPodPath in its configuration")
+    source = Path(arguments.filename)
+    try:
+        text = source.read_text() if arguments.filename != "-" else sys.stdin.read()
+        manifest = yaml.safe_load(text)
+        pod = codec.from_builtins(core_v1.Pod, manifest)
+    except (OSError, yaml.YAMLError, codec.InvalidObject) as error:
+        raise CommandError(f"{arguments.filename}: {error}") from error
+    if pod.kind != "Pod" or pod.metadata is None or not pod.metadata.name:
+        raise CommandError(f"{arguments.filename}: no Pod with a name; a node without an API server runs Pods only")
+    target = directory / f"{pod.metadata.namespace or 'default'}-{pod.metadata.name}.yaml"
+    # a name that begins with a dot is not read, so the agent never sees half a manifest
+    partial = directory / f".{target.name}.new"
+    known = target.exists()
+    partial.write_text(text)
+    partial.replace(target)
+    _write(f"pod/{pod.metadata.name} {'changed' if known else 'added'}: {target}")
+    return 0
+
+
+def why(node: LocalNode, arguments: argparse.Namespace) -> int:
+    """What the agent did for a pod, step by step, and what it waits for."""
+    _write(node.story(node.pod(arguments.name, arguments.namespace)).rstrip())
+    return 0
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(f"{text}\n")

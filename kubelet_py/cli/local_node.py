@@ -1,0 +1,107 @@
+"""The node agent of this machine as a person's commands find it: its configuration file, its pods, its log files.
+
+Owns the way to the running agent: the configuration named by --config or KUBELET_PY_CONFIG says on which read-only port
+it answers, where its logs are and which runtime it uses. Talks to loopback and to files only; needs no API server.
+"""
+
+import json
+import os
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from kubelet_py.config import HostTraits, KubeletConfiguration, load
+from kubelet_py.errors import KubeletError
+
+CONFIG_VARIABLE = "KUBELET_PY_CONFIG"
+DEFAULT_CONFIG = "/var/lib/kubelet/config.yaml"
+_REPLY_SECONDS = 10.0
+
+
+class CommandError(KubeletError):
+    """A command cannot be carried out; the message is for the person who typed it."""
+
+
+@dataclass(frozen=True, slots=True)
+class LocalNode:
+    """The agent that runs with this configuration."""
+
+    config: KubeletConfiguration
+
+    def pods(self) -> list[dict[str, Any]]:
+        """Every pod the agent knows, with its status."""
+        items: list[dict[str, Any]] = json.loads(self._get("/pods")).get("items") or []
+        return items
+
+    def pod(self, name: str, namespace: str) -> dict[str, Any]:
+        """The pod of that name; a static pod may be named without its node."""
+        found = [pod for pod in self.pods() if _is_called(pod, name, namespace)]
+        exact = [pod for pod in found if pod["metadata"]["name"] == name]
+        if len(exact or found) != 1:
+            known = ", ".join(sorted(pod["metadata"]["name"] for pod in self.pods())) or "none"
+            raise CommandError(f"no single pod is called {name!r} in namespace {namespace!r}; there are: {known}")
+        return (exact or found)[0]
+
+    def story(self, pod: Mapping[str, Any]) -> str:
+        """What the agent did for the pod, and why."""
+        metadata = pod["metadata"]
+        return self._get(f"/debug/why/{quote(metadata['namespace'])}/{quote(metadata['name'])}")
+
+    def log_file(self, pod: Mapping[str, Any], container: str, *, previous: bool = False) -> Path:
+        """The newest log of a container, or the one before it."""
+        metadata = pod["metadata"]
+        own = f"{metadata['namespace']}_{metadata['name']}_{metadata['uid']}"
+        directory = Path(self.config.podLogsDir) / own / container
+        runs = sorted(
+            (path for path in directory.glob("*.log") if path.stem.isdigit()), key=lambda path: int(path.stem)
+        )
+        if len(runs) < (2 if previous else 1):
+            wanted = "an earlier log" if previous else "a log"
+            raise CommandError(
+                f"container {container!r} of pod {metadata['name']!r} has no {wanted} yet in {directory}"
+            )
+        return runs[-2 if previous else -1]
+
+    def _get(self, path: str) -> str:
+        if not self.config.readOnlyPort:
+            raise CommandError(
+                "the agent has no read-only port: set readOnlyPort in its configuration to use this command"
+            )
+        address = self.config.address if self.config.address not in ("0.0.0.0", "::") else "127.0.0.1"
+        url = f"http://{address}:{self.config.readOnlyPort}{path}"
+        try:
+            with urllib.request.urlopen(url, timeout=_REPLY_SECONDS) as reply:
+                text: str = reply.read().decode()
+                return text
+        except urllib.error.HTTPError as error:
+            raise CommandError(f"{url}: {error.code} {error.reason}") from error
+        except OSError as error:
+            raise CommandError(f"{url}: nobody answers ({error}); does kubelet-py run?") from error
+
+
+def find_local_node(config: str) -> LocalNode:
+    """The node whose agent was started with this configuration file."""
+    path = config or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG
+    # what the host is like was checked when the agent started
+    return LocalNode(load([f"--config={path}", "--fail-cgroupv1=false"], host=HostTraits()).config)
+
+
+def container_of(pod: Mapping[str, Any], name: str) -> str:
+    """The container that is meant: the named one, or the first."""
+    spec = pod.get("spec", {})
+    names = [
+        c["name"] for kind in ("containers", "initContainers", "ephemeralContainers") for c in spec.get(kind) or []
+    ]
+    if name and name not in names:
+        raise CommandError(f"pod {pod['metadata']['name']!r} has no container {name!r}; it has {', '.join(names)}")
+    return name or names[0]
+
+
+def _is_called(pod: Mapping[str, Any], name: str, namespace: str) -> bool:
+    metadata = pod["metadata"]
+    node = pod.get("spec", {}).get("nodeName", "")
+    return metadata.get("namespace") == namespace and metadata["name"] in (name, f"{name}-{node.lower()}")
