@@ -6,7 +6,8 @@ and volumes, and of pods that are being stopped (`core.termination`, `core.pod_w
 
 Upstream counterpart: computePodActions and computeInitContainerActions in pkg/kubelet/kuberuntime. Deliberate
 differences: back-off and the order of removal are part of the plan; init containers of an earlier sandbox do not count
-even when nobody removed them; a main container that ended in the present sandbox proves that initialization was done.
+even when nobody removed them; a main container that ended in the present sandbox proves that initialization was done;
+a container with a restart policy of its own comes back in a new sandbox also when the pod's policy is Never.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -141,7 +142,7 @@ class _Planner:
     def _renew_sandbox(self, attempt: int, reason: str) -> Iterator[Action]:
         """A new sandbox and the first containers in it, unless nothing would run there."""
         mains = containers_of(self.pod)
-        to_start = [c for c in mains if not self._has_succeeded_once_and_for_all(c)]
+        to_start = [c for c in mains if self._runs_in_new_sandbox(c)]
         if self._may_not_run_again() and attempt and self.observed.containers:
             yield from self._kill_pod(f"{reason}, and restartPolicy Never forbids another run")
             return
@@ -163,17 +164,18 @@ class _Planner:
             yield self._start(main, ContainerKind.MAIN, "the pod has a new sandbox")
 
     def _may_not_run_again(self) -> bool:
-        return spec_of(self.pod).restartPolicy == "Never"
-
-    def _has_succeeded_once_and_for_all(self, container: core_v1.Container) -> bool:
-        policy = container.restartPolicy or spec_of(self.pod).restartPolicy
-        newest = self.observed.newest(container.name)
-        return (
-            policy == "OnFailure"
-            and newest is not None
-            and newest.state is ContainerState.EXITED
-            and newest.exit_code == 0
+        """Never holds for the pod as a whole unless one of its containers has a policy of its own."""
+        return spec_of(self.pod).restartPolicy == "Never" and not any(
+            container.restartPolicy for container in containers_of(self.pod)
         )
+
+    def _runs_in_new_sandbox(self, container: core_v1.Container) -> bool:
+        newest = self.observed.newest(container.name)
+        if newest is None or newest.state is ContainerState.CREATED:
+            return True
+        if newest.state is ContainerState.EXITED:
+            return restarts_after_exit(self.pod, container, newest.exit_code)
+        return restarts_after_kill(self.pod, container)  # it dies with the old sandbox
 
     def _kill_pod(self, cause: str) -> Iterator[Action]:
         """Nothing to do where nothing lives: a pod that is done stays as it is."""

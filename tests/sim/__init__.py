@@ -1,0 +1,1 @@
+"""A model of a runtime, and random histories of pods in it."""

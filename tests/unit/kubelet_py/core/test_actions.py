@@ -1,0 +1,53 @@
+"""Batches of a plan, and what a failure stops."""
+
+from kubelet_py.core.actions import (
+    Action,
+    BackOff,
+    ContainerKind,
+    CreateSandbox,
+    KillContainer,
+    KillPod,
+    RemoveContainer,
+    StartContainer,
+    batches,
+)
+
+
+def start(name: str, kind: ContainerKind = ContainerKind.MAIN, required: bool = False) -> StartContainer:
+    return StartContainer(name, kind, 0, "because", required=required)
+
+
+def test_kills_go_together_and_so_do_main_containers() -> None:
+    """Init containers and removals keep their order, one by one; a wait stands alone."""
+    kills = (KillContainer("1", "a", "x"), KillContainer("2", "b", "x"))
+    removals = (RemoveContainer("3", "c", "x"), RemoveContainer("4", "d", "x"))
+    inits = (start("i", ContainerKind.INIT), start("j", ContainerKind.INIT))
+    mains = (start("a"), start("b"))
+    wait = BackOff("c", ContainerKind.MAIN, 3.0, "x")
+    plan: tuple[Action, ...] = (*kills, *removals, *inits, *mains, wait)
+    assert batches(plan) == (kills, (removals[0],), (removals[1],), (inits[0],), (inits[1],), mains, (wait,))
+    assert batches(()) == ()
+
+
+def test_kill_and_start_never_run_at_the_same_time() -> None:
+    """Side by side in the plan, they stay two steps."""
+    kill = KillContainer("1", "a", "x")
+    assert batches((kill, start("a"))) == ((kill,), (start("a"),))
+
+
+def test_what_others_need_stops_the_plan() -> None:
+    """A main container that does not start holds up nobody; a kill that fails does."""
+    stopping: tuple[Action, ...] = (
+        KillPod("x"),
+        KillContainer("1", "a", "x"),
+        CreateSandbox(0, "x"),
+        RemoveContainer("1", "a", "x"),
+        start("i", ContainerKind.INIT, required=True),
+    )
+    harmless: tuple[Action, ...] = (
+        RemoveContainer("1", "a", "x", keep_log=False),
+        start("a"),
+        BackOff("a", ContainerKind.MAIN, 1.0, "x"),
+    )
+    assert all(action.stops_plan for action in stopping)
+    assert not any(action.stops_plan for action in harmless)
