@@ -1,1 +1,38 @@
-"""dockershim.__main__."""
+"""The dockershim program: flags in, exit code out."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+
+from dockershim.config import parse_arguments
+from dockershim.errors import ConfigError
+from dockershim.log import configure_logging
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run until told to stop; the exit code."""
+    try:
+        config = parse_arguments(arguments)
+        configure_logging(config.log_level, config.log_format)
+        from dockershim import app  # after the flags are known to be good: it brings gRPC
+
+        asyncio.run(app.run(config))
+    except ConfigError as error:
+        for problem in error.problems:
+            sys.stderr.write(f"dockershim: {problem}\n")
+        return 1
+    return 0
+
+
+def main() -> None:
+    """The end of the process. Threads that still wait for Docker must not hold it up."""
+    code = run(sys.argv[1:])
+    sys.stderr.flush()
+    os._exit(code)
+
+
+if __name__ == "__main__":
+    main()

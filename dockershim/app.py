@@ -1,1 +1,229 @@
-"""dockershim.app."""
+"""dockershim as a process: makes the parts, connects them, serves until told to stop.
+
+Owns start and end, sockets, and the one lock per root directory. Upstream counterpart: cri-dockerd's cmd/cri.
+Deliberate differences: it starts without Docker and catches up; a second instance is refused; while it is replaced,
+callers still find the socket when systemd holds it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import fcntl
+import json
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import structlog
+
+from dockershim import host
+from dockershim.checkpoint import Checkpoints
+from dockershim.config import Config
+from dockershim.engine import DockerEngine
+from dockershim.engine.client import DockerClient
+from dockershim.errors import AlreadyExists, ConfigError, NotFound
+from dockershim.interceptor import CallInterceptor
+from dockershim.logs import ContainerLogs, LogSource
+from dockershim.logs.json_file import JsonFileLogs
+from dockershim.network import PodNetwork
+from dockershim.network.bridge import BridgeNetwork
+from dockershim.network.selection import NetworkSettings, select_network
+from dockershim.node import Node, NodeSettings
+from dockershim.relay import Relay
+from dockershim.service import add_services
+from dockershim.store import Store
+from dockershim.store.feeder import Feeder, FeederHooks
+from dockershim.systemd import Notifier, take_passed_socket
+from dockershim.tasks import Tasks
+from dockershim.translate.views import ContainerView, SandboxRecord, docker_addresses
+
+_log = structlog.get_logger()
+MESSAGE_LIMIT_BYTES = 16 * 1024 * 1024
+GRACE_SECONDS = 5.0
+SOCKET_MODE = 0o660
+_SERVER_OPTIONS = [
+    ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
+    ("grpc.so_reuseport", 0),
+]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Parts:
+    """What a process is made of; tests put other parts in."""
+
+    engine: DockerEngine
+    network: PodNetwork
+    logs: ContainerLogs
+    settings: NodeSettings
+
+
+def make_parts(config: Config) -> Parts:
+    """The real parts."""
+    engine = DockerClient(config.docker_endpoint)
+    settings = NetworkSettings(
+        state_directory=config.cni_cache_dir,
+        plugin=config.network_plugin,
+        configuration_directory=config.cni_conf_dir,
+        plugin_directories=config.cni_bin_dirs,
+    )
+
+    async def ensure_network(name: str, body: Any) -> None:
+        try:
+            await engine.inspect_network(name)
+        except NotFound:
+            try:
+                await engine.create_network(dict(body))
+            except AlreadyExists:
+                return
+
+    async def addresses_of(sandbox_id: str) -> tuple[str, ...]:
+        return docker_addresses(await engine.inspect_container(sandbox_id))
+
+    network = select_network(settings, ensure_network, addresses_of)
+    lowest = host.lowest_oom_score()
+    if lowest > -1000:
+        _log.warning(
+            "oom_score_limited", lowest=lowest, hint="lower values are raised to this one: no CAP_SYS_RESOURCE"
+        )
+    verbose = {key: str(value) for key, value in dataclasses.asdict(config).items()}
+    return Parts(
+        engine,
+        network,
+        JsonFileLogs(config.root_directory / "logs"),
+        NodeSettings(
+            pause_image=config.pause_image,
+            lowest_oom_score=lowest,
+            pull_progress_deadline_seconds=config.pull_progress_deadline_seconds,
+            verbose_config=json.dumps(verbose, sort_keys=True),
+        ),
+    )
+
+
+def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
+    """Connect the parts."""
+    checkpoints = Checkpoints(root_directory)
+    checkpoints.prepare()
+    store = Store(time.time_ns)
+    logs = parts.logs
+
+    def follow_log(view: ContainerView) -> None:
+        if view.docker_log_path and view.log_path:
+            logs.follow(LogSource(view.id, view.docker_log_path, view.log_path, view.tty))
+
+    async def sandbox_started(resolv_conf_path: str, record: SandboxRecord) -> None:
+        if resolv_conf_path and record.config.HasField("dns_config"):
+            await host.write_resolv_conf(resolv_conf_path, record.config.dns_config)
+
+    async def connected() -> None:
+        if isinstance(parts.network, BridgeNetwork):
+            await parts.network.start()
+
+    hooks = FeederHooks(checkpoints.load_all, follow_log, logs.finish, sandbox_started, connected)
+    feeder = Feeder(parts.engine, store, tasks, hooks, time.time_ns, pinned_images=(parts.settings.pause_image,))
+    return Node(parts.engine, store, feeder, parts.network, logs, checkpoints, tasks, parts.settings, time.time_ns)
+
+
+async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
+    """Serve CRI until `stop` is set."""
+    lock = lock_root(config.root_directory)
+    passed = take_passed_socket(os.environ)
+    socket_path = config.root_directory / "grpc.sock" if passed else config.socket_path
+    if passed is None:
+        claim_socket(socket_path)
+    notifier = Notifier(os.environ)
+    try:
+        async with Tasks() as tasks:
+            node = build_node(parts, config.root_directory, tasks)
+            if not isinstance(parts.network, BridgeNetwork):
+                await parts.network.start()
+            server = grpc.aio.server(interceptors=[CallInterceptor(node.feeder)], options=_SERVER_OPTIONS)
+            add_services(server, node)
+            bind(server, socket_path)
+            await server.start()
+            tasks.spawn_logged(parts.logs.run(), "logs")
+            tasks.spawn_logged(node.feeder.run(), "docker feed")
+            tasks.spawn_logged(notifier.watchdog_loop(), "watchdog")
+            if passed is not None:
+                tasks.spawn_logged(Relay(passed, str(socket_path), tasks).run(), "activated socket")
+            _log.info("serving", socket=str(config.socket_path), docker=config.docker_endpoint)
+            notifier.notify("READY=1")
+            tasks.spawn_logged(_check_cgroup_driver(node, config), "cgroup driver check")
+            await stop.wait()
+            notifier.notify("STOPPING=1")
+            _log.info("stopping")
+            await server.stop(GRACE_SECONDS)
+            tasks.shut_down()
+    finally:
+        await parts.network.close()
+        await parts.engine.close()
+        if passed is None:
+            socket_path.unlink(missing_ok=True)
+        os.close(lock)
+
+
+async def _check_cgroup_driver(node: Node, config: Config) -> None:
+    docker = (await node.feeder.wait_info()).cgroup_driver
+    if config.cgroup_driver and docker != config.cgroup_driver:
+        _log.error("cgroup_driver_differs", wanted=config.cgroup_driver, docker=docker, hint="change daemon.json")
+
+
+def lock_root(root_directory: Path) -> int:
+    """Hold the root directory for this process; ConfigError when another one has it."""
+    try:
+        root_directory.mkdir(parents=True, exist_ok=True, mode=0o750)
+        descriptor = os.open(root_directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigError(f"--root-directory {root_directory}: {error.strerror}") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(descriptor)
+        raise ConfigError(f"--root-directory {root_directory}: another dockershim is using it") from None
+    return descriptor
+
+
+def claim_socket(path: Path) -> None:
+    """Make room for our socket; ConfigError when somebody listens there."""
+    if not path.exists() and not path.is_symlink():
+        if not path.parent.is_dir():
+            raise ConfigError(f"--container-runtime-endpoint: {path.parent} is no directory")
+        return
+    if not path.is_socket():
+        raise ConfigError(f"--container-runtime-endpoint: {path} exists and is no socket")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except OSError as error:
+            raise ConfigError(f"--container-runtime-endpoint: {path}: {error.strerror or error}") from error
+    raise ConfigError(f"--container-runtime-endpoint: somebody else serves {path} already")
+
+
+def bind(server: grpc.aio.Server, path: Path) -> None:
+    """Listen on a socket that only root and its group can reach, from the first moment."""
+    before = os.umask(0o777 & ~SOCKET_MODE)
+    try:
+        server.add_insecure_port(f"unix://{path}")
+    except RuntimeError as error:
+        raise ConfigError(f"--container-runtime-endpoint: cannot listen on {path}: {error}") from error
+    finally:
+        os.umask(before)
+    path.chmod(SOCKET_MODE)
+
+
+async def run(config: Config) -> None:
+    """The program: serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    await serve(config, make_parts(config), stop)

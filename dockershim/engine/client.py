@@ -234,7 +234,10 @@ class DockerClient:
         opened: list[Any] = []
 
         def pull() -> None:
-            self._pull(name, tag, auth, opened, lambda progress: loop.call_soon_threadsafe(report, progress))
+            def hand_over(progress: PullProgress) -> None:
+                loop.call_soon_threadsafe(report, progress)
+
+            self._pull(name, tag, auth, opened, hand_over)
 
         future = loop.run_in_executor(self._slow, _translating(pull, self._socket_path))
         try:
@@ -398,7 +401,7 @@ class DockerClient:
         return await self._run(self._slow if slow else self._quick, call, timeout_seconds + CONNECT_SECONDS)
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T], deadline_seconds: float) -> T:
-        """Do blocking work in a thread. After the deadline the caller goes on; the thread ends by its socket's timer."""
+        """Do blocking work in a thread. After the deadline the caller goes on; the thread ends by its own timer."""
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(deadline_seconds):
@@ -465,5 +468,3 @@ def _json_lines(response: Response) -> Iterator[Json]:
     if rest.strip():
         with contextlib.suppress(ValueError):  # cut off by the end of the connection
             yield json.loads(rest)
-
-

@@ -31,7 +31,8 @@ _REGISTRY_AWAY = re.compile(
 )
 _BAD_START = re.compile(
     r"executable file not found|no such file or directory|permission denied|not a directory"
-    r"|invalid (?:argument|mount)|[Uu]nknown user|unable to find (?:user|group)|[Nn]o such user|OCI runtime create failed"
+    r"|invalid (?:argument|mount)|[Uu]nknown user|unable to find (?:user|group)|[Nn]o such user"
+    r"|OCI runtime create failed"
 )
 
 

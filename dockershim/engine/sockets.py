@@ -21,7 +21,9 @@ CHUNK_BYTES = 64 * 1024
 CONNECT_SECONDS = 10.0
 
 
-async def hijack(socket_path: str, path: str, body: Json, reference: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+async def hijack(
+    socket_path: str, path: str, body: Json, reference: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """POST a body to a path that upgrades; the reader is at the first byte of the streams."""
     payload = json.dumps(body).encode()
     head = (

@@ -176,7 +176,7 @@ class Follower:
         if generation.size_bytes() < generation.offset:
             generation.offset, self._oversized_from = 0, -1
             return True
-        if self._generations.is_last:
+        if self._generations.is_last():
             return False
         self._generations.advance()
         self._oversized_from = -1

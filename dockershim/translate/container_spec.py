@@ -103,9 +103,7 @@ def _environment(config: cri.ContainerConfig) -> list[str]:
         try:
             result.append(f"{pair.key}={pair.value.decode()}")
         except UnicodeDecodeError:
-            raise InvalidArgument(
-                f"config.envs[{index}].value", f"{pair.key}: Docker takes UTF-8 text only"
-            ) from None
+            raise InvalidArgument(f"config.envs[{index}].value", f"{pair.key}: Docker takes UTF-8 text only") from None
     return result
 
 
@@ -117,9 +115,7 @@ def _labels(
     labels[names.SANDBOX_ID_LABEL] = context.sandbox_id
     labels[names.LOG_PATH_LABEL] = log_path(config, sandbox_config)
     labels[names.IMAGE_LABEL] = config.image.user_specified_image or config.image.image
-    writes = resources.cgroup_writes(
-        config.linux.resources, cgroup_version=context.cgroup_version, field=_RESOURCES
-    )
+    writes = resources.cgroup_writes(config.linux.resources, cgroup_version=context.cgroup_version, field=_RESOURCES)
     if writes:
         labels[names.AFTER_START_LABEL] = json.dumps(writes, sort_keys=True)
     return labels
@@ -148,9 +144,7 @@ def _host_config(
         "RestartPolicy": {"Name": "no"},
         "LogConfig": LOG_CONFIG,
     }
-    result.update(
-        resources.to_docker_resources(config.linux.resources, lowest_oom_score=context.lowest_oom_score)
-    )
+    result.update(resources.to_docker_resources(config.linux.resources, lowest_oom_score=context.lowest_oom_score))
     if config.linux.HasField("security_context"):
         result.update(security.masked_paths(secure))
     if secure.privileged:
@@ -174,7 +168,5 @@ def _security_options(secure: cri.LinuxContainerSecurityContext, host: HostSecur
     profile = security.optional(secure, "seccomp")
     # a container without a profile runs without one: the kubelet says RuntimeDefault when it wants that
     options += security.seccomp_option(profile, host, _FIELD) if profile else ["seccomp=unconfined"]
-    options += security.apparmor_option(
-        security.optional(secure, "apparmor"), secure.apparmor_profile, host, _FIELD
-    )
+    options += security.apparmor_option(security.optional(secure, "apparmor"), secure.apparmor_profile, host, _FIELD)
     return options

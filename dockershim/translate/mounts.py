@@ -1,8 +1,8 @@
 """Mounts and devices in Docker's words and back.
 
-Pure: whether the host path exists is the caller's business. Upstream counterpart: cri-dockerd's core/container_create.go
-(mounts) and core/convert.go. Deliberate differences: mounts that Docker cannot make are refused by name with the
-prefixes that the kubelet knows.
+Pure: whether the host path exists is the caller's business. Upstream counterpart: cri-dockerd's
+core/container_create.go (mounts) and core/convert.go. Deliberate difference: mounts that Docker cannot make are refused
+by name, with the prefixes that the kubelet knows.
 """
 
 from __future__ import annotations

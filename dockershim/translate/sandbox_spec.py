@@ -19,7 +19,9 @@ from dockershim.translate.security import HostSecurity
 OOM_SCORE_ADJ = -998
 CPU_SHARES = 2
 SHM_SIZE_BYTES = 64 * 1024 * 1024
-LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "-1", "max-file": "1"}}
+# Docker's file is the source of the CRI log and not its archive: it is read as it grows, so some rounds are enough.
+# Said here since the daemon's own defaults may keep nothing, or everything.
+LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
 _FIELD = "config.linux.security_context"
 _MAX_PORT = 65535
 

@@ -27,9 +27,7 @@ class HostSecurity:
     seccomp_profile: str | None = None
 
 
-def user_of(
-    user: cri.Int64Value | None, group: cri.Int64Value | None, username: str, field: str
-) -> str:
+def user_of(user: cri.Int64Value | None, group: cri.Int64Value | None, username: str, field: str) -> str:
     """Docker's User: empty means the image's."""
     name = str(user.value) if user is not None else username
     if group is None:
@@ -68,9 +66,7 @@ def seccomp_option(profile: cri.SecurityProfile | None, host: HostSecurity, fiel
     return [f"seccomp={host.seccomp_profile}"]
 
 
-def apparmor_option(
-    profile: cri.SecurityProfile | None, legacy: str, host: HostSecurity, field: str
-) -> list[str]:
+def apparmor_option(profile: cri.SecurityProfile | None, legacy: str, host: HostSecurity, field: str) -> list[str]:
     """`apparmor=` option, from the field or, where that is missing, from the older string."""
     if profile is None:
         profile = _legacy_apparmor(legacy, field)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import cast
 
 from cri_proto import runtime_v1 as cri
 
@@ -29,7 +30,7 @@ def to_cri_signal(name: str) -> cri.Signal:
     key = f"{_PREFIX}{text}"
     if key not in cri.Signal.keys():  # noqa: SIM118 - the enum wrapper is no mapping
         return cri.Signal.SIGNAL_RUNTIME_DEFAULT
-    return cri.Signal.Value(key)
+    return cast(cri.Signal, cri.Signal.Value(key))
 
 
 _BY_NUMBER = {

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
@@ -20,7 +20,7 @@ from dockershim.translate.mounts import to_cri_mounts
 from dockershim.translate.resources import to_cri_resources
 from dockershim.translate.signals import to_cri_signal
 
-_EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +189,15 @@ def ghost_sandbox_view(record: SandboxRecord, observed_at_ns: int) -> SandboxVie
     )
 
 
+def docker_addresses(inspect: Mapping[str, Any]) -> tuple[str, ...]:
+    """The addresses that Docker's own networks gave a container, IPv4 before IPv6."""
+    networks = (inspect.get("NetworkSettings") or {}).get("Networks") or {}
+    found = [
+        str(end[key] or "") for key in ("IPAddress", "GlobalIPv6Address") for end in networks.values() if end.get(key)
+    ]
+    return tuple(found)
+
+
 @dataclass(frozen=True, slots=True)
 class _SandboxParts:
     id: str
@@ -246,9 +255,7 @@ def _sandbox_metadata(name: str, labels: Mapping[str, str], record: SandboxRecor
     )
 
 
-def container_view(
-    inspect: Mapping[str, Any], image_name: Callable[[str], str], observed_at_ns: int
-) -> ContainerView:
+def container_view(inspect: Mapping[str, Any], image_name: Callable[[str], str], observed_at_ns: int) -> ContainerView:
     """The view of a workload container. `image_name` gives a name for an image id, for containers not made by us."""
     config, host_config, state = inspect["Config"], inspect["HostConfig"], inspect["State"]
     docker_labels = config.get("Labels") or {}

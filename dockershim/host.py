@@ -1,0 +1,216 @@
+"""Small things of the host that requests touch: directories, resolv.conf, profiles, cgroup files, processes.
+
+Owns blocking work on local files; the async functions do it in threads. Must not know Docker or the store. Upstream
+counterpart: scattered over cri-dockerd's core/. Deliberate difference: a process is killed only while a descriptor
+holds on to it and it has been seen to be the right one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import re
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from dockershim.errors import EngineFailed, InvalidArgument
+
+_log = structlog.get_logger()
+_CAP_SYS_RESOURCE = 24
+_LOWEST_OOM_SCORE = -1000
+_PROFILE_LIMIT_BYTES = 4 * 1024 * 1024
+
+
+# ---- mount sources
+
+
+async def ensure_mount_sources(mounts: list[tuple[str, str]]) -> None:
+    """Make the host directories that do not exist, as containerd does. Pairs of field and path."""
+    if mounts:
+        await asyncio.to_thread(_ensure_mount_sources, mounts)
+
+
+def _ensure_mount_sources(mounts: list[tuple[str, str]]) -> None:
+    for field, path in mounts:
+        try:
+            if not os.path.lexists(path):
+                os.makedirs(path, mode=0o755, exist_ok=True)
+            elif not os.path.exists(path):
+                raise InvalidArgument(field, f"{path} is a symbolic link to something that does not exist")
+        except OSError as error:
+            raise InvalidArgument(field, f"{path} does not exist and cannot be made: {error.strerror}") from error
+
+
+# ---- resolv.conf
+
+
+def render_resolv_conf(dns: cri.DNSConfig) -> str:
+    """The file for a DNS configuration."""
+    lines = [f"nameserver {server}" for server in dns.servers]
+    if dns.searches:
+        lines.append("search " + " ".join(dns.searches))
+    if dns.options:
+        lines.append("options " + " ".join(dns.options))
+    return "".join(line + "\n" for line in lines)
+
+
+async def write_resolv_conf(path: str, dns: cri.DNSConfig) -> None:
+    """Put the content in place. Same inode: the containers have the file itself mounted."""
+    await asyncio.to_thread(_write_in_place, path, render_resolv_conf(dns).encode())
+
+
+def _write_in_place(path: str, content: bytes) -> None:
+    try:
+        with open(path, "r+b") as file:
+            if file.read() != content:
+                file.seek(0)
+                file.write(content)
+                file.truncate()
+    except OSError as error:
+        raise EngineFailed(f"cannot write the pod's resolv.conf at {path}: {error.strerror}") from error
+
+
+# ---- seccomp profiles
+
+
+async def read_seccomp_profile(profile: cri.SecurityProfile | None, field: str) -> str | None:
+    """The text of a local profile as Docker takes it; None when the request names none."""
+    if profile is None or profile.profile_type != cri.SecurityProfile.ProfileType.Localhost:
+        return None
+    path = profile.localhost_ref.removeprefix("localhost/")
+    return await asyncio.to_thread(_read_seccomp_profile, path, f"{field}.seccomp.localhost_ref")
+
+
+def _read_seccomp_profile(path: str, field: str) -> str:
+    if not os.path.isabs(path):
+        raise InvalidArgument(field, f"{path!r}: want an absolute path")
+    try:
+        with open(path, "rb") as file:
+            data = file.read(_PROFILE_LIMIT_BYTES)
+        return json.dumps(json.loads(data), separators=(",", ":"))
+    except OSError as error:
+        raise InvalidArgument(field, f"cannot read {path}: {error.strerror}") from error
+    except ValueError as error:
+        raise InvalidArgument(field, f"{path} is no JSON: {error}") from error
+
+
+# ---- oom_score_adj
+
+
+def lowest_oom_score(proc_self: Path = Path("/proc/self")) -> int:
+    """The lowest oom_score_adj that this process may set, found by trying; its own value is put back."""
+    own = int((proc_self / "oom_score_adj").read_text())
+    capabilities = re.search(r"^CapEff:\s*([0-9a-f]+)$", (proc_self / "status").read_text(), re.MULTILINE)
+    if capabilities and int(capabilities.group(1), 16) >> _CAP_SYS_RESOURCE & 1:
+        return _LOWEST_OOM_SCORE
+    low, high = _LOWEST_OOM_SCORE, own  # `high` is permitted
+    try:
+        while low < high:
+            middle = (low + high) // 2
+            try:
+                (proc_self / "oom_score_adj").write_text(str(middle))
+            except PermissionError:
+                low = middle + 1
+            else:
+                high = middle
+    finally:
+        (proc_self / "oom_score_adj").write_text(str(own))
+    return high
+
+
+# ---- cgroup files
+
+
+async def write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: str) -> None:
+    """Write files in the cgroup of a process."""
+    if writes and pid:
+        await asyncio.to_thread(_write_cgroup_files, pid, writes, cgroup_root)
+
+
+def _write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: str) -> None:
+    paths = _cgroup_paths(pid)
+    for name, value in writes.items():
+        controller = name.partition(".")[0]
+        directory = paths.get(controller, paths.get(""))
+        root = Path(cgroup_root) / controller if controller in paths else Path(cgroup_root)
+        if directory is None:
+            _log_missing_cgroup_file(name, value)
+            continue
+        file = root / directory.lstrip("/") / name
+        try:
+            file.write_text(value)
+        except FileNotFoundError:
+            _log_missing_cgroup_file(name, value)
+        except OSError as error:
+            raise EngineFailed(f"cannot write {value} to {file}: {error.strerror}") from error
+
+
+def _log_missing_cgroup_file(name: str, value: str) -> None:
+    # the kubelet sends a zero limit for every page size there is; without the controller there is nothing to limit
+    if value != "0":
+        raise EngineFailed(f"the kernel has no cgroup file {name}; cannot set it to {value}")
+
+
+def _cgroup_paths(pid: int) -> dict[str, str]:
+    """Controller to directory of a process; the unified hierarchy is under the empty name."""
+    paths = {}
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+            _, controllers, directory = line.split(":", 2)
+            for controller in controllers.split(","):
+                paths[controller] = directory
+    return paths
+
+
+# ---- processes
+
+
+async def kill_process_tree(pid: int, container_id: str) -> bool:
+    """Kill a process and its descendants when it is one of this container's; True when it was."""
+    return await asyncio.to_thread(_kill_process_tree, pid, container_id)
+
+
+def _kill_process_tree(pid: int, container_id: str) -> bool:
+    if pid <= 1:
+        return False
+    try:
+        descriptor = os.pidfd_open(pid)
+    except OSError:
+        return False
+    try:
+        # the descriptor holds the process: what is true of the pid now is true of what the signal will reach
+        if not _is_in_container(pid, container_id):
+            return False
+        for child in _descendants(pid):
+            with contextlib.suppress(OSError):
+                os.kill(child, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _is_in_container(pid: int, container_id: str) -> bool:
+    try:
+        return container_id in Path(f"/proc/{pid}/cgroup").read_text()
+    except OSError:
+        return False
+
+
+def _descendants(pid: int) -> list[int]:
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        current = waiting.pop()
+        for children in Path(f"/proc/{current}/task").glob("*/children"):
+            with contextlib.suppress(OSError):
+                waiting += (born := [int(text) for text in children.read_text().split()])
+                found += born
+    return found

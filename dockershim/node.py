@@ -1,0 +1,65 @@
+"""What the RPC handlers share: the parts of this process, and the few facts of the node that requests need.
+
+Made once by `app`. Upstream counterpart: the dockerService struct of cri-dockerd. Deliberate difference: it holds the
+parts and does nothing itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from dockershim.checkpoint import Checkpoints
+from dockershim.engine import DockerEngine
+from dockershim.logs import ContainerLogs
+from dockershim.network import PodNetwork
+from dockershim.store import Store
+from dockershim.store.feeder import Feeder
+from dockershim.tasks import Tasks
+from dockershim.translate.sandbox_spec import SandboxContext
+from dockershim.translate.security import HostSecurity
+
+
+@dataclass(frozen=True, slots=True)
+class NodeSettings:
+    """What the operator and the host decide."""
+
+    pause_image: str = "registry.k8s.io/pause:3.10"
+    lowest_oom_score: int = -1000
+    pull_progress_deadline_seconds: float = 300.0
+    cgroup_root: str = "/sys/fs/cgroup"
+    verbose_config: str = "{}"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """The parts."""
+
+    engine: DockerEngine
+    store: Store
+    feeder: Feeder
+    network: PodNetwork
+    logs: ContainerLogs
+    checkpoints: Checkpoints
+    tasks: Tasks
+    settings: NodeSettings
+    clock_ns: Callable[[], int]
+    docker_addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    """What Docker's own network gave sandboxes that are being set up, so that the network need not ask again."""
+
+    def host_security(self, seccomp_profile: str | None) -> HostSecurity:
+        """What the engine's host can do, with the profile that was read for a request."""
+        return HostSecurity(self.feeder.require_info().has_security("apparmor"), seccomp_profile)
+
+    def sandbox_context(self, image_id: str, seccomp_profile: str | None) -> SandboxContext:
+        """What the node adds to a sandbox."""
+        info = self.feeder.require_info()
+        return SandboxContext(
+            image=image_id,
+            network_mode=self.network.docker_network_mode,
+            publishes_ports=self.network.publishes_ports,
+            lowest_oom_score=self.settings.lowest_oom_score,
+            systemd_cgroups=info.cgroup_driver == "systemd",
+            runtimes=info.runtimes,
+            host=self.host_security(seccomp_profile),
+        )

@@ -1,0 +1,89 @@
+"""CreateContainer.
+
+Upstream counterpart: cri-dockerd's core/container_create.go. Deliberate difference: a request that leaves out a part
+is refused, where a missing part ends cri-dockerd's process.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from dockershim import host
+from dockershim.errors import EngineFailed, FailedPrecondition, InvalidArgument, NotFound
+from dockershim.lifecycle import Lifecycle
+from dockershim.node import Node
+from dockershim.tasks import Mutation
+from dockershim.translate import container_spec, names, security
+from dockershim.translate.views import SandboxView
+
+_log = structlog.get_logger()
+
+
+class ContainerCreate:
+    """The handler."""
+
+    def __init__(self, node: Node, lifecycle: Lifecycle) -> None:
+        self._node = node
+        self._lifecycle = lifecycle
+
+    async def create_container(self, request: cri.CreateContainerRequest) -> cri.CreateContainerResponse:
+        """See CRI."""
+        for part in ("config", "sandbox_config"):
+            if not request.HasField(part):
+                raise InvalidArgument(part, "is missing")
+        sandbox = self._node.store.require_sandbox(request.pod_sandbox_id)
+        if not sandbox.ready:
+            raise FailedPrecondition(f"sandbox {sandbox.id} is not ready")
+        config, sandbox_config = request.config, request.sandbox_config
+        if not config.image.image:
+            raise InvalidArgument("config.image.image", "is empty")
+        image = self._node.store.find_image(config.image.image)
+        if image is None:
+            raise NotFound("image", config.image.image)
+        profile = await host.read_seccomp_profile(
+            security.optional(config.linux.security_context, "seccomp"), "config.linux.security_context"
+        )
+        context = self._context(sandbox, image.id, profile)
+        body = container_spec.to_docker_container(config, sandbox_config, context)
+        sources = [(f"config.mounts[{index}].host_path", mount.host_path) for index, mount in enumerate(config.mounts)]
+        await host.ensure_mount_sources(sources)
+        self._log_raised_oom_score(config)
+        name = names.container_name(context.sandbox_metadata, config.metadata)
+        async with self._node.feeder.claim(name), Mutation(self._node.tasks, f"create container {name}") as mutation:
+            created: list[str] = []
+            mutation.on_failure("remove the container", lambda: self._undo(created))
+            container_id = await mutation.step(self._create(name, body, created))
+            if await mutation.step(self._node.feeder.observe_container(container_id)) is None:
+                raise EngineFailed(f"container {container_id} vanished right after its creation")
+        return cri.CreateContainerResponse(container_id=container_id)
+
+    async def _create(self, name: str, body: dict[str, object], created: list[str]) -> str:
+        container_id = await self._lifecycle.create_replacing(name, body)
+        created.append(container_id)
+        return container_id
+
+    async def _undo(self, created: list[str]) -> None:
+        for container_id in created:
+            await self._lifecycle.remove_quietly(container_id)
+            self._node.store.remove_container(container_id)
+
+    def _context(self, sandbox: SandboxView, image_id: str, profile: str | None) -> container_spec.ContainerContext:
+        info = self._node.feeder.require_info()
+        return container_spec.ContainerContext(
+            sandbox_id=sandbox.id,
+            sandbox_metadata=sandbox.status.metadata,
+            image_id=image_id,
+            api_version=info.api_version,
+            docker_runtime=sandbox.docker_runtime,
+            host_network=sandbox.host_network,
+            cgroup_version=info.cgroup_version,
+            lowest_oom_score=self._node.settings.lowest_oom_score,
+            systemd_cgroups=info.cgroup_driver == "systemd",
+            host=self._node.host_security(profile),
+        )
+
+    def _log_raised_oom_score(self, config: cri.ContainerConfig) -> None:
+        wanted, lowest = config.linux.resources.oom_score_adj, self._node.settings.lowest_oom_score
+        if wanted < lowest:
+            _log.debug("oom_score_raised", container=config.metadata.name, wanted=wanted, set=lowest)

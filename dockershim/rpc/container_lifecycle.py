@@ -1,0 +1,117 @@
+"""StartContainer, StopContainer, RemoveContainer, UpdateContainerResources and ReopenContainerLog.
+
+Upstream counterpart: cri-dockerd's core/container_{start,stop,remove,update}.go and logs.go. Deliberate differences: a
+container that has ended is never started again, and what is gone counts as stopped and removed.
+"""
+
+from __future__ import annotations
+
+import json
+
+from cri_proto import runtime_v1 as cri
+from dockershim import host
+from dockershim.errors import FailedPrecondition, InvalidArgument, NotFound, NotRunning, ShimError
+from dockershim.lifecycle import Lifecycle
+from dockershim.node import Node
+from dockershim.translate import resources
+from dockershim.translate.views import ContainerView
+
+LONGEST_GRACE_SECONDS = 10 * 365 * 86400
+
+
+class ContainerLifecycle:
+    """The handlers."""
+
+    def __init__(self, node: Node, lifecycle: Lifecycle) -> None:
+        self._node = node
+        self._lifecycle = lifecycle
+
+    # ---- start
+
+    async def start_container(self, request: cri.StartContainerRequest) -> cri.StartContainerResponse:
+        """See CRI."""
+        view = self._node.store.require_container(request.container_id)
+        await self._node.tasks.complete(self._start(view), f"start container {view.name}")
+        return cri.StartContainerResponse()
+
+    async def _start(self, view: ContainerView) -> None:
+        async with self._node.feeder.claim(view.name):
+            current = self._node.store.require_container(view.id)
+            state = current.status.state
+            if state == cri.ContainerState.CONTAINER_RUNNING:
+                return  # the answer to an earlier call got lost
+            if state != cri.ContainerState.CONTAINER_CREATED:
+                raise FailedPrecondition(f"container {view.id} is {cri.ContainerState.Name(state)}, not created")
+            try:
+                await self._node.engine.start_container(view.id)
+            except ShimError:
+                await self._node.feeder.observe_container(view.id)
+                raise
+            started = await self._node.feeder.observe_container(view.id)
+            if started is None:
+                raise NotFound("container", view.id)
+            if started.after_start and started.running:
+                await self._write_cgroup_files(started)
+
+    async def _write_cgroup_files(self, view: ContainerView) -> None:
+        writes: dict[str, str] = json.loads(view.after_start)
+        try:
+            await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root)
+        except ShimError:
+            await self._lifecycle.stop_container(view, 0)  # it must not run without its limits
+            raise
+
+    # ---- stop and remove
+
+    async def stop_container(self, request: cri.StopContainerRequest) -> cri.StopContainerResponse:
+        """See CRI. Not under the name's claim: a second call with a shorter time must get through."""
+        view = self._node.store.container(request.container_id)
+        if view is not None:
+            seconds = min(max(request.timeout, 0), LONGEST_GRACE_SECONDS)
+            await self._node.tasks.complete(
+                self._lifecycle.stop_container(view, seconds), f"stop container {view.name}"
+            )
+        return cri.StopContainerResponse()
+
+    async def remove_container(self, request: cri.RemoveContainerRequest) -> cri.RemoveContainerResponse:
+        """See CRI."""
+        view = self._node.store.container(request.container_id)
+        if view is not None:
+            await self._node.tasks.complete(self._remove(view), f"remove container {view.name}")
+        return cri.RemoveContainerResponse()
+
+    async def _remove(self, view: ContainerView) -> None:
+        async with self._node.feeder.claim(view.name):
+            current = self._node.store.containers.get(view.id)
+            if current is not None:
+                await self._lifecycle.remove_container(current)
+
+    # ---- change
+
+    async def update_container_resources(
+        self, request: cri.UpdateContainerResourcesRequest
+    ) -> cri.UpdateContainerResourcesResponse:
+        """See CRI."""
+        view = self._node.store.require_container(request.container_id)
+        if request.HasField("windows"):
+            raise InvalidArgument("windows", "this node runs Linux")
+        if view.status.state == cri.ContainerState.CONTAINER_EXITED:
+            raise FailedPrecondition(f"container {view.id} has ended")
+        info = self._node.feeder.require_info()
+        # huge pages and unified keys have no place in Docker's update; they go straight to the cgroup
+        writes = resources.cgroup_writes(request.linux, cgroup_version=info.cgroup_version, field="linux")
+        update = {key: value for key, value in resources.to_docker_update(request.linux).items() if value}
+        if update:
+            await self._node.engine.update_container(view.id, update)
+        if writes and view.running:
+            await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root)
+        await self._node.feeder.observe_container(view.id)
+        return cri.UpdateContainerResourcesResponse()
+
+    async def reopen_container_log(self, request: cri.ReopenContainerLogRequest) -> cri.ReopenContainerLogResponse:
+        """See CRI."""
+        view = self._node.store.require_container(request.container_id)
+        if not view.running:
+            raise NotRunning(f"container {view.id} does not run; its log is closed")
+        await self._node.logs.reopen(view.id)
+        return cri.ReopenContainerLogResponse()

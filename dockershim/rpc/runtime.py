@@ -1,0 +1,97 @@
+"""Version, Status, RuntimeConfig and UpdateRuntimeConfig: answered from memory, whether Docker is there or not.
+
+Upstream counterpart: cri-dockerd's core/docker_service.go and version.go. Deliberate difference: Status is never an
+error; a Docker that is away is a condition with a reason.
+"""
+
+from __future__ import annotations
+
+import json
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from dockershim.node import Node
+from dockershim.translate.mounts import READ_ONLY_RECURSIVE_API
+
+_log = structlog.get_logger()
+RUNTIME_NAME = "docker"
+KUBE_API_VERSION = "0.1.0"
+CRI_VERSION = "v1"
+UNKNOWN_VERSION = "0.0.0"
+
+
+class Runtime:
+    """The handlers."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+        self._pod_cidr = ""
+
+    async def version(self, request: cri.VersionRequest) -> cri.VersionResponse:
+        """See CRI."""
+        info = self._node.feeder.info
+        return cri.VersionResponse(
+            version=KUBE_API_VERSION,
+            runtime_name=RUNTIME_NAME,
+            runtime_version=info.engine_version if info and info.engine_version else UNKNOWN_VERSION,
+            runtime_api_version=CRI_VERSION,
+        )
+
+    async def status(self, request: cri.StatusRequest) -> cri.StatusResponse:
+        """See CRI."""
+        trouble = self._node.feeder.trouble
+        network = self._node.network.condition()
+        response = cri.StatusResponse(
+            status=cri.RuntimeStatus(
+                conditions=[
+                    cri.RuntimeCondition(
+                        type="RuntimeReady",
+                        status=not trouble,
+                        reason="DockerDaemonNotReady" if trouble else "",
+                        message=trouble,
+                    ),
+                    cri.RuntimeCondition(
+                        type="NetworkReady", status=network.ready, reason=network.reason, message=network.message
+                    ),
+                ]
+            ),
+            features=cri.RuntimeFeatures(supplemental_groups_policy=False),
+        )
+        info = self._node.feeder.info
+        if info is not None:
+            recursive = info.api_version >= READ_ONLY_RECURSIVE_API
+            for name in ("", *info.runtimes):
+                features = cri.RuntimeHandlerFeatures(recursive_read_only_mounts=recursive, user_namespaces=False)
+                response.runtime_handlers.add(name=name, features=features)
+        if request.verbose:
+            response.info["config"] = self._node.settings.verbose_config
+            if info is not None:
+                details = {
+                    "engine": info.engine_version,
+                    "api": f"{info.api_version[0]}.{info.api_version[1]}",
+                    "root": info.root_directory,
+                    "cgroupDriver": info.cgroup_driver,
+                    "cgroupVersion": info.cgroup_version,
+                }
+                response.info["engine"] = json.dumps(details, sort_keys=True)
+        return response
+
+    async def runtime_config(self, request: cri.RuntimeConfigRequest) -> cri.RuntimeConfigResponse:
+        """See CRI."""
+        systemd = self._node.feeder.require_info().cgroup_driver == "systemd"
+        driver = cri.CgroupDriver.SYSTEMD if systemd else cri.CgroupDriver.CGROUPFS
+        return cri.RuntimeConfigResponse(linux=cri.LinuxRuntimeConfiguration(cgroup_driver=driver))
+
+    async def update_runtime_config(self, request: cri.UpdateRuntimeConfigRequest) -> cri.UpdateRuntimeConfigResponse:
+        """See CRI. The pod CIDR goes to a network that wants it; the first one that is not empty counts."""
+        cidr = request.runtime_config.network_config.pod_cidr
+        if cidr and not self._pod_cidr:
+            self._pod_cidr = cidr
+            accept = getattr(self._node.network, "set_pod_cidr", None)
+            if accept is not None:
+                accept(cidr)
+            _log.info("pod_cidr_set", pod_cidr=cidr)
+        elif cidr and cidr != self._pod_cidr:
+            _log.warning("pod_cidr_kept", pod_cidr=self._pod_cidr, refused=cidr)
+        return cri.UpdateRuntimeConfigResponse()

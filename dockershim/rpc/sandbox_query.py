@@ -1,0 +1,53 @@
+"""PodSandboxStatus, ListPodSandbox and StreamPodSandboxes: from memory, without a call to Docker.
+
+Upstream counterpart: cri-dockerd's core/sandbox_status.go and sandbox_list.go.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+
+from cri_proto import runtime_v1 as cri
+from dockershim.node import Node
+
+CHUNK_ITEMS = 200
+
+
+class SandboxQuery:
+    """The handlers."""
+
+    def __init__(self, node: Node) -> None:
+        self._node = node
+
+    async def pod_sandbox_status(self, request: cri.PodSandboxStatusRequest) -> cri.PodSandboxStatusResponse:
+        """See CRI."""
+        view = self._node.store.require_sandbox(request.pod_sandbox_id)
+        response = cri.PodSandboxStatusResponse(
+            status=view.status,
+            containers_statuses=self._node.store.statuses(view.id),
+            timestamp=self._node.clock_ns(),
+        )
+        if request.verbose:
+            record = view.record
+            details = {
+                "pid": view.pid,
+                "dockerName": view.name,
+                "runtime": view.docker_runtime,
+                "network": dict(record.raw) if record else {},
+                "networkTornDown": bool(record and record.network_torn_down),
+            }
+            response.info["info"] = json.dumps(details, sort_keys=True)
+        return response
+
+    async def list_pod_sandbox(self, request: cri.ListPodSandboxRequest) -> cri.ListPodSandboxResponse:
+        """See CRI."""
+        return cri.ListPodSandboxResponse(items=self._node.store.select_sandboxes(request.filter))
+
+    async def stream_pod_sandboxes(
+        self, request: cri.StreamPodSandboxesRequest
+    ) -> AsyncIterator[cri.StreamPodSandboxesResponse]:
+        """See CRI."""
+        items = list(self._node.store.select_sandboxes(request.filter))
+        for start in range(0, len(items), CHUNK_ITEMS):
+            yield cri.StreamPodSandboxesResponse(pod_sandboxes=items[start : start + CHUNK_ITEMS])

@@ -1,0 +1,113 @@
+"""RunPodSandbox: create, start, look once, connect. Three Docker calls.
+
+Upstream counterpart: cri-dockerd's core/sandbox_run.go. Deliberate differences: the record is on disk before the
+network is asked, and a failure at any step leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from dockershim import host
+from dockershim.errors import AlreadyExists, EngineFailed, InvalidArgument, NotFound
+from dockershim.lifecycle import Lifecycle, network_request
+from dockershim.network import NetworkFailed, NetworkResult
+from dockershim.node import Node
+from dockershim.pulls import Puller
+from dockershim.tasks import Mutation
+from dockershim.translate import names, sandbox_spec, security
+from dockershim.translate.views import SandboxRecord, docker_addresses, sandbox_view
+
+_log = structlog.get_logger()
+
+
+class SandboxRun:
+    """The handler."""
+
+    def __init__(self, node: Node, lifecycle: Lifecycle, puller: Puller) -> None:
+        self._node = node
+        self._lifecycle = lifecycle
+        self._puller = puller
+
+    async def run_pod_sandbox(self, request: cri.RunPodSandboxRequest) -> cri.RunPodSandboxResponse:
+        """See CRI."""
+        if not request.HasField("config"):
+            raise InvalidArgument("config", "is missing")
+        config = request.config
+        sandbox_spec.check_metadata(config)
+        for index, mapping in enumerate(config.port_mappings):
+            sandbox_spec.check_port_mapping(mapping, index)
+        name = names.sandbox_name(config.metadata)
+        async with self._node.feeder.claim(name):
+            known = self._node.store.sandboxes.get(self._node.store.id_of_name(name))
+            if known is not None and known.ready:
+                raise AlreadyExists(f"sandbox {name} exists and is ready, with id {known.id}")
+            return await self._run(name, config, request.runtime_handler)
+
+    async def _run(self, name: str, config: cri.PodSandboxConfig, handler: str) -> cri.RunPodSandboxResponse:
+        secure = config.linux.security_context
+        profile = await host.read_seccomp_profile(security.optional(secure, "seccomp"), "config.linux.security_context")
+        image_id = await self._pause_image()
+        body = sandbox_spec.to_docker_sandbox(config, handler, self._node.sandbox_context(image_id, profile))
+        engine, lifecycle = self._node.engine, self._lifecycle
+        async with Mutation(self._node.tasks, f"run sandbox {name}") as mutation:
+            mutation.on_failure("remove pause", lambda: lifecycle.remove_quietly(name))
+            sandbox_id = await mutation.step(lifecycle.create_replacing(name, body))
+            record = SandboxRecord(
+                id=sandbox_id, config=config, runtime_handler=handler, created_at_ns=self._node.clock_ns()
+            )
+            mutation.on_failure("delete the record", lambda: self._node.checkpoints.delete(sandbox_id))
+            await mutation.step(self._save_and_start(record))
+            observed_at_ns = self._node.clock_ns()
+            inspect = await engine.inspect_container(sandbox_id)
+            pid = int(inspect["State"].get("Pid") or 0)
+            if not inspect["State"].get("Running") or not pid:
+                raise EngineFailed(f"pause ended at once: {inspect['State'].get('Error') or inspect['State']}")
+            if config.HasField("dns_config") and inspect.get("ResolvConfPath"):
+                await host.write_resolv_conf(str(inspect["ResolvConfPath"]), config.dns_config)
+            if not record.host_network:
+                mutation.on_failure("disconnect", lambda: lifecycle.tear_down_network(record, pid))
+                self._node.docker_addresses[sandbox_id] = docker_addresses(inspect)
+                try:
+                    result = await mutation.step(self._connect(record, pid))
+                finally:
+                    del self._node.docker_addresses[sandbox_id]
+                record = dataclasses.replace(record, ips=result.ips, raw=result.raw)
+            created_at_ns = sandbox_view(inspect, record, observed_at_ns).created_at_ns
+            record = dataclasses.replace(record, network_ready=True, created_at_ns=created_at_ns)
+            await mutation.step(self._node.checkpoints.save(record))
+            self._node.store.put_sandbox(sandbox_view(inspect, record, observed_at_ns))
+        return cri.RunPodSandboxResponse(pod_sandbox_id=sandbox_id)
+
+    async def _save_and_start(self, record: SandboxRecord) -> None:
+        """Side by side: neither needs the other, and both come before the network."""
+        results = await asyncio.gather(
+            self._node.checkpoints.save(record), self._node.engine.start_container(record.id), return_exceptions=True
+        )
+        for result in results:
+            if result is not None:
+                raise result
+
+    async def _connect(self, record: SandboxRecord, pid: int) -> NetworkResult:
+        try:
+            result = await self._node.network.set_up(network_request(record, pid))
+        except NetworkFailed as error:
+            raise EngineFailed(str(error)) from error
+        if not result.ips:
+            raise EngineFailed("the pod network gave the sandbox no address")
+        return result
+
+    async def _pause_image(self) -> str:
+        wanted = self._node.settings.pause_image
+        view = self._node.store.find_image(wanted)
+        if view is not None:
+            return view.id
+        _log.info("pause_image_pull", image=wanted)
+        try:
+            return await self._puller.pull_for_host(wanted)
+        except NotFound as error:
+            raise EngineFailed(f"the pause image {wanted} is not there and cannot be pulled: {error}") from error

@@ -1,0 +1,385 @@
+"""Keeps the store equal to Docker: fills it at the start, follows events, and compares once a minute.
+
+Owns the connection's life (dial, subscribe, list, follow, dial again) and the judgement whether Docker answers.
+Records of sandboxes and what to do with logs come in as callables. Must not know CRI's calls. Upstream counterpart:
+containerd's recover and event loops. Each time the order is subscribe, then list: whatever happens after the list is in
+the stream, and an observation carries the time it was made, so an event that it already covers costs nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from dockershim.engine import DockerEngine, EngineEvent, EngineInfo
+from dockershim.errors import NotFound, ShimError, Unavailable
+from dockershim.store import Store
+from dockershim.tasks import Tasks
+from dockershim.translate import names
+from dockershim.translate.image_refs import canonical_or_none
+from dockershim.translate.views import (
+    ContainerView,
+    SandboxRecord,
+    SandboxView,
+    container_view,
+    ghost_sandbox_view,
+    image_view,
+    kind_of,
+    sandbox_view,
+)
+
+_log = structlog.get_logger()
+
+CONTAINER_ACTIONS = ("create", "start", "die", "destroy", "oom", "update", "pause", "unpause", "rename")
+IMAGE_ACTIONS = ("pull", "tag", "untag", "delete", "load", "import")
+RECONCILE_SECONDS = 60.0
+PING_SECONDS = 10.0
+FIRST_RETRY_SECONDS = 0.2
+LONGEST_RETRY_SECONDS = 5.0
+IMAGE_SETTLE_SECONDS = 0.05
+PARALLEL_INSPECTS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class FeederHooks:
+    """What others do when the feeder sees something. `settle` is awaited before an exit becomes visible."""
+
+    load_records: Callable[[], Awaitable[dict[str, SandboxRecord]]]
+    follow_log: Callable[[ContainerView], None]
+    settle_log: Callable[[str], Awaitable[None]]
+    sandbox_started: Callable[[str, SandboxRecord], Awaitable[None]]
+    connected: Callable[[], Awaitable[None]]
+
+
+class Feeder:
+    """The loop and the observations it makes."""
+
+    def __init__(
+        self,
+        engine: DockerEngine,
+        store: Store,
+        tasks: Tasks,
+        hooks: FeederHooks,
+        clock_ns: Callable[[], int],
+        pinned_images: tuple[str, ...] = (),
+    ) -> None:
+        self.info: EngineInfo | None = None
+        self.filled = False
+        self.trouble = "dockershim has not reached Docker yet"
+        self._engine = engine
+        self._store = store
+        self._tasks = tasks
+        self._hooks = hooks
+        self._clock_ns = clock_ns
+        self._pinned = frozenset(key for name in pinned_images if (key := canonical_or_none(name)))
+        self._records: dict[str, SandboxRecord] = {}
+        self._claims: dict[str, list[EngineEvent]] = {}
+        self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._in_flight: set[str] = set()
+        self._again: set[str] = set()
+        self._inspects = asyncio.Semaphore(PARALLEL_INSPECTS)
+        self._images_dirty = asyncio.Event()
+        self._connected = asyncio.Event()
+        self._image_lock = asyncio.Lock()
+
+    # ---- what others ask
+
+    async def wait_info(self) -> EngineInfo:
+        """What the engine said of itself, as soon as it did."""
+        await self._connected.wait()
+        return self.require_info()
+
+    def require_info(self) -> EngineInfo:
+        """What the engine said of itself, or Unavailable."""
+        if self.info is None:
+            raise Unavailable(self.trouble)
+        return self.info
+
+    @asynccontextmanager
+    async def claim(self, name: str) -> AsyncIterator[None]:
+        """One call at a time works on a name; the others wait. Events about it wait too, until the work is done."""
+        lock, waiting = self._locks.get(name) or (asyncio.Lock(), 0)
+        self._locks[name] = (lock, waiting + 1)
+        try:
+            async with lock:
+                self._claims[name] = []
+                try:
+                    yield
+                finally:
+                    for event in self._claims.pop(name):
+                        self._handle_container_event(event)
+        finally:
+            lock, waiting = self._locks[name]
+            if waiting == 1:
+                del self._locks[name]
+            else:
+                self._locks[name] = (lock, waiting - 1)
+
+    async def observe_container(self, container_id: str) -> ContainerView | None:
+        """Look at a container now and take what is seen into the store; None (and forgotten) when it is gone."""
+        observed_at_ns = self._clock_ns()
+        try:
+            async with self._inspects:
+                inspect = await self._engine.inspect_container(container_id)
+        except NotFound:
+            await self._forget(container_id)
+            return None
+        return await self._take_container(inspect, observed_at_ns)
+
+    async def observe_sandbox(self, sandbox_id: str) -> None:
+        """The same for a sandbox."""
+        observed_at_ns = self._clock_ns()
+        try:
+            async with self._inspects:
+                inspect = await self._engine.inspect_container(sandbox_id)
+        except NotFound:
+            await self._forget(sandbox_id)
+            return
+        self._take_sandbox(inspect, observed_at_ns)
+
+    async def refresh_images(self) -> None:
+        """Look at all images now; inspects only those not seen before."""
+        async with self._image_lock:
+            listed = await self._engine.list_images()
+            known = self._store.images
+            views = {}
+            unknown = [line for line in listed if str(line["Id"]) not in known]
+            inspected = dict(await asyncio.gather(*(self._inspect_image(str(line["Id"])) for line in unknown)))
+            for line in listed:
+                image_id = str(line["Id"])
+                if image_id in known:
+                    old = known[image_id]
+                    user = old.message.username or (str(old.message.uid.value) if old.message.HasField("uid") else "")
+                    inspect: dict[str, Any] = {"Config": {"User": user}, "RootFS": {"Layers": list(old.layers)}}
+                else:
+                    inspect = inspected.get(image_id, {})
+                views[image_id] = image_view(line, inspect, self._pinned)
+            self._store.replace_images(views)
+
+    async def _inspect_image(self, image_id: str) -> tuple[str, dict[str, Any]]:
+        try:
+            async with self._inspects:
+                return image_id, await self._engine.inspect_image(image_id)
+        except NotFound:
+            return image_id, {}
+
+    # ---- the loops
+
+    async def run(self) -> None:
+        """Follow Docker for ever."""
+        self._records = await self._hooks.load_records()
+        self._tasks.spawn_logged(self._image_loop(), "image feed")
+        self._tasks.spawn_logged(self._health_loop(), "engine health")
+        self._tasks.spawn_logged(self._reconcile_loop(), "reconcile")
+        pause_seconds = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                await self._follow_once()
+                pause_seconds = FIRST_RETRY_SECONDS
+                self._set_trouble("Docker closed the event stream")
+            except ShimError as error:
+                self._set_trouble(str(error))
+            await asyncio.sleep(pause_seconds)
+            pause_seconds = min(pause_seconds * 2, LONGEST_RETRY_SECONDS)
+
+    async def _follow_once(self) -> None:
+        info = await self._engine.connect()
+        stream = await self._engine.events(0, ("container", "image"), CONTAINER_ACTIONS + IMAGE_ACTIONS)
+        try:
+            await self._hooks.connected()
+            await self.refresh_images()  # before the containers, which are shown with names of images
+            self.info = info
+            self._connected.set()
+            await self._resync()
+            self.filled = True
+            self._clear_trouble()
+            while (event := await stream.next()) is not None:
+                if event.type == "image":
+                    self._images_dirty.set()
+                elif event.type == "container":
+                    self._handle_container_event(event)
+        finally:
+            stream.close()
+
+    async def _image_loop(self) -> None:
+        while True:
+            await self._images_dirty.wait()
+            await asyncio.sleep(IMAGE_SETTLE_SECONDS)  # one pull or removal is several events
+            self._images_dirty.clear()
+            try:
+                await self.refresh_images()
+            except ShimError as error:
+                _log.debug("image_refresh_failed", error=str(error))
+
+    async def _health_loop(self) -> None:
+        while True:
+            await asyncio.sleep(PING_SECONDS)
+            if not self.filled:
+                continue
+            try:
+                await self._engine.ping()
+            except ShimError as error:
+                self._set_trouble(str(error))
+            else:
+                self._clear_trouble()
+
+    async def _reconcile_loop(self) -> None:
+        while True:
+            await asyncio.sleep(RECONCILE_SECONDS)
+            if self.trouble:
+                continue
+            try:
+                await self._resync()
+                await self.refresh_images()
+            except ShimError as error:
+                _log.warning("reconcile_failed", error=str(error))
+
+    def _set_trouble(self, reason: str) -> None:
+        if reason != self.trouble:
+            _log.warning("docker_away", reason=reason)
+        self.trouble = reason
+
+    def _clear_trouble(self) -> None:
+        if self.trouble:
+            _log.info(
+                "docker_ready",
+                engine=self.info.engine_version if self.info else "",
+                sandboxes=len(self._store.sandboxes),
+                containers=len(self._store.containers),
+                images=len(self._store.images),
+            )
+        self.trouble = ""
+
+    # ---- comparing and taking
+
+    async def _resync(self) -> None:
+        """Make the store equal to Docker's list; inspects only what is new or has another state."""
+        listed_at_ns = self._clock_ns()
+        listed = await self._engine.list_containers(names.TYPE_LABEL)
+        if not self.filled:
+            self._store.begin_quiet_fill()
+        try:
+            changed = [line for line in listed if self._differs(line)]
+            await asyncio.gather(*(self._observe(str(line["Id"]), kind_of(line["Labels"])) for line in changed))
+            present = {str(line["Id"]) for line in listed}
+            for identifier in self._missing(present, listed_at_ns):
+                await self._forget(identifier)
+            for identifier, record in list(self._records.items()):
+                if identifier not in present and identifier not in self._store.sandboxes:
+                    self._store.put_sandbox(ghost_sandbox_view(record, listed_at_ns))
+        finally:
+            self._store.end_quiet_fill()
+
+    def _differs(self, line: dict[str, Any]) -> bool:
+        identifier, running = str(line["Id"]), line.get("State") in ("running", "paused", "restarting")
+        names_of_line = {str(name).removeprefix("/") for name in line.get("Names") or ()}
+        if names_of_line & self._claims.keys():
+            return False
+        sandbox = self._store.sandboxes.get(identifier)
+        if sandbox is not None:
+            return sandbox.running != running
+        container = self._store.containers.get(identifier)
+        return container is None or container.running != running
+
+    def _missing(self, present: set[str], listed_at_ns: int) -> list[str]:
+        views: list[SandboxView | ContainerView] = [
+            *self._store.sandboxes.values(),
+            *self._store.containers.values(),
+        ]
+        return [
+            view.id
+            for view in views
+            if view.id not in present and view.observed_at_ns < listed_at_ns and view.name not in self._claims
+        ]
+
+    async def _observe(self, identifier: str, kind: str) -> None:
+        if kind == names.TYPE_SANDBOX:
+            await self.observe_sandbox(identifier)
+        elif kind == names.TYPE_CONTAINER:
+            await self.observe_container(identifier)
+
+    async def _take_container(self, inspect: dict[str, Any], observed_at_ns: int) -> ContainerView:
+        view = container_view(inspect, self._store.image_name, observed_at_ns)
+        old = self._store.containers.get(view.id)
+        has_run = view.status.started_at > 0
+        if has_run and (old is None or old.status.started_at == 0):
+            self._hooks.follow_log(view)
+        if has_run and not view.running and (old is None or old.status.finished_at == 0):
+            if self.filled:
+                await self._hooks.settle_log(view.id)  # a reader who sees the exit finds the whole log
+            else:
+                self._tasks.spawn_logged(_awaited(self._hooks.settle_log(view.id)), f"settle log {view.id[:12]}")
+        self._store.put_container(view)
+        return self._store.containers.get(view.id, view)
+
+    def _take_sandbox(self, inspect: dict[str, Any], observed_at_ns: int) -> None:
+        identifier = str(inspect["Id"])
+        old = self._store.sandboxes.get(identifier)
+        record = old.record if old is not None else self._records.get(identifier)
+        view = sandbox_view(inspect, record, observed_at_ns)
+        if self._store.put_sandbox(view) and view.running and record is not None and not (old and old.running):
+            self._tasks.spawn_logged(
+                _awaited(self._hooks.sandbox_started(view.resolv_conf_path, record)), f"resolv.conf {identifier[:12]}"
+            )
+
+    async def _forget(self, identifier: str) -> None:
+        """Docker does not have it any more. A sandbox with a record stays visible until it is removed through us."""
+        sandbox = self._store.sandboxes.get(identifier)
+        record = sandbox.record if sandbox is not None else None
+        if sandbox is not None and record is not None:
+            if sandbox.pid or sandbox.running or sandbox.resolv_conf_path:
+                self._store.put_sandbox(ghost_sandbox_view(record, self._clock_ns()))
+        elif sandbox is not None:
+            self._store.remove_sandbox(identifier)
+        else:
+            self._store.remove_container(identifier)
+
+    def record_removed(self, sandbox_id: str) -> None:
+        """The checkpoint of a sandbox has gone with it."""
+        self._records.pop(sandbox_id, None)
+
+    # ---- events
+
+    def _handle_container_event(self, event: EngineEvent) -> None:
+        kind = event.attributes.get(names.TYPE_LABEL, "")
+        known: Any = self._store.sandboxes.get(event.id) or self._store.containers.get(event.id)
+        if known is None and (kind not in (names.TYPE_SANDBOX, names.TYPE_CONTAINER) or self._store.is_gone(event.id)):
+            return
+        if event.name in self._claims:
+            self._claims[event.name].append(event)
+            return
+        if event.action == "destroy":
+            if known is not None:
+                self._tasks.spawn_logged(self._forget(event.id), f"forget {event.id[:12]}")
+            return
+        if known is not None and known.observed_at_ns >= event.time_ns:
+            return
+        if event.id in self._in_flight:
+            self._again.add(event.id)
+            return
+        self._in_flight.add(event.id)
+        self._tasks.spawn_logged(self._observe_until_quiet(event.id, kind), f"observe {event.id[:12]}")
+
+    async def _observe_until_quiet(self, identifier: str, kind: str) -> None:
+        if not kind:
+            kind = names.TYPE_SANDBOX if identifier in self._store.sandboxes else names.TYPE_CONTAINER
+        try:
+            while True:
+                self._again.discard(identifier)
+                try:
+                    await self._observe(identifier, kind)
+                except ShimError as error:  # the next resync looks again
+                    _log.debug("observation_failed", id=identifier, error=str(error))
+                if identifier not in self._again:
+                    return
+        finally:
+            self._in_flight.discard(identifier)
+
+
+async def _awaited(work: Awaitable[None]) -> None:
+    await work
