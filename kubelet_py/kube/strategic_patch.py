@@ -24,7 +24,7 @@ def strategic_patch(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str,
             continue
         if isinstance(wanted, Mapping) and isinstance(current, Mapping):
             patch[name] = strategic_patch(current, wanted)
-        elif isinstance(wanted, list) and name in REPLACED_LISTS and current:
+        elif isinstance(wanted, list) and name in REPLACED_LISTS:
             patch[name] = [*wanted, {"$patch": "replace"}]
         elif isinstance(wanted, list) and name in MERGE_KEYS:
             if members := _merged_list(current or [], wanted, MERGE_KEYS[name]):

@@ -28,7 +28,7 @@ from kubelet_py.api.pod import (
     metadata_of,
     uid_of,
 )
-from kubelet_py.errors import ApiConflict, ApiError, ApiNotFound, ApiUnavailable
+from kubelet_py.errors import ApiError, ApiNotFound, ApiUnavailable
 from kubelet_py.kube.backoff import Backoff
 from kubelet_py.kube.client import ApiClient
 from kubelet_py.kube.resources import PODS, Resource
@@ -246,25 +246,22 @@ class StatusManager:
                 log.info("pod_deleted_at_api_server", pod=f"{namespace}/{name}", uid=uid)
         except ApiNotFound:
             self._gone(entry, "it was deleted")
-        except ApiConflict:
-            if await self._replaced(client, name, namespace, base.uid):
-                self._gone(entry, "another pod has its name")
-            else:
-                self._mark(uid)
-            return
+        except ApiError as error:
+            # A patch that names another UID is refused as invalid, a delete as a conflict: who has the name now?
+            if isinstance(error, ApiUnavailable) or not await self._replaced(client, name, namespace, entry, base.uid):
+                raise
+            self._gone(entry, "another pod has its name")
         if entry.status is status and entry.finished == finished:
             entry.written = True
 
-    async def _replaced(self, client: ApiClient, name: str, namespace: str, uid: str) -> bool:
+    async def _replaced(self, client: ApiClient, name: str, namespace: str, entry: _Entry, uid: str) -> bool:
         try:
             current = await client.get(_VIEWS, name, namespace)
         except ApiNotFound:
             return True
         if current.metadata.uid != uid:
             return True
-        for entry in self._entries.values():
-            if entry.at_server is not None and entry.at_server.uid == uid:
-                self._learn(entry, current)
+        self._learn(entry, current)  # the next try starts from what is there
         return False
 
     def _learn(self, entry: _Entry, answer: PodView) -> _AtServer:
