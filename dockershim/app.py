@@ -78,7 +78,7 @@ def make_parts(config: Config) -> Parts:
             await engine.inspect_network(name)
         except NotFound:
             try:
-                await engine.create_network(dict(body))
+                await engine.create_network({**body, "Name": name})
             except AlreadyExists:
                 return
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import grpc
 import grpc.aio
@@ -18,6 +18,11 @@ import structlog
 
 from dockershim import errors
 from dockershim.store.feeder import Feeder
+
+if TYPE_CHECKING:
+    _ServerInterceptor = grpc.aio.ServerInterceptor[Any, Any]  # generic in its stubs alone
+else:
+    _ServerInterceptor = grpc.aio.ServerInterceptor
 
 _log = structlog.get_logger()
 
@@ -64,7 +69,7 @@ def code_of(error: errors.ShimError) -> grpc.StatusCode:
     return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
 
 
-class CallInterceptor(grpc.aio.ServerInterceptor[Any, Any]):
+class CallInterceptor(_ServerInterceptor):
     """The wrapper."""
 
     def __init__(self, feeder: Feeder) -> None:

@@ -24,6 +24,7 @@ _NAME_CONFLICT = re.compile(r'container name "?/?[^"]*"? is already in use by (?
 _NOT_RUNNING = re.compile(r"is not running|is not started|container .* is stopped|process already finished")
 _PAUSED = re.compile(r"is paused")
 _NO_SUCH = re.compile(r"[Nn]o such (container|image|exec instance|exec|network)[^:]*:? ?(\S*)")
+_NOT_FOUND = re.compile(r"(network|volume) (\S+) not found")
 _REMOVAL_IN_PROGRESS = re.compile(r"removal of container (\S+) is already in progress")
 _IMAGE_IN_USE = re.compile(r"unable to (?:remove|delete)|image is being used|image is in use|must be forced")
 _REGISTRY_AWAY = re.compile(
@@ -58,6 +59,9 @@ def from_response(status: int, message: str, reference: str = "") -> ShimError:
         found = _NO_SUCH.search(text)
         if found:
             return NotFound(found.group(1).split()[0], found.group(2) or reference)
+        named = _NOT_FOUND.search(text)
+        if named:
+            return NotFound(named.group(1), named.group(2))
         return NotFound("object", f"{reference}: {text}" if reference else text)
     if status == 409:
         return _from_conflict(text, reference)

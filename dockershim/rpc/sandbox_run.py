@@ -42,11 +42,19 @@ class SandboxRun:
         for index, mapping in enumerate(config.port_mappings):
             sandbox_spec.check_port_mapping(mapping, index)
         name = names.sandbox_name(config.metadata)
+        try:
+            return await self._run_claimed(name, config, request.runtime_handler)
+        except NotFound as error:  # of something that the caller did not ask for: a network, an image of ours
+            raise EngineFailed(f"sandbox {name}: {error}") from error
+
+    async def _run_claimed(
+        self, name: str, config: cri.PodSandboxConfig, handler: str
+    ) -> cri.RunPodSandboxResponse:
         async with self._node.feeder.claim(name):
             known = self._node.store.sandboxes.get(self._node.store.id_of_name(name))
             if known is not None and known.ready:
                 raise AlreadyExists(f"sandbox {name} exists and is ready, with id {known.id}")
-            return await self._run(name, config, request.runtime_handler)
+            return await self._run(name, config, handler)
 
     async def _run(self, name: str, config: cri.PodSandboxConfig, handler: str) -> cri.RunPodSandboxResponse:
         secure = config.linux.security_context
