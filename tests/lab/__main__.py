@@ -39,8 +39,9 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--docker", choices=docker.VERSIONS, default="20.10")
     up.add_argument("--containerd", choices=containerd.VERSIONS, default="1.6")
     up.add_argument("--port", type=int, default=0, help="the API server's port on the machine's loopback")
-    build = commands.add_parser("build", help="install and build what the lab can use")
+    build = commands.add_parser("build", help="install and build what tests use, or just these tools")
     build.add_argument("tools", nargs="*", metavar="TOOL", help=", ".join(gotools.GO_TOOLS))
+    commands.add_parser("prepare", help="all that `make test` uses: Debian packages, tools, images")
     images = commands.add_parser("images", help="make test images")
     images.add_argument("references", nargs="*", metavar="IMAGE")
     shell = commands.add_parser("shell", help="a shell in a running lab (the only one, or the one with this id)")
@@ -95,7 +96,7 @@ def _tell(lab: Lab, cluster: Cluster, port: int) -> None:
 def _build(tools: Sequence[str]) -> None:
     if not tools:
         debian.ensure(*DEBIAN_PACKAGES)
-    for name in tools or gotools.GO_TOOLS:
+    for name in tools or gotools.USED_BY_TESTS:
         print(gotools.ensure(name))
 
 
@@ -128,6 +129,9 @@ def main() -> int:
             _up(arguments)
         elif arguments.command == "build":
             _build(arguments.tools)
+        elif arguments.command == "prepare":
+            _build(())
+            _images(())
         elif arguments.command == "images":
             _images(arguments.references)
         elif arguments.command == "shell":

@@ -37,7 +37,7 @@ class Cluster:
     """A running control plane. It ends with its lab; `stop` ends it earlier."""
 
     def __init__(self, lab: Sandbox, api_server_flags: Sequence[str] = ()) -> None:
-        self._programs = prepare()
+        self.programs = prepare()
         self.lab = lab
         self.directory = lab.root / "cluster"
         self.directory.mkdir()
@@ -60,7 +60,7 @@ class Cluster:
         cluster = cls(lab, api_server_flags)
         cluster.start_component("etcd")
         cluster.start_component("kube-apiserver")
-        lab.wait_until("kube-apiserver", cluster._api_ready, process=cluster.processes["kube-apiserver"])
+        lab.wait_until("kube-apiserver", cluster.is_ready, process=cluster.processes["kube-apiserver"])
         cluster.start_component("kube-controller-manager")
         cluster.start_component("kube-scheduler")
         cluster._allow_kubelet_client()
@@ -87,7 +87,7 @@ class Cluster:
             "kube-controller-manager": self._controller_manager_flags,
             "kube-scheduler": self._scheduler_flags,
         }[name]()
-        command = [self._programs.get(name, name), *flags]
+        command = [self.programs.get(name, name), *flags]
         self.processes[name] = self.lab.popen(command, log=name)
         return self.processes[name]
 
@@ -211,7 +211,8 @@ class Cluster:
         except OSError:
             return False
 
-    def _api_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Whether the API server says that it is ready."""
         return self.exists("/readyz")
 
     def create(self, path: str, body: Mapping[str, Any]) -> Any:
@@ -237,7 +238,7 @@ class Cluster:
 
     def kubectl(self, *arguments: str, text_input: str = "", check: bool = True, timeout_seconds: float = 120.0) -> str:
         """Run kubectl as the admin inside the lab; returns what it printed."""
-        command = [self._programs["kubectl"], f"--kubeconfig={self.kubeconfig}", *arguments]
+        command = [self.programs["kubectl"], f"--kubeconfig={self.kubeconfig}", *arguments]
         return self.lab.run(command, text_input=text_input, check=check, timeout_seconds=timeout_seconds).stdout
 
     def apply(self, *objects: Mapping[str, Any]) -> None:

@@ -39,7 +39,7 @@ def main() -> None:
         request["cgroup"], Path("/proc/self/mounts").read_text(), Path("/proc/self/cgroup").read_text()
     )
     state = {"owner": request["owner"], "cgroups": [entry.directory for entry in hierarchies]}
-    (root / STATE_NAME).write_text(json.dumps(state))
+    _write_state(root, state)
     cgroups.create(hierarchies)
     kernel.unshare(kernel.CLONE_NEWPID)
     ready, ready_writer = os.pipe()
@@ -54,7 +54,7 @@ def main() -> None:
         sys.stdout.write(json.dumps({"error": trouble or "the first process of the lab died"}) + "\n")
     else:
         state |= {"first": first, "janitor": janitor, "hierarchies": [asdict(entry) for entry in hierarchies]}
-        (root / STATE_NAME).write_text(json.dumps(state))
+        _write_state(root, state)
         sys.stdout.write(json.dumps({"pid": first}) + "\n")
         sys.stdout.flush()
         _wait_for_the_end(first)
@@ -65,6 +65,13 @@ def main() -> None:
     if left:
         sys.stderr.write(f"lab: could not remove {', '.join(left)}\n")
         sys.exit(1)
+
+
+def _write_state(root: Path, state: dict[str, object]) -> None:
+    """Note what others need to know of this lab, whole at any time. Written first when the lock is held: see sweep."""
+    partial = root / f".{STATE_NAME}"
+    partial.write_text(json.dumps(state))
+    partial.rename(root / STATE_NAME)
 
 
 def _first_process(root: Path, name: str, hierarchies: tuple[cgroups.Hierarchy, ...], ready: int) -> None:

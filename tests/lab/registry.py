@@ -7,6 +7,7 @@ at `PRIVATE_NAME` to those who log in, for pull secrets.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 import hashlib
@@ -94,10 +95,10 @@ class Registry:
 
     def _answers(self, address: str) -> bool:
         try:
-            connection = http.client.HTTPConnection(address)
-            connection.sock = self._sandbox.connect(address, 80, 2.0)
-            connection.request("GET", "/v2/")
-            return connection.getresponse().status in (200, 401)
+            with contextlib.closing(http.client.HTTPConnection(address)) as connection:
+                connection.sock = self._sandbox.connect(address, 80, 2.0)
+                connection.request("GET", "/v2/")
+                return connection.getresponse().status in (200, 401)
         except OSError:
             return False
 

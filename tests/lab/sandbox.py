@@ -235,6 +235,8 @@ class Sandbox:
             say(f"lab {self.id} left something behind")
         if self._janitor.stdout:
             self._janitor.stdout.close()
+        for started in self._processes:
+            started.poll()  # all are dead: this closes their descriptors
 
 
 def enter_command(first_process: int, command: Sequence[str]) -> list[str]:
@@ -247,24 +249,22 @@ def sweep() -> list[str]:
     """Remove what labs left whose owner and janitor are dead. Returns their ids."""
     swept = []
     for root in sorted(labs_dir().glob("*")) if labs_dir().is_dir() else ():
-        lock_path = root / janitor.LOCK_NAME
-        if not lock_path.exists():
-            if root.is_dir() and time.time() - root.stat().st_mtime > START_WITHIN_SECONDS:
-                shutil.rmtree(root, ignore_errors=True)
-            continue
         try:
-            lock = os.open(lock_path, os.O_RDWR | os.O_CLOEXEC)
+            if not (root / janitor.STATE_NAME).exists():  # its janitor does not hold the lock yet, or never will
+                if time.time() - root.stat().st_mtime > START_WITHIN_SECONDS:
+                    shutil.rmtree(root, ignore_errors=True)
+                continue
+            lock = os.open(root / janitor.LOCK_NAME, os.O_RDWR | os.O_CLOEXEC)
         except FileNotFoundError:
-            continue
+            continue  # removed meanwhile
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            state = root / janitor.STATE_NAME
-            directories = json.loads(state.read_text())["cgroups"] if state.exists() else []
+            directories = json.loads((root / janitor.STATE_NAME).read_text())["cgroups"]
             for left in janitor.remove(root, directories):
                 say(f"sweep: {left} is still there")
             swept.append(root.name)
-        except BlockingIOError:
-            pass  # its janitor or its first process lives
+        except (BlockingIOError, FileNotFoundError):
+            pass  # its janitor or its first process lives, or another sweep was faster
         finally:
             os.close(lock)
     return swept

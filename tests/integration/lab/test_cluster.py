@@ -1,0 +1,72 @@
+"""A control plane with the Go kubelet on containerd: a pod is scheduled, runs, can be read from, and goes."""
+
+from __future__ import annotations
+
+import ssl
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+import yaml
+
+from tests.integration.lab.leftovers import Traces
+from tests.lab import gokubelet
+from tests.lab.cluster import Cluster
+from tests.lab.lab import BUSYBOX, Lab
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Lab.start(containerd="1.6") as lab:
+        traces = Traces.of(lab.root)
+        with Cluster.start(lab) as running:
+            gokubelet.start(running, lab.containerd_socket)
+            yield running
+    assert traces.left() == []
+
+
+def test_a_pod_runs_logs_and_goes(cluster: Cluster) -> None:
+    cluster.kubectl("run", "a", f"--image={BUSYBOX}", "--", "sh", "-c", "echo hello; sleep 1000")
+    cluster.kubectl("wait", "pod/a", "--for=condition=Ready", "--timeout=60s")
+    pod = cluster.get("pod", "a")
+    assert (pod["spec"]["nodeName"], pod["status"]["phase"]) == ("node-1", "Running")
+    assert pod["status"]["hostIP"] == cluster.lab.node_address
+    assert cluster.kubectl("logs", "a") == "hello\n"
+    assert "hostname" not in cluster.kubectl("exec", "a", "--", "id")
+    cluster.kubectl("delete", "pod", "a", "--now", "--timeout=60s")
+    assert not cluster.exists("/api/v1/namespaces/default/pods/a")
+
+
+def test_the_node_is_what_the_control_plane_says(cluster: Cluster) -> None:
+    info = cluster.get("node", "node-1")["status"]["nodeInfo"]
+    assert info["kubeletVersion"] == "v1.37.2"
+    assert info["containerRuntimeVersion"].startswith("containerd://1.6")
+    status, version = cluster.request("GET", "/version")
+    assert (status, version["gitVersion"]) == (200, "v1.37.2")
+
+
+def test_a_client_outside_the_lab_reaches_the_api_server(cluster: Cluster) -> None:
+    server = yaml.safe_load(cluster.outside_kubeconfig().read_text())["clusters"][0]["cluster"]["server"]
+    assert server.startswith("https://127.0.0.1:")
+    context = ssl.create_default_context(cafile=str(cluster.client_ca))
+    with urllib.request.urlopen(f"{server}/version", context=context, timeout=30) as answer:
+        assert b"v1.37.2" in answer.read()
+
+
+def test_a_node_may_not_touch_other_nodes(cluster: Cluster) -> None:
+    kubeconfig = cluster.node_credentials("node-2")
+    program = cluster.programs["kubectl"]
+    done = cluster.lab.run([program, f"--kubeconfig={kubeconfig}", "delete", "node", "node-1"], check=False)
+    assert done.returncode == 1
+    assert "forbidden" in done.stderr
+
+
+def test_the_api_server_comes_back_after_a_kill(cluster: Cluster) -> None:
+    cluster.processes["kube-apiserver"].kill()
+    cluster.processes["kube-apiserver"].wait(10)
+    assert not cluster.is_ready()
+    cluster.start_component("kube-apiserver")
+    cluster.lab.wait_until("kube-apiserver", cluster.is_ready, process=cluster.processes["kube-apiserver"])
+    assert cluster.exists("/api/v1/nodes/node-1")
