@@ -8,12 +8,12 @@ Upstream counterpart: the follow half of k8s.io/cri-client/pkg/logs.
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Final
 
 from kubelet_py.core.log_query import LogQuery
-from kubelet_py.host.inotify import Inotify
+from kubelet_py.host.shared_inotify import SharedInotify
 from kubelet_py.server.log_files import LogReader
 
 CHECK_INTERVAL_SECONDS: Final = 1.0
@@ -25,8 +25,8 @@ async def open_log(path: Path, query: LogQuery) -> LogReader:
 
 
 async def stream_log(
-    reader: LogReader, query: LogQuery, inotify: Inotify, is_running: Callable[[], Awaitable[bool]]
-) -> AsyncIterator[bytes]:
+    reader: LogReader, query: LogQuery, inotify: SharedInotify, is_running: Callable[[], Awaitable[bool]]
+) -> AsyncGenerator[bytes, None]:
     """The log, piece by piece; the caller closes the reader."""
     with contextlib.ExitStack() as stack:
         changed = asyncio.Event()

@@ -1,0 +1,179 @@
+"""The routes of the node's HTTP API and what they answer.
+
+Owns paths, status codes and bodies. Who may ask was decided before (`guard`).
+
+Upstream counterpart: pkg/kubelet/server/server.go. What this agent does not serve yet answers 501 and says so.
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import aclosing
+from pathlib import Path
+from typing import Final
+
+import structlog
+from aiohttp import web
+
+from kubelet_py.api import codec, core_v1
+from kubelet_py.api.pod import all_containers_of
+from kubelet_py.core.log_query import NoLog, QueryInvalid, QueryNotDecodable, choose_container_id, parse_log_query
+from kubelet_py.errors import RuntimeCallError
+from kubelet_py.host.shared_inotify import SharedInotify
+from kubelet_py.server.container_logs import open_log, stream_log
+from kubelet_py.server.settings import ServerBackend
+
+_JSON: Final = "application/json"
+_NOT_YET: Final = (
+    ("*", "/exec/{tail:.*}"),
+    ("*", "/attach/{tail:.*}"),
+    ("*", "/portForward/{tail:.*}"),
+    ("*", "/run/{tail:.*}"),
+    ("*", "/logs/{tail:.*}"),
+    ("*", "/checkpoint/{tail:.*}"),
+    ("*", "/debug/{tail:.*}"),
+    ("GET", "/stats/{tail:.*}"),
+    ("GET", "/metrics/cadvisor"),
+    ("GET", "/metrics/resource"),
+    ("GET", "/metrics/probes"),
+)
+_DEBUGGING: Final = ("/exec", "/attach", "/portForward", "/run", "/containerLogs", "/runningpods", "/logs", "/debug")
+_log = structlog.get_logger()
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Routes:
+    """The handlers over one backend."""
+
+    def __init__(self, backend: ServerBackend, inotify: SharedInotify) -> None:
+        self._backend = backend
+        self._inotify = inotify
+
+    def install(self, app: web.Application, *, debugging: bool) -> None:
+        """All routes; those that show what runs inside pods only when debugging is on."""
+        table: list[tuple[str, str, Handler]] = [
+            *self.health_routes(),
+            ("GET", "/pods", self.pods),
+            ("GET", "/pods/", self.pods),
+            ("GET", "/runningpods", self.running_pods),
+            ("GET", "/runningpods/", self.running_pods),
+            ("GET", "/configz", self.configz),
+            ("GET", "/metrics", self.metrics),
+            ("GET", "/containerLogs/{namespace}/{pod}/{container}", self.container_logs),
+            *((method, path, not_implemented) for method, path in _NOT_YET),
+        ]
+        for method, path, handler in table:
+            hidden = not debugging and path.startswith(_DEBUGGING)
+            app.router.add_route(method, path, debugging_disabled if hidden else handler)
+
+    def health_routes(self) -> list[tuple[str, str, Handler]]:
+        """The part that the healthz server has as well."""
+        return [
+            ("GET", "/healthz", self.healthz),
+            ("GET", "/healthz/", self.healthz),
+            ("GET", "/healthz/{check}", self.healthz),
+        ]
+
+    async def healthz(self, request: web.Request) -> web.Response:
+        """All checks, or one of them."""
+        problems = {"ping": "", "log": "", **self._backend.health_problems()}
+        wanted = request.match_info.get("check")
+        if wanted is not None:
+            if wanted not in problems:
+                raise web.HTTPNotFound(text="404 page not found\n")
+            problems = {wanted: problems[wanted]}
+        failing = {name: problem for name, problem in problems.items() if problem}
+        if not failing and "verbose" not in request.query:
+            return web.Response(text="ok")
+        lines = [f"[-]{name} failed: {failing[name]}" if name in failing else f"[+]{name} ok" for name in problems]
+        if not failing:
+            return web.Response(text="\n".join([*lines, "healthz check passed", ""]))
+        _log.warning("healthz_failed", problems=failing)
+        return web.Response(status=500, text="\n".join([*lines, "healthz check failed", ""]))
+
+    async def pods(self, _request: web.Request) -> web.Response:
+        """What is assigned."""
+        return _pod_list(self._backend.pods())
+
+    async def running_pods(self, _request: web.Request) -> web.Response:
+        """What the runtime has."""
+        try:
+            return _pod_list(await self._backend.running_pods())
+        except RuntimeCallError as error:
+            return web.Response(status=500, text=str(error))
+
+    async def configz(self, _request: web.Request) -> web.Response:
+        """The effective configuration."""
+        return web.Response(body=codec.encode({"kubeletconfig": self._backend.configuration()}), content_type=_JSON)
+
+    async def metrics(self, _request: web.Request) -> web.Response:
+        """Everything that was registered."""
+        from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+
+        body = await asyncio.to_thread(generate_latest)
+        return web.Response(body=body, headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    async def container_logs(self, request: web.Request) -> web.StreamResponse:
+        """One container's log."""
+        namespace, pod_name, container = (request.match_info[key] for key in ("namespace", "pod", "container"))
+        try:
+            query = parse_log_query(request.query, time.time_ns())
+        except QueryNotDecodable as error:
+            return _message(400, f"Unable to decode query. {error}")
+        except QueryInvalid as error:
+            return _message(422, f"Invalid request. {error}")
+        pod = self._backend.find_pod(namespace, pod_name)
+        if pod is None:
+            return web.Response(status=404, text=f'pod "{pod_name}" does not exist')
+        if not any(entry.name == container for entry in all_containers_of(pod)):
+            return web.Response(status=404, text=f'container "{container}" not found in pod "{pod_name}"')
+        try:
+            container_id = choose_container_id(pod_name, pod.status, container, previous=query.previous)
+            reader = await open_log(Path(await self._backend.container_log_path(pod, container_id)), query)
+        except NoLog as error:
+            return web.Response(status=400, text=str(error))
+        except RuntimeCallError as error:
+            _log.warning(
+                "container_log_not_found", pod=f"{namespace}/{pod_name}", container=container, error=str(error)
+            )
+            return web.Response(status=400, text=f"unable to retrieve container logs for {container_id}")
+        except OSError as error:
+            return web.Response(status=400, text=f'failed to open log file "{error.filename}": {error.strerror}')
+
+        async def is_running() -> bool:
+            return await self._backend.is_container_running(container_id)
+
+        response = web.StreamResponse(headers={"Content-Type": "text/plain; charset=utf-8"})
+        response.enable_chunked_encoding()
+        try:
+            await response.prepare(request)
+            async with aclosing(stream_log(reader, query, self._inotify, is_running)) as stream:
+                async for piece in stream:
+                    await response.write(piece)
+            await response.write_eof()
+        except ConnectionError:
+            _log.debug("log_client_gone", pod=f"{namespace}/{pod_name}", container=container)
+        finally:
+            reader.close()
+        return response
+
+
+async def not_implemented(request: web.Request) -> web.Response:
+    """A route that this version does not have."""
+    return web.Response(status=501, text=f"{request.path} is not served by this version of kubelet-py\n")
+
+
+async def debugging_disabled(_request: web.Request) -> web.Response:
+    """A route that the operator switched off."""
+    return web.Response(status=405, text="Debug endpoints are disabled.")
+
+
+def _pod_list(pods: Iterable[core_v1.Pod]) -> web.Response:
+    items = b",".join(codec.encode(pod) for pod in pods)
+    body = b'{"kind":"PodList","apiVersion":"v1","metadata":{},"items":[%b]}\n' % items
+    return web.Response(body=body, content_type=_JSON)
+
+
+def _message(status: int, text: str) -> web.Response:
+    return web.Response(status=status, body=codec.encode({"message": text}), content_type="text/plain", charset="utf-8")
