@@ -29,11 +29,11 @@ def start_dockershim(record: Record) -> None:
     """dockershim on the node's Docker."""
     command = daemons.python(
         "dockershim",
-        f"--listen=unix://{DOCKERSHIM_SOCKET}",
+        f"--container-runtime-endpoint=unix://{DOCKERSHIM_SOCKET}",
         f"--docker-endpoint=unix://{record.docker_socket}",
-        f"--root-dir={DATA}/dockershim",
+        f"--root-directory={DATA}/dockershim",
         f"--pod-infra-container-image={images.PAUSE}",
-        "--cni-conf-dir=/nonexistent",
+        "--network-plugin=bridge",
     )
     daemons.start(record, "dockershim", command, _ENVIRONMENT)
 

@@ -78,6 +78,20 @@ def remove_images(record: Record) -> None:
             _client(record, "image", "rm", "--force", reference)
 
 
+def remove_containers(record: Record) -> None:
+    """Without the CRI: every container of an engine of our own, or those that carry its labels."""
+    if record.runtime == "docker":
+        label = [] if record.own_docker else ["--filter", "label=io.kubernetes.pod.uid"]
+        found = _client(record, "container", "ls", "--all", "--quiet", *label).split()
+        if found:
+            _client(record, "container", "rm", "--force", *found)
+        return
+    for container in _client(record, "tasks", "list", "--quiet").split():
+        _client(record, "tasks", "rm", "--force", container)
+    for container in _client(record, "containers", "list", "--quiet").split():
+        _client(record, "containers", "rm", container)
+
+
 def networks(record: Record) -> list[str]:
     """The networks of a Docker that was there before us."""
     if record.runtime != "docker" or record.own_docker:

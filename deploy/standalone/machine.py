@@ -8,14 +8,18 @@ import contextlib
 import os
 import re
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from deploy.standalone.engines import BRIDGE
 from deploy.standalone.node import DATA, RUN
 
+_END_SECONDS = 10.0
 _TABLES = ("iptables", "ip6tables")
 _OURS = re.compile(
     rf"\b(DOCKER[\w-]*|docker0|dockershim0|br-[0-9a-f]{{12}}|CNI-[\w-]+|{BRIDGE}|KUBE-[\w-]+|10\.244\.21[01]\.\d+)\b"
@@ -25,6 +29,7 @@ _CGROUPS = ("docker", "kubepods", "k8s.io", "kubepods.slice")
 _SYSCTLS = ("net/ipv4/ip_forward", "net/bridge/bridge-nf-call-iptables", "net/bridge/bridge-nf-call-ip6tables")
 _FIXED_PLACES = (
     "/etc/docker",
+    "/etc/docker/key.json",
     "/etc/cni",
     "/opt/cni",
     "/opt/containerd",
@@ -57,15 +62,15 @@ def snapshot() -> dict[str, Any]:
 
 def restore(before: Mapping[str, Any]) -> None:
     """Remove what engines left since the snapshot; may be called again."""
+    _kill_leftovers(before)
     _unmount_below(RUN, DATA, *(Path(place) for place in _new_places(before)))
     for program in _TABLES:
         _restore_rules(program, before.get("rules", {}).get(program, []))
     for link in sorted(set(os.listdir("/sys/class/net")) - set(before.get("links", []))):
         if _OURS.search(link):
             subprocess.run(["ip", "link", "delete", link], capture_output=True, check=False)
-    for path in _engine_cgroups():
-        if str(path) not in before.get("cgroups", []):
-            _remove_cgroup(path)
+    for path in _new_cgroups(before):
+        _remove_cgroup(path)
     for name, value in before.get("sysctls", {}).items():
         if _read_sysctl(name) != value:
             with contextlib.suppress(OSError):
@@ -74,6 +79,27 @@ def restore(before: Mapping[str, Any]) -> None:
         _remove(Path(place))
     for directory in (RUN, DATA):
         _remove(directory)
+
+
+def _kill_leftovers(before: Mapping[str, Any]) -> None:
+    """End what an engine that died left running: its shims, and all that is in cgroups that engines made."""
+    found = [process.pid for process in psutil.process_iter() if _is_our_shim(process)]
+    for top in _new_cgroups(before):
+        for listing in top.rglob("cgroup.procs"):
+            found += [int(pid) for pid in listing.read_text().split()]
+    for pid in found:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    psutil.wait_procs([psutil.Process(pid) for pid in found if psutil.pid_exists(pid)], timeout=_END_SECONDS)
+
+
+def _is_our_shim(process: psutil.Process) -> bool:
+    """A containerd shim whose command line names a socket of ours."""
+    try:
+        words = process.cmdline()
+    except psutil.Error:
+        return False
+    return bool(words) and "containerd-shim" in words[0] and any(word.startswith(f"{RUN}/") for word in words)
 
 
 def _new_places(before: Mapping[str, Any]) -> list[str]:
@@ -155,6 +181,12 @@ def _engine_cgroups() -> Iterator[Path]:
         if kind.split()[0] in ("cgroup", "cgroup2"):
             mount = Path(fields.split()[4])
             yield from (mount / name for name in _CGROUPS if (mount / name).is_dir())
+
+
+def _new_cgroups(before: Mapping[str, Any]) -> list[Path]:
+    if "cgroups" not in before:
+        return []
+    return [path for path in _engine_cgroups() if str(path) not in before["cgroups"]]
 
 
 def _remove_cgroup(path: Path) -> None:

@@ -9,13 +9,16 @@ import urllib.request
 from datetime import UTC, datetime
 from typing import Any
 
+import grpc
+
 from deploy.standalone import agents, daemons, engines, machine, pods
-from deploy.standalone.console import StandaloneError, say, step, wait_until
+from deploy.standalone.console import StandaloneError, say, step
 from deploy.standalone.node import COMMAND, DATA, LOGS, MANIFESTS, RUN, Record, load_record
 from kubelet_py.cli.table import pod_table
 from tests.lab import debian
 
 READY_SECONDS = 120.0
+AGAIN_SECONDS = 15.0
 
 
 def up(runtime: str) -> None:
@@ -163,20 +166,32 @@ def _show() -> None:
 
 
 def _remove_pods(record: Record) -> None:
-    """Through the CRI, so that the runtime undoes networks and mounts itself."""
-    if not pods.answers(record.endpoint):
-        if not engines.accepts(record.docker_socket if record.runtime == "docker" else record.endpoint):
-            return  # the engine is gone, and with it what it could undo
-        with step("starting the runtime again, to remove the pods"):
-            _start_runtime_again(record)
-    with step("removing the pods"):
-        pods.remove_all(record.endpoint)
+    """Through the CRI, so that the runtime undoes networks and mounts itself; where it cannot, by the engine."""
+    engine = record.docker_socket if record.runtime == "docker" else record.endpoint
+    if not engines.accepts(engine):
+        return  # what the engine left running is found by its cgroups and directories
+    if record.runtime == "docker" and not pods.answers(record.endpoint):
+        with step("starting dockershim again, to remove the pods"):
+            agents.start_dockershim(record)
+            runtime_answers(record, AGAIN_SECONDS)
+    try:
+        with step("removing the pods"):
+            pods.remove_all(record.endpoint)
+    except grpc.RpcError as error:
+        say(f"  the runtime cannot ({error.code().name}); asking the engine instead")
+        with step("removing the containers"):
+            engines.remove_containers(record)
 
 
-def _start_runtime_again(record: Record) -> None:
-    if record.runtime == "docker":
-        agents.start_dockershim(record)
-    wait_until("a ready runtime", lambda: pods.answers(record.endpoint), timeout_seconds=30)
+def runtime_answers(record: Record, timeout_seconds: float) -> bool:
+    """Whether the CRI endpoint is ready within the time."""
+    try:
+        daemons.wait_for(
+            record, "dockershim", "a ready runtime", lambda: pods.answers(record.endpoint), timeout_seconds
+        )
+    except StandaloneError:
+        return False
+    return True
 
 
 def _remove_leftovers() -> None:
