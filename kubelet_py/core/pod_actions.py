@@ -7,7 +7,8 @@ and volumes, and of pods that are being stopped (`core.termination`, `core.pod_w
 Upstream counterpart: computePodActions and computeInitContainerActions in pkg/kubelet/kuberuntime. Deliberate
 differences: back-off and the order of removal are part of the plan; init containers of an earlier sandbox do not count
 even when nobody removed them; a main container that ended in the present sandbox proves that initialization was done;
-a container with a restart policy of its own comes back in a new sandbox also when the pod's policy is Never.
+whether a pod gets a new sandbox under Never is decided for each container, so that one which never ran (or has a policy
+of its own) does not stay Pending for ever because its neighbour has had its run.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -20,7 +21,6 @@ from kubelet_py.api.pod import (
     init_containers_of,
     is_sidecar,
     metadata_of,
-    spec_of,
     uid_of,
 )
 from kubelet_py.core.actions import (
@@ -143,8 +143,8 @@ class _Planner:
         """A new sandbox and the first containers in it, unless nothing would run there."""
         mains = containers_of(self.pod)
         to_start = [c for c in mains if self._runs_in_new_sandbox(c)]
-        if self._may_not_run_again() and attempt and self.observed.containers:
-            yield from self._kill_pod(f"{reason}, and restartPolicy Never forbids another run")
+        if any(self._has_failed_for_good(c) for c in init_containers_of(self.pod)):
+            yield from self._kill_pod(f"{reason}, and an init container may not run again")
             return
         if not to_start and any(self.observed.newest(c.name) is not None for c in mains):
             yield from self._kill_pod(POD_DONE)
@@ -163,11 +163,19 @@ class _Planner:
         for main in to_start:
             yield self._start(main, ContainerKind.MAIN, "the pod has a new sandbox")
 
-    def _may_not_run_again(self) -> bool:
-        """Never holds for the pod as a whole unless one of its containers has a policy of its own."""
-        return spec_of(self.pod).restartPolicy == "Never" and not any(
-            container.restartPolicy for container in containers_of(self.pod)
-        )
+    def _has_failed_for_good(self, container: core_v1.Container) -> bool:
+        """An init container that ended badly, or will end with the old sandbox, and whose policy is Never."""
+        newest = self.observed.newest(container.name)
+        if is_sidecar(container) or newest is None or newest.state is ContainerState.CREATED:
+            return False
+        if newest.state is not ContainerState.EXITED:
+            return not restarts_after_kill(self.pod, container)
+        return is_init_failed(newest) and not self._init_restarts(container, newest)
+
+    def _init_restarts(self, container: core_v1.Container, newest: ObservedContainer) -> bool:
+        if newest.exit_code == 0:  # killed for memory, and yet exit code 0
+            return restarts_after_kill(self.pod, container)
+        return restarts_after_exit(self.pod, container, newest.exit_code)
 
     def _runs_in_new_sandbox(self, container: core_v1.Container) -> bool:
         newest = self.observed.newest(container.name)
@@ -262,12 +270,7 @@ class _Planner:
                 self._finish_init_container(plan, index)
             case ContainerState.EXITED:
                 cause = f"init container {container.name} failed with exit code {newest.exit_code}"
-                may_restart = (
-                    restarts_after_exit(self.pod, container, newest.exit_code)
-                    if newest.exit_code
-                    else restarts_after_kill(self.pod, container)  # killed for memory, and yet exit code 0
-                )
-                if may_restart:
+                if self._init_restarts(container, newest):
                     plan.starts[index] = cause
                 else:
                     plan.failed_for_good = cause
@@ -330,9 +333,10 @@ class _Planner:
             newest = self.observed.newest(container.name)
             if newest is not None and newest.state is ContainerState.RUNNING:
                 self._judge_running_main(plan, container, newest)
-            elif should_be_restarted(self.pod, container, newest):
-                if newest is not None and newest.state is ContainerState.UNKNOWN:
-                    plan.kills.append(self._kill_unknown(newest, "Container"))
+                continue
+            if newest is not None and newest.state is ContainerState.UNKNOWN:
+                plan.kills.append(self._kill_unknown(newest, "Container"))
+            if should_be_restarted(self.pod, container, newest):
                 plan.starts.append((container, self._cause_of_start(newest)))
         return plan
 

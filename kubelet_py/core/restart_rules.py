@@ -4,7 +4,8 @@ Owns the questions that the actions and the status of a pod must answer alike. K
 time.
 
 Upstream counterpart: ContainerShouldRestart in pkg/api/v1/pod/util.go, ShouldContainerBeRestarted and
-ShouldAllContainersRestart in pkg/kubelet/container/helpers.go.
+ShouldAllContainersRestart in pkg/kubelet/container/helpers.go. Deliberate difference: a container of unknown state is
+killed, and started again only where its policy allows another run; the Go kubelet starts it again under Never too.
 """
 
 from kubelet_py.api import core_v1
@@ -65,8 +66,10 @@ def should_be_restarted(pod: core_v1.Pod, container: AnyContainer, newest: Obser
             return False
         case ContainerState.EXITED:
             return restarts_after_exit(pod, container, newest.exit_code)
+        case ContainerState.CREATED:
+            return True  # it never ran
         case _:
-            return True  # created and never started, or lost from sight
+            return restarts_after_kill(pod, container)  # it may have run, and is killed to be sure
 
 
 def is_init_failed(container: ObservedContainer) -> bool:

@@ -117,7 +117,7 @@ gentle_histories = st.lists(
     st.builds(
         Event,
         st.sampled_from(
-            ["pass", "pass", "restart agent", "pause dies", "reboot", "garbage", "time", "exit 0", "exit 1"]
+            ["pass", "pass", "restart agent", "pause dies", "reboot", "garbage", "time", "lost", "exit 0", "exit 1"]
         ),
         st.integers(0, 3),
     ),
@@ -135,12 +135,12 @@ def live(pod: core_v1.Pod, history: list[Event]) -> World:
 
 def phase_of(world: World) -> str | None:
     """The phase that would be reported."""
-    context = StatusContext(world.now_ns, "sim", probe_results=world.memory.verdicts)
+    context = StatusContext(world.now_ns, "sim", probe_results=world.verdicts)
     return compute_pod_status(world.pod, world.observe(), context).phase
 
 
 @given(pods(), histories)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_every_history_keeps_the_promises_and_comes_to_rest(pod: core_v1.Pod, history: list[Event]) -> None:
     """No second live copy, no container before its turn, a sandbox first, one plan for one input, and then nothing."""
     world = live(pod, history)
@@ -193,7 +193,7 @@ def test_a_status_can_be_computed_at_every_moment(pod: core_v1.Pod, history: lis
     previous: core_v1.PodStatus | None = None
     for event in history:
         event.apply(world)
-        context = StatusContext(world.now_ns, "sim", previous, probe_results=world.memory.verdicts)
+        context = StatusContext(world.now_ns, "sim", previous, probe_results=world.verdicts)
         status = compute_pod_status(world.pod, world.observe(), context)
         assert status == compute_pod_status(world.pod, world.observe(), context)
         assert [c.name for c in status.initContainerStatuses or ()] == [c.name for c in init_containers_of(pod)]

@@ -45,7 +45,6 @@ class Memory:
     """What dies with the agent."""
 
     backoff: dict[str, BackoffEntry] = field(default_factory=dict)
-    verdicts: dict[str, ProbeVerdict] = field(default_factory=dict)
 
 
 @dataclass
@@ -58,6 +57,7 @@ class World:
     containers: list[ObservedContainer] = field(default_factory=list)
     log_counts: dict[str, int] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
+    verdicts: dict[str, ProbeVerdict] = field(default_factory=dict)  # what probes find, and would find again
     fail_next_start: bool = False
     starts: dict[str, int] = field(default_factory=dict)
     _through: set[tuple[str, str]] = field(default_factory=set)
@@ -79,7 +79,7 @@ class World:
         return PodContext(
             now_ns=self.now_ns,
             crash_backoff=dict(self.memory.backoff),
-            probe_results=dict(self.memory.verdicts),
+            probe_results=dict(self.verdicts),
             logged_restart_counts=dict(self.log_counts),
         )
 
@@ -222,7 +222,7 @@ class World:
         """A prober says what it found."""
         if container.state is not RUNNING:
             return
-        self.memory.verdicts[container.id] = verdict
+        self.verdicts[container.id] = verdict
         if verdict.startup is ProbeResult.SUCCESS:
             self._through.add((container.sandbox_id, container.name))
 

@@ -90,12 +90,13 @@ def test_a_probe_asks_only_the_policies() -> None:
 
 
 def test_what_should_be_started() -> None:
-    """New, created, lost: yes; running: no; ended: by policy; in a pod that is being deleted: never."""
+    """New, created: yes; running: no; ended or lost: by policy; in a pod that is being deleted: never."""
     pod = make_pod("app", restartPolicy="Never")
     app = first(pod)
     assert should_be_restarted(pod, app, None)
     assert should_be_restarted(pod, app, make_run("app", CREATED))
-    assert should_be_restarted(pod, app, make_run("app", UNKNOWN))
+    assert not should_be_restarted(pod, app, make_run("app", UNKNOWN))
+    assert should_be_restarted(make_pod("app"), app, make_run("app", UNKNOWN))
     assert not should_be_restarted(pod, app, make_run("app", RUNNING))
     assert not should_be_restarted(pod, app, make_run("app", EXITED, exit_code=1))
     assert not should_be_restarted(make_pod("app", metadata=DELETED), app, None)

@@ -1,0 +1,125 @@
+"""Records, and the events between them."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.core.observed import ContainerState
+from kubelet_py.core.pleg_diff import (
+    ContainerRecord,
+    EventKind,
+    PodLifecycleEvent,
+    PodRecord,
+    diff_pod,
+    diff_pods,
+    pod_records,
+)
+from tests.sim.pods import CREATED, EXITED, RUNNING, UNKNOWN
+
+STARTED, DIED = EventKind.CONTAINER_STARTED, EventKind.CONTAINER_DIED
+REMOVED, CHANGED = EventKind.CONTAINER_REMOVED, EventKind.CONTAINER_CHANGED
+
+
+def record(state: ContainerState | None = None, ready: bool | None = True, uid: str = "u") -> PodRecord:
+    containers = () if state is None else (ContainerRecord("c", "app", "s", state),)
+    return PodRecord(uid, "web", "shop", () if ready is None else (("s", ready),), containers)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kinds"),
+    [
+        (None, RUNNING, [STARTED]),
+        (None, CREATED, [CHANGED]),
+        (None, EXITED, [DIED]),
+        (CREATED, RUNNING, [STARTED]),
+        (RUNNING, EXITED, [DIED]),
+        (RUNNING, UNKNOWN, [CHANGED]),
+        (UNKNOWN, RUNNING, [STARTED]),
+        (EXITED, None, [REMOVED]),
+        (RUNNING, None, [DIED, REMOVED]),
+        (RUNNING, RUNNING, []),
+        (None, None, []),
+    ],
+)
+def test_events_of_a_container(old: ContainerState | None, new: ContainerState | None, kinds: list[EventKind]) -> None:
+    """A container that vanished alive died first."""
+    assert diff_pod(record(old), record(new)) == tuple(PodLifecycleEvent("u", kind, "c") for kind in kinds)
+
+
+def test_events_of_a_sandbox() -> None:
+    """It came, it died, it went."""
+    event = (PodLifecycleEvent("u", EventKind.SANDBOX_CHANGED, "s"),)
+    assert diff_pod(None, record()) == event
+    assert diff_pod(record(), record(ready=False)) == event
+    assert diff_pod(record(), None) == event
+    assert diff_pod(record(), record()) == ()
+    assert diff_pod(None, None) == ()
+
+
+def test_only_pods_that_changed_need_a_look() -> None:
+    """By UID."""
+    old = {"a": record(RUNNING, uid="a"), "b": record(RUNNING, uid="b"), "c": record(uid="c")}
+    new = {"a": record(RUNNING, uid="a"), "b": record(EXITED, uid="b"), "d": record(ready=None, uid="d")}
+    assert diff_pods(old, new) == {
+        "b": (PodLifecycleEvent("b", DIED, "c"),),
+        "c": (PodLifecycleEvent("c", EventKind.SANDBOX_CHANGED, "s"),),
+    }
+
+
+def test_the_lists_by_pod() -> None:
+    """UID from the sandbox's metadata or label, of a container from its label or its sandbox; no UID, not ours."""
+    sandboxes = [
+        cri.PodSandbox(
+            id="s1",
+            metadata=cri.PodSandboxMetadata(uid="u1", name="web", namespace="shop"),
+            state=cri.SANDBOX_READY,
+        ),
+        cri.PodSandbox(id="s2", labels={"io.kubernetes.pod.uid": "u2"}, state=cri.SANDBOX_NOTREADY),
+        cri.PodSandbox(id="s3"),
+    ]
+    named = {"io.kubernetes.pod.uid": "u1", "io.kubernetes.container.name": "app"}
+    containers = [
+        cri.Container(id="c2", pod_sandbox_id="s1", labels=named, state=cri.CONTAINER_RUNNING),
+        cri.Container(
+            id="c1", pod_sandbox_id="s1", metadata=cri.ContainerMetadata(name="db"), state=cri.CONTAINER_EXITED
+        ),
+        cri.Container(id="c3", pod_sandbox_id="s3"),
+        cri.Container(id="c4", pod_sandbox_id="gone", labels={"io.kubernetes.pod.uid": "u4"}),
+    ]
+    assert pod_records(sandboxes, containers) == {
+        "u1": PodRecord(
+            "u1",
+            "web",
+            "shop",
+            (("s1", True),),
+            (ContainerRecord("c1", "db", "s1", EXITED), ContainerRecord("c2", "app", "s1", RUNNING)),
+        ),
+        "u2": PodRecord("u2", "", "", (("s2", False),)),
+        "u4": PodRecord("u4", "", "", (), (ContainerRecord("c4", "", "gone", CREATED),)),
+    }
+
+
+def test_what_is_alive_and_where_it_lives() -> None:
+    """A ready sandbox, a running or unknown container."""
+    assert record(RUNNING).sandbox_ids == {"c": "s"}
+    assert record(EXITED).is_alive
+    assert record(RUNNING, ready=False).is_alive
+    assert record(UNKNOWN, ready=None).is_alive
+    assert not record(EXITED, ready=False).is_alive
+    assert not record(CREATED, ready=None).is_alive
+
+
+states = st.none() | st.sampled_from(list(ContainerState))
+
+
+@given(states, st.none() | st.booleans(), states, st.none() | st.booleans())
+def test_no_change_escapes(
+    old_state: ContainerState | None,
+    old_ready: bool | None,
+    new_state: ContainerState | None,
+    new_ready: bool | None,
+) -> None:
+    """Different records always give events, equal ones never."""
+    old, new = record(old_state, old_ready), record(new_state, new_ready)
+    assert bool(diff_pod(old, new)) == (old != new)
