@@ -93,7 +93,8 @@ def apply(node: LocalNode, arguments: argparse.Namespace) -> int:
         pod = codec.from_builtins(core_v1.Pod, manifest)
     except (OSError, yaml.YAMLError, codec.InvalidObject) as error:
         raise CommandError(f"{arguments.filename}: {error}") from error
-    if pod.kind != "Pod" or pod.metadata is None or not pod.metadata.name:
+    # the model does not hold the kind against a document of another one
+    if manifest.get("kind") != "Pod" or pod.metadata is None or not pod.metadata.name:
         raise CommandError(f"{arguments.filename}: no Pod with a name; a node without an API server runs Pods only")
     target = directory / f"{pod.metadata.namespace or 'default'}-{pod.metadata.name}.yaml"
     # a name that begins with a dot is not read, so the agent never sees half a manifest

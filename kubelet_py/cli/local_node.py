@@ -60,7 +60,7 @@ class LocalNode:
             (path for path in directory.glob("*.log") if path.stem.isdigit()), key=lambda path: int(path.stem)
         )
         if len(runs) < (2 if previous else 1):
-            wanted = "an earlier log" if previous else "a log"
+            wanted = "earlier log" if previous else "log"
             raise CommandError(
                 f"container {container!r} of pod {metadata['name']!r} has no {wanted} yet in {directory}"
             )

@@ -1,0 +1,180 @@
+"""The commands against an agent's read-only port, real log files and a manifest directory."""
+
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kubelet_py import cli
+from kubelet_py.cli.log_reader import read_log
+
+POD = {
+    "metadata": {"name": "hello-node", "namespace": "default", "uid": "u1"},
+    "spec": {"nodeName": "Node", "containers": [{"name": "main", "image": "img"}, {"name": "side", "image": "img"}]},
+    "status": {"phase": "Running"},
+}
+LINE = "2026-01-01T12:00:00.000000000Z stdout F %s\n"
+
+
+class Agent:
+    """The read-only half of an agent, with its directories."""
+
+    def __init__(self, root: Path) -> None:
+        pods: list[dict[str, Any]] = [POD]
+        replies = {"/pods": json.dumps({"items": pods}), "/debug/why/default/hello-node": "12:00 started main\n"}
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_GET(self) -> None:
+                self.send_response(200 if self.path in replies else 404)
+                self.end_headers()
+                self.wfile.write(replies.get(self.path, "").encode())
+
+            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the name is the base class's
+                """Nothing on the test's terminal."""
+
+        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.manifests = root / "manifests"
+        self.manifests.mkdir()
+        self.logs = root / "logs" / "default_hello-node_u1" / "main"
+        self.logs.mkdir(parents=True)
+        self.config = root / "kubelet.json"
+        settings = {
+            "apiVersion": "kubelet.config.k8s.io/v1beta1",
+            "kind": "KubeletConfiguration",
+            "readOnlyPort": self.server.server_port,
+            "podLogsDir": str(root / "logs"),
+            "staticPodPath": str(self.manifests),
+        }
+        self.config.write_text(json.dumps(settings))
+
+    def run(self, *words: str) -> int:
+        """One command line."""
+        return cli.main([words[0], f"--config={self.config}", *words[1:]])
+
+
+@pytest.fixture
+def agent(tmp_path: Path) -> Iterator[Agent]:
+    """An agent with one pod."""
+    agent = Agent(tmp_path)
+    thread = threading.Thread(target=agent.server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    yield agent
+    agent.server.shutdown()
+    thread.join()
+    agent.server.server_close()
+
+
+def test_a_command_line_is_told_from_a_start() -> None:
+    """A start has flags only."""
+    assert cli.is_command(["get", "pods"])
+    assert not cli.is_command(["--config=x"])
+    assert not cli.is_command([])
+
+
+def test_get_prints_a_table_and_objects(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """Both forms."""
+    assert agent.run("get", "pods") == 0
+    assert "hello-node" in capsys.readouterr().out
+    assert agent.run("get", "pods", "-o", "json") == 0
+    assert json.loads(capsys.readouterr().out)["items"] == [POD]
+    assert agent.run("get", "pod", "hello", "-o", "yaml") == 0
+    assert "name: hello-node" in capsys.readouterr().out
+
+
+def test_a_static_pod_is_found_without_its_node(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """The manifest's name is what a person knows."""
+    assert agent.run("describe", "hello") == 0
+    assert "Name:       hello-node" in capsys.readouterr().out
+
+
+def test_an_unknown_pod_is_answered_with_those_there_are(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """One clear line, exit code 1."""
+    assert agent.run("describe", "nobody") == 1
+    expected = "no single pod is called 'nobody' in namespace 'default'; there are: hello-node\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_logs_come_from_the_newest_file_and_previous_ones(agent: Agent, capfdbinary: Any) -> None:
+    """--tail and --previous."""
+    (agent.logs / "0.log").write_text(LINE % "old")
+    (agent.logs / "10.log").write_text(LINE % "one" + LINE % "two" + "no log line\n")
+    assert agent.run("logs", "hello") == 0
+    assert capfdbinary.readouterr().out == b"one\ntwo\nno log line\n"
+    assert agent.run("logs", "hello", "-c", "main", "--tail", "2") == 0
+    assert capfdbinary.readouterr().out == b"two\nno log line\n"
+    assert agent.run("logs", "hello", "--previous") == 0
+    assert capfdbinary.readouterr().out == b"old\n"
+
+
+def test_missing_logs_and_containers_are_named(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """What there is instead."""
+    assert agent.run("logs", "hello", "-c", "other") == 1
+    assert "has no container 'other'; it has main, side" in capsys.readouterr().err
+    assert agent.run("logs", "hello", "-c", "side") == 1
+    assert "has no log yet in" in capsys.readouterr().err
+
+
+def test_following_shows_whole_lines_as_they_come(tmp_path: Path) -> None:
+    """A line that is not whole yet waits; a log that is removed ends it."""
+    path = tmp_path / "0.log"
+    path.write_text(LINE % "first")
+    lines = read_log(path, follow=True)
+    assert next(lines) == b"first\n"
+    with path.open("a") as log:
+        log.write(LINE % "second" + "2026-01-01T12:00:01Z stdout P par")
+    assert next(lines) == b"second\n"
+    with path.open("a") as log:
+        log.write("t\n" + "2026-01-01T12:00:01Z stdout F ial\n")
+    assert next(lines) + next(lines) == b"partial\n"
+    path.unlink()
+    with pytest.raises(FileNotFoundError):
+        next(lines)
+
+
+def test_apply_puts_a_manifest_where_the_agent_looks(agent: Agent, tmp_path: Path, capsys: Any) -> None:
+    """Under the pod's name, whole, and again for a change."""
+    manifest = tmp_path / "new.yaml"
+    manifest.write_text("apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n")
+    assert agent.run("apply", "-f", str(manifest)) == 0
+    assert agent.run("apply", "-f", str(manifest)) == 0
+    assert [path.name for path in agent.manifests.iterdir()] == ["default-web.yaml"]
+    added, changed = capsys.readouterr().out.splitlines()
+    assert added.startswith("pod/web added: ")
+    assert changed.startswith("pod/web changed: ")
+
+
+@pytest.mark.parametrize(
+    "text", ["kind: Service\nmetadata: {name: x}\n", "kind: Pod\n", "[", "kind: Pod\nmetadata: 5\n"]
+)
+def test_apply_refuses_what_is_no_pod(agent: Agent, tmp_path: Path, text: str) -> None:
+    """Nothing reaches the directory."""
+    manifest = tmp_path / "bad.yaml"
+    manifest.write_text(text)
+    assert agent.run("apply", "-f", str(manifest)) == 1
+    assert list(agent.manifests.iterdir()) == []
+
+
+def test_why_tells_the_story(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """As the agent gives it."""
+    assert agent.run("why", "hello") == 0
+    assert capsys.readouterr().out == "12:00 started main\n"
+
+
+def test_an_agent_that_does_not_answer_is_one_line(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """With the question a person would ask next."""
+    settings = json.loads(agent.config.read_text())
+    agent.config.write_text(json.dumps(settings | {"readOnlyPort": 1}))
+    assert agent.run("get", "pods") == 1
+    assert "does kubelet-py run?" in capsys.readouterr().err
+
+
+def test_without_a_read_only_port_the_command_says_what_to_set(agent: Agent, capsys: Any) -> None:
+    """readOnlyPort."""
+    settings = json.loads(agent.config.read_text())
+    agent.config.write_text(json.dumps(settings | {"readOnlyPort": 0}))
+    assert agent.run("get", "pods") == 1
+    assert "set readOnlyPort" in capsys.readouterr().err
