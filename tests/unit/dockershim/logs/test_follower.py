@@ -188,6 +188,20 @@ def test_a_follower_that_keeps_up_loses_nothing_to_a_small_max_file() -> None:
         assert node.written() == cri(node.lines)
 
 
+def test_more_generations_than_are_held_open_are_all_read() -> None:
+    with new_node() as node:
+        for _ in range(40):
+            node.write(5)
+            node.rotate()
+        node.drain()
+        assert node.written() == cri(node.lines)
+        node.follower.save()
+        node.kill()
+        node.write(5)
+        node.drain()
+        assert node.written() == cri(node.lines)
+
+
 def test_what_docker_dropped_while_nobody_looked_is_passed_over_and_the_rest_written() -> None:
     with new_node() as node:
         node.write(5)
