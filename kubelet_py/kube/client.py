@@ -386,6 +386,9 @@ def _error_of(response: aiohttp.ClientResponse, body: bytes) -> ApiError:
 
 def _error_for(code: int, status: meta_v1.Status, retry_after: str | None) -> ApiError:
     reason, message = status.reason or "", status.message or ""
+    causes = (status.details.causes if status.details is not None else None) or []
+    if any(cause.reason == "ResourceVersionTooLarge" for cause in causes):
+        return ApiGone(code, reason, message)  # the server was set back: our version lies in its future
     if code == 429 or code >= 500:
         seconds = float(retry_after) if retry_after and retry_after.isdigit() else None
         if seconds is None and status.details is not None and status.details.retryAfterSeconds:

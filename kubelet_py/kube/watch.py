@@ -51,19 +51,20 @@ class Reflector(Generic[T]):
         query: Query = EVERYTHING,
         *,
         random_fraction: Callable[[], float] = random.random,
+        backoff: Backoff | None = None,
     ) -> None:
         self._client = client
         self._resource = resource
         self._sink = sink
         self._query = query
         self._random = random_fraction
+        self._backoff = backoff or Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, random=random_fraction)
         self._version = ""
         self.synced = asyncio.Event()
         """Set once the first list was delivered."""
 
     async def run(self) -> None:
         """Until cancelled."""
-        backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, random=self._random)
         listed = False
         first_list_version: str | None = "0"
         while True:
@@ -71,7 +72,7 @@ class Reflector(Generic[T]):
                 if not listed:
                     await self._list(first_list_version)
                     listed = True
-                await self._watch_once(backoff)
+                await self._watch_once()
                 continue
             except ApiGone:
                 log.debug("watch_too_old", resource=self._resource.plural, resource_version=self._version)
@@ -83,7 +84,7 @@ class Reflector(Generic[T]):
                     "watch_refused", resource=self._resource.plural, query=self._query.field_selector, error=str(error)
                 )
                 listed = False
-            await asyncio.sleep(backoff.next_seconds(asyncio.get_running_loop().time()))
+            await asyncio.sleep(self._backoff.next_seconds(asyncio.get_running_loop().time()))
 
     async def _list(self, version: str | None) -> None:
         page = await self._client.list(
@@ -101,7 +102,7 @@ class Reflector(Generic[T]):
         self._sink.on_replace(objects)
         self.synced.set()
 
-    async def _watch_once(self, backoff: Backoff) -> None:
+    async def _watch_once(self) -> None:
         seconds = SHORTEST_WATCH_SECONDS * (1 + self._random())
         started = asyncio.get_running_loop().time()
         delivered = False
@@ -118,7 +119,7 @@ class Reflector(Generic[T]):
                     self._sink.on_event(kind, changed)
         if not delivered and asyncio.get_running_loop().time() - started < 1.0:
             raise ApiUnavailable(0, "ShortWatch", "the server ended a watch at once")
-        backoff.reset()
+        self._backoff.reset()
 
 
 def _metadata_of(changed: Any) -> Any:

@@ -73,7 +73,14 @@ class _Entry:
 class StatusManager:
     """`set_status`, `finish`, `forget` and `on_api_pods` are called in the loop; `run` writes until cancelled."""
 
-    def __init__(self, client: ApiClient | None, *, parallel_writers: int = PARALLEL_WRITERS) -> None:
+    def __init__(
+        self,
+        client: ApiClient | None,
+        *,
+        parallel_writers: int = PARALLEL_WRITERS,
+        full_pass_seconds: float = FULL_PASS_SECONDS,
+        backoff: Backoff | None = None,
+    ) -> None:
         """Without a client (standalone) statuses are kept and shown, and written nowhere."""
         self._client = client
         self._parallel_writers = parallel_writers
@@ -86,7 +93,10 @@ class StatusManager:
         self._failure = asyncio.Event()
         self._quiet = asyncio.Event()
         self._quiet.set()
-        self._backoff = Backoff(0.5, FULL_PASS_SECONDS, jitter=0.5, reset_after_seconds=60.0, random=random.random)
+        self._full_pass_seconds = full_pass_seconds
+        self._backoff = backoff or Backoff(
+            0.5, FULL_PASS_SECONDS, jitter=0.5, reset_after_seconds=60.0, random=random.random
+        )
 
     def status_of(self, uid: PodUid) -> core_v1.PodStatus | None:
         """The newest status that somebody set."""
@@ -297,7 +307,7 @@ class StatusManager:
 
     async def _full_pass_loop(self) -> None:
         while True:
-            await asyncio.sleep(FULL_PASS_SECONDS)
+            await asyncio.sleep(self._full_pass_seconds)
             for uid, entry in self._entries.items():
                 base = self._mirrors.get(full_name(entry.pod)) if is_static(entry.pod) else entry.at_server
                 if base is None or not entry.written or base.version == entry.written_version:
