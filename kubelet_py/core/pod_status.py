@@ -72,7 +72,7 @@ def compute_pod_status(pod: core_v1.Pod, observed: ObservedPod, context: StatusC
         ContainerStatusContext(
             runtime_type=context.runtime_type,
             previous=previous,
-            waiting=context.waiting,
+            waiting={} if context.is_stopped_for_good else context.waiting,  # nothing starts any more
             termination_messages=context.termination_messages,
             probe_results=context.probe_results,
             is_restarting_all=restarts_now or _is_cleared_for_restart(pod, observed, previous),
