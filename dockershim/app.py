@@ -61,11 +61,13 @@ class Parts:
     network: PodNetwork
     logs: ContainerLogs
     settings: NodeSettings
+    docker_addresses: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
 
 
 def make_parts(config: Config) -> Parts:
     """The real parts."""
     engine = DockerClient(config.docker_endpoint)
+    addresses: dict[str, tuple[str, ...]] = {}
     settings = NetworkSettings(
         state_directory=config.cni_cache_dir,
         plugin=config.network_plugin,
@@ -83,7 +85,8 @@ def make_parts(config: Config) -> Parts:
                 return
 
     async def addresses_of(sandbox_id: str) -> tuple[str, ...]:
-        return docker_addresses(await engine.inspect_container(sandbox_id))
+        seen = addresses.get(sandbox_id)
+        return docker_addresses(await engine.inspect_container(sandbox_id)) if seen is None else seen
 
     network = select_network(settings, ensure_network, addresses_of)
     lowest = host.lowest_oom_score()
@@ -102,6 +105,7 @@ def make_parts(config: Config) -> Parts:
             pull_progress_deadline_seconds=config.pull_progress_deadline_seconds,
             verbose_config=json.dumps(verbose, sort_keys=True),
         ),
+        addresses,
     )
 
 
@@ -126,7 +130,18 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
 
     hooks = FeederHooks(checkpoints.load_all, follow_log, logs.finish, sandbox_started, connected)
     feeder = Feeder(parts.engine, store, tasks, hooks, time.time_ns, pinned_images=(parts.settings.pause_image,))
-    return Node(parts.engine, store, feeder, parts.network, logs, checkpoints, tasks, parts.settings, time.time_ns)
+    return Node(
+        parts.engine,
+        store,
+        feeder,
+        parts.network,
+        logs,
+        checkpoints,
+        tasks,
+        parts.settings,
+        time.time_ns,
+        parts.docker_addresses,
+    )
 
 
 async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:

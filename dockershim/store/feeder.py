@@ -362,6 +362,7 @@ class Feeder:
         if event.id in self._in_flight:
             self._again.add(event.id)
             return
+        _log.debug("event_observed", id=event.id, action=event.action)
         self._in_flight.add(event.id)
         self._tasks.spawn_logged(self._observe_until_quiet(event.id, kind), f"observe {event.id[:12]}")
 

@@ -7,6 +7,7 @@ labels where they are there, and from the name only for the rest, so a name that
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -27,7 +28,8 @@ POD_UID_LABEL = "io.kubernetes.pod.uid"
 # What CRI said and Docker has no place for; ours alone, other runtimes ignore them.
 IMAGE_LABEL = "io.kubernetes.dockershim.image"
 AFTER_START_LABEL = "io.kubernetes.dockershim.after-start"
-_OWN_LABELS = frozenset({TYPE_LABEL, LOG_PATH_LABEL, SANDBOX_ID_LABEL, IMAGE_LABEL, AFTER_START_LABEL})
+KEYS_LABEL = "io.kubernetes.dockershim.keys"  # which labels are CRI's: Docker adds those of the image
+_OWN_LABELS = frozenset({TYPE_LABEL, LOG_PATH_LABEL, SANDBOX_ID_LABEL, IMAGE_LABEL, AFTER_START_LABEL, KEYS_LABEL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,22 +64,31 @@ def parse_name(name: str) -> ParsedName | None:
 
 
 def to_docker_labels(labels: Mapping[str, str], annotations: Mapping[str, str]) -> dict[str, str]:
-    """CRI labels and annotations as Docker labels, without dockershim's own."""
+    """CRI labels and annotations as Docker labels."""
     encoded = dict(labels)
+    encoded[KEYS_LABEL] = json.dumps(sorted(labels), separators=(",", ":"))
     encoded.update((ANNOTATION_PREFIX + key, value) for key, value in annotations.items())
     return encoded
 
 
 def from_docker_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """CRI labels and annotations from Docker labels; dockershim's own are left out."""
+    """CRI labels and annotations from Docker labels; dockershim's own and, where we can tell, the image's are left out."""
+    keys = _known_keys(labels)
     plain: dict[str, str] = {}
     annotations: dict[str, str] = {}
     for key, value in labels.items():
         if key.startswith(ANNOTATION_PREFIX):
             annotations[key.removeprefix(ANNOTATION_PREFIX)] = value
-        elif key not in _OWN_LABELS:
+        elif key in keys if keys is not None else key not in _OWN_LABELS:
             plain[key] = value
     return plain, annotations
+
+
+def _known_keys(labels: Mapping[str, str]) -> frozenset[str] | None:
+    try:
+        return frozenset(json.loads(labels[KEYS_LABEL]))
+    except (KeyError, ValueError, TypeError):
+        return None  # not made by us
 
 
 def strip_sandbox_marker(labels: dict[str, str]) -> dict[str, str]:

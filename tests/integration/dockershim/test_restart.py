@@ -1,0 +1,195 @@
+"""dockershim and Docker going away and coming back: pods live on, and nothing is lost or left."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from cri_proto import runtime_v1 as cri
+from tests.integration.dockershim.harness import Shim, code_of, eventually
+from tests.lab.lab import Lab
+from tests.lab.sandbox import REPOSITORY
+
+pytestmark = pytest.mark.lab
+
+READY = cri.PodSandboxState.SANDBOX_READY
+EXITED = cri.ContainerState.CONTAINER_EXITED
+
+
+def test_a_pod_survives_kill_9_untouched(shim: Shim) -> None:
+    """Everything that was shown before is shown after, and the container has not been touched."""
+    dns = cri.DNSConfig(servers=["10.9.8.7"])
+    sandbox = shim.run_sandbox(shim.sandbox_config(dns_config=dns))
+    running = shim.run(sandbox, "exec sleep 1000", annotations={"hash": "abc"})
+    created = shim.create(sandbox, "true", metadata=cri.ContainerMetadata(name="later"))
+    before = [shim.sandbox_status(sandbox[0]), shim.status(running), shim.status(created)]
+    shim.kill()
+    shim.start()
+    assert [shim.sandbox_status(sandbox[0]), shim.status(running), shim.status(created)] == before
+    shim.start_container(created)
+    shim.wait_state(created, EXITED)
+
+
+def test_what_happened_while_it_was_away_is_known_after(shim: Shim) -> None:
+    """A container that ended meanwhile is exited with its code, and its log is whole."""
+    sandbox = shim.run_sandbox()
+    container_id = shim.run(sandbox, "echo before; sleep 1; echo after; exit 5")
+    gone = shim.run(sandbox, "exec sleep 1000", metadata=cri.ContainerMetadata(name="gone"))
+    shim.kill()
+    shim.lab.docker.client("wait", container_id)
+    shim.lab.docker.client("rm", "-f", gone)
+    shim.start()
+    status = shim.status(container_id)
+    assert (status.state, status.exit_code) == (EXITED, 5)
+    assert code_of(lambda: shim.status(gone))[0] is grpc.StatusCode.NOT_FOUND
+
+    def lines() -> list[str]:
+        with open(status.log_path) as log:
+            return [line.split(" ", 3)[3].strip() for line in log]
+
+    eventually(lambda: lines() == ["before", "after"])
+
+
+def test_kill_9_in_the_middle_of_mutations_leaves_nothing_behind(shim: Shim) -> None:
+    """Whatever step each sandbox was at, after the restart it can be stopped and removed, or run again."""
+    configs = [shim.sandbox_config() for _ in range(6)]
+    threads = [threading.Thread(target=lambda c=config: code_of(lambda: shim.run_sandbox(c))) for config in configs]
+    for thread in threads:
+        thread.start()
+    shim.process and shim.process.poll()
+    threads[0].join(0.45)
+    shim.kill()
+    for thread in threads:
+        thread.join()
+    shim.start()
+    for config in configs:
+        listed = shim.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items
+        mine = [item for item in listed if item.metadata.uid == config.metadata.uid]
+        if not (mine and mine[0].state == READY):
+            shim.run_sandbox(config)
+    items = shim.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items
+    assert sorted(item.metadata.uid for item in items) == sorted(config.metadata.uid for config in configs)
+    assert {item.state for item in items} == {READY}
+    shim.remove_all()
+    assert shim.docker_ids() == []
+    assert list((shim.root / "sandbox").iterdir()) == []
+
+
+def test_a_client_that_goes_away_leaves_no_sandbox(shim: Shim) -> None:
+    """RunPodSandbox with a deadline that passes in the middle is undone."""
+    for deadline_seconds in (0.02, 0.1, 0.3):
+        request = cri.RunPodSandboxRequest(config=shim.sandbox_config())
+        code, _ = code_of(lambda r=request, d=deadline_seconds: shim.runtime.RunPodSandbox(r, timeout=d))
+        assert code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.OK)
+        if code is grpc.StatusCode.OK:
+            shim.remove_all()
+    eventually(lambda: shim.docker_ids() == [])
+    assert list((shim.root / "sandbox").iterdir()) == []
+
+
+def test_a_second_instance_is_refused(shim: Shim) -> None:
+    """One clear line and exit code 1; the first goes on."""
+    for extra in ([], ["--root-directory", str(shim.lab.root / "other-root")]):
+        ended = subprocess.run(
+            shim.lab.inside(["env", f"PYTHONPATH={REPOSITORY}", *shim.command(), *extra]),
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+        assert ended.returncode == 1
+        complaints = [line for line in ended.stderr.splitlines() if line.startswith("dockershim: ")]
+        assert len(complaints) == 1
+    assert shim.runtime.Version(cri.VersionRequest()).runtime_name == "docker"
+
+
+def test_the_socket_is_for_root_and_its_group(shim: Shim) -> None:
+    """Mode 0660."""
+    assert shim.socket.stat().st_mode & 0o777 == 0o660
+
+
+def test_sigterm_ends_it_cleanly_and_removes_the_socket(lab: Lab) -> None:
+    """Exit code 0, the socket is gone, pods stay."""
+    other = Shim(lab, "shim-ended")
+    process = other.process
+    assert process is not None
+    process.terminate()
+    assert process.wait(15) == 0
+    assert not other.socket.exists()
+
+
+@pytest.fixture
+def own_lab() -> Iterator[Lab]:
+    with Lab.start(docker="20.10") as started:
+        yield started
+
+
+def test_docker_dies_and_comes_back(own_lab: Lab) -> None:
+    """Status says so with a reason while it lasts; after the restart the containers are seen to have ended."""
+    shim = Shim(own_lab)
+    sandbox = shim.run_sandbox()
+    container_id = shim.run(sandbox, "exec sleep 1000")
+    dockerd, containerd = own_lab.docker.dockerd, own_lab.docker.containerd
+    assert dockerd is not None
+    assert containerd is not None
+    dockerd.stop()
+
+    def condition() -> cri.RuntimeCondition:
+        found: cri.RuntimeCondition = shim.runtime.Status(cri.StatusRequest()).status.conditions[0]
+        return found
+
+    eventually(lambda: not condition().status)
+    assert condition().type == "RuntimeReady"
+    assert condition().reason == "DockerDaemonNotReady"
+    assert "Docker" in condition().message
+    assert code_of(lambda: shim.run_sandbox())[0] is grpc.StatusCode.UNAVAILABLE
+    own_lab.docker.start()
+    eventually(lambda: condition().status)
+    eventually(lambda: shim.status(container_id).state == EXITED)
+    eventually(lambda: shim.sandbox_status(sandbox[0]).state != READY)
+    shim.remove_sandbox(sandbox[0])
+    shim.run_sandbox()
+    shim.stop()
+
+
+def test_it_starts_without_docker_and_catches_up(own_lab: Lab) -> None:
+    """Status answers with a reason, other calls say Unavailable, and the first connection makes it ready."""
+    dockerd = own_lab.docker.dockerd
+    assert dockerd is not None
+    dockerd.stop()
+    shim = Shim.__new__(Shim)
+    shim.process = None
+    shim._channel = None
+    shim.lab, shim.name, shim.flags = own_lab, "shim-early", ()
+    shim.root, shim.socket = own_lab.root / "early", own_lab.root / "run" / "early.sock"
+    shim.docker_socket = own_lab.docker_socket
+    shim.start(wait_ready=False)
+    status = shim.runtime.Status(cri.StatusRequest()).status
+    assert not status.conditions[0].status
+    assert status.conditions[0].message
+    assert code_of(lambda: shim.runtime.ListPodSandbox(cri.ListPodSandboxRequest()))[0] is grpc.StatusCode.UNAVAILABLE
+    own_lab.docker.start()
+    shim.wait_ready()
+    assert list(shim.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items) == []
+    shim.run_sandbox()
+    shim.stop()
+
+
+def test_bad_flags_are_told_all_at_once() -> None:
+    """Every problem has its line with what would be right; the exit code is 1."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "dockershim", "--log-level", "loud", "--docker-endpoint", "tcp://x", "--cgroup-driver=z"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+        cwd=REPOSITORY,
+    )
+    assert ended.returncode == 1
+    assert len(ended.stderr.splitlines()) == 3
+    assert all("want" in line for line in ended.stderr.splitlines())
