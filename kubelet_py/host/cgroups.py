@@ -1,0 +1,227 @@
+"""Making, limiting and removing cgroups by writing files (the cgroupfs driver), on cgroup v1 and v2.
+
+Owns where the hierarchies are mounted and which file holds what. Names and numbers are `core.cgroup_rules`. Blocking,
+but the kernel answers at once. Knows nothing of pods.
+
+Upstream counterpart: pkg/kubelet/cm/cgroup_manager_linux.go and libcontainer's managers. Not here: the systemd driver,
+whose slices are made over D-Bus.
+"""
+
+import contextlib
+import errno
+import os
+import signal
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from kubelet_py.core.cgroup_rules import CgroupLimits, cpu_weight_of_shares
+from kubelet_py.host.mounts import MountEntry, list_mounts
+
+V2_CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids", "hugetlb", "io")
+DEFAULT_PERIOD_MICROSECONDS: Final = 100_000
+_KILL_SECONDS: Final = 5.0
+_KILL_PAUSE_SECONDS: Final = 0.01
+_CONTROLLER_NAMES: Final = frozenset(
+    {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio",
+     "perf_event", "rdma", "misc", "name=systemd"}
+)  # fmt: skip
+
+
+class CgroupTree:
+    """Where cgroups are: `unified` is the v2 hierarchy when it rules; else `controllers` has each one of v1.
+
+    Without arguments it is the tree of this machine.
+    """
+
+    def __init__(self, unified: Path | None = None, controllers: Mapping[str, Path] | None = None) -> None:
+        if unified is None and controllers is None:
+            unified, controllers = discover(list_mounts())
+        self.unified = unified
+        self.controllers: Mapping[str, Path] = controllers or {}
+
+    @property
+    def is_unified(self) -> bool:
+        """cgroup v2 rules this machine."""
+        return self.unified is not None
+
+    def directories(self, path: str) -> Iterator[Path]:
+        """Where a cgroup is in the file system: once on v2, once for each hierarchy on v1."""
+        relative = path.strip("/")
+        if ".." in relative.split("/"):
+            raise ValueError(f"{path!r} is no cgroup path")
+        roots = [self.unified] if self.unified is not None else dict.fromkeys(self.controllers.values())
+        for root in roots:
+            yield root / relative if relative else root
+
+    def exists(self, path: str) -> bool:
+        """In every hierarchy."""
+        return all(directory.is_dir() for directory in self.directories(path))
+
+    def children(self, path: str) -> list[str]:
+        """The names of the cgroups right beneath, in whichever hierarchy they are."""
+        found: set[str] = set()
+        for directory in self.directories(path):
+            with contextlib.suppress(FileNotFoundError):
+                found.update(entry.name for entry in os.scandir(directory) if entry.is_dir(follow_symlinks=False))
+        return sorted(found)
+
+    def pids(self, path: str) -> list[int]:
+        """All processes in the cgroup and beneath it."""
+        found: set[int] = set()
+        for directory in self.directories(path):
+            for parent, _, files in os.walk(directory):
+                if "cgroup.procs" in files:
+                    # A cgroup may vanish while it is read (ENODEV).
+                    with contextlib.suppress(OSError):
+                        found.update(map(int, Path(parent, "cgroup.procs").read_text().split()))
+        return sorted(found)
+
+    def ensure(self, path: str, limits: CgroupLimits | None = None) -> None:
+        """The cgroup exists with these limits; what is None there is left as it is. OSError names the file."""
+        for directory in self.directories(path):
+            if self.unified is not None:
+                _make_unified(self.unified, directory)
+            else:
+                _make_v1(directory)
+        if limits is not None:
+            self.update(path, limits)
+
+    def update(self, path: str, limits: CgroupLimits) -> None:
+        """Write the limits of a cgroup that exists."""
+        if self.unified is not None:
+            for file, value in unified_files(limits):
+                _write(next(self.directories(path)) / file, value)
+            return
+        for controller, file, value in v1_files(limits):
+            if controller in self.controllers:
+                _write(self.controllers[controller] / path.strip("/") / file, value)
+
+    def remove(self, path: str) -> None:
+        """Remove the cgroup and all beneath it; what still runs in it is killed. Absent is fine."""
+        for directory in self.directories(path):
+            _remove(directory)
+
+
+def discover(mounts: Iterable[MountEntry]) -> tuple[Path | None, dict[str, Path]]:
+    """The v2 hierarchy, or v1's. v1 rules as soon as one controller is mounted there: v2 has none to give then."""
+    controllers: dict[str, Path] = {}
+    unified: Path | None = None
+    for entry in mounts:
+        if entry.file_system == "cgroup2" and unified is None:
+            unified = Path(entry.mount_point)
+        elif entry.file_system == "cgroup":
+            for option in entry.super_options.split(","):
+                if option in _CONTROLLER_NAMES:
+                    controllers.setdefault(option, Path(entry.mount_point))
+    return (None if controllers else unified), controllers
+
+
+def unified_files(limits: CgroupLimits) -> Iterator[tuple[str, str]]:
+    """The v2 files of some limits and their content."""
+    if limits.cpu_shares is not None:
+        yield "cpu.weight", str(cpu_weight_of_shares(limits.cpu_shares))
+    if limits.cpu_quota_microseconds is not None:
+        quota = limits.cpu_quota_microseconds
+        period = limits.cpu_period_microseconds or DEFAULT_PERIOD_MICROSECONDS
+        yield "cpu.max", f"{quota if quota > 0 else 'max'} {period}"
+    if limits.memory_bytes is not None:
+        yield "memory.max", str(limits.memory_bytes) if limits.memory_bytes > 0 else "max"
+    if limits.pids is not None:
+        yield "pids.max", str(limits.pids) if limits.pids > 0 else "max"
+    for size, amount in limits.hugepages.items():
+        yield f"hugetlb.{size}.max", str(amount)
+    yield from limits.unified.items()
+
+
+def v1_files(limits: CgroupLimits) -> Iterator[tuple[str, str, str]]:
+    """Controller, file and content on v1."""
+    if limits.cpu_shares is not None:
+        yield "cpu", "cpu.shares", str(limits.cpu_shares)
+    if limits.cpu_quota_microseconds is not None:
+        yield "cpu", "cpu.cfs_period_us", str(limits.cpu_period_microseconds or DEFAULT_PERIOD_MICROSECONDS)
+        yield "cpu", "cpu.cfs_quota_us", str(limits.cpu_quota_microseconds if limits.cpu_quota_microseconds > 0 else -1)
+    if limits.memory_bytes is not None:
+        yield "memory", "memory.limit_in_bytes", str(limits.memory_bytes if limits.memory_bytes > 0 else -1)
+    if limits.pids is not None:
+        yield "pids", "pids.max", str(limits.pids) if limits.pids > 0 else "max"
+    for size, amount in limits.hugepages.items():
+        yield "hugetlb", f"hugetlb.{size}.limit_in_bytes", str(amount)
+
+
+def _make_unified(root: Path, directory: Path) -> None:
+    """Every level gives its controllers to the next: a controller that is not passed on has no files there."""
+    current = root
+    for part in directory.relative_to(root).parts:
+        _pass_on_controllers(current)
+        current = current / part
+        current.mkdir(mode=0o755, exist_ok=True)
+
+
+def _pass_on_controllers(directory: Path) -> None:
+    available = _words(directory / "cgroup.controllers")
+    enabled = _words(directory / "cgroup.subtree_control")
+    for controller in V2_CONTROLLERS:
+        if controller in available and controller not in enabled:
+            # One by one: a controller that cannot be passed on (realtime processes, say) does not hold back the others.
+            with contextlib.suppress(OSError):
+                _write(directory / "cgroup.subtree_control", f"+{controller}")
+
+
+def _make_v1(directory: Path) -> None:
+    missing = []
+    current = directory
+    while not current.is_dir():
+        missing.append(current)
+        current = current.parent
+    for level in reversed(missing):
+        level.mkdir(mode=0o755, exist_ok=True)
+        # A new cpuset holds nothing, and nothing can run in it.
+        for name in ("cpuset.cpus", "cpuset.mems"):
+            file = level / name
+            if file.exists() and not file.read_text().strip():
+                _write(file, (level.parent / name).read_text().strip())
+
+
+def _remove(directory: Path) -> None:
+    deadline = time.monotonic() + _KILL_SECONDS
+    while True:
+        try:
+            for parent, _, _ in os.walk(directory, topdown=False):
+                with contextlib.suppress(FileNotFoundError):
+                    os.rmdir(parent)
+            return
+        except OSError as error:
+            if error.errno != errno.EBUSY or time.monotonic() > deadline:
+                raise
+        _kill_all(directory)
+        time.sleep(_KILL_PAUSE_SECONDS)
+
+
+def _kill_all(directory: Path) -> None:
+    with contextlib.suppress(OSError):
+        if (directory / "cgroup.kill").exists():
+            _write(directory / "cgroup.kill", "1")
+            return
+    for parent, _, files in os.walk(directory):
+        if "cgroup.procs" in files:
+            with contextlib.suppress(OSError):
+                for pid in map(int, Path(parent, "cgroup.procs").read_text().split()):
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+
+
+def _write(file: Path, value: str) -> None:
+    try:
+        with open(file, "w", encoding="ascii") as output:
+            output.write(value)
+    except OSError as error:
+        raise OSError(error.errno, f"cannot write {value!r}: {error.strerror}", str(file)) from error
+
+
+def _words(file: Path) -> list[str]:
+    try:
+        return file.read_text().split()
+    except OSError:
+        return []
