@@ -1,1 +1,59 @@
-"""kubelet_py.__main__."""
+"""`kubelet-py`: starts the agent, or carries out one of the commands for people (`kubelet-py get pods`).
+
+Exit code 0 after a stop that was asked for, 1 with one clear line for each thing that is wrong.
+"""
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    from kubelet_py import cli
+
+    if cli.is_command(arguments):
+        return cli.main(arguments)
+    return _run_agent(arguments)
+
+
+def _run_agent(arguments: Sequence[str]) -> int:
+    import asyncio
+
+    from kubelet_py.config import Answer, load
+    from kubelet_py.errors import ConfigError
+
+    try:
+        settings = load(arguments)
+    except Answer as answer:
+        sys.stdout.write(f"{answer.text}\n")
+        return 0
+    except ConfigError as error:
+        return _complain(error)
+    from kubelet_py import log
+    from kubelet_py.app.run import run
+
+    log.setup(settings.config.logging.format, settings.config.logging.verbosity)
+    problems: list[Exception] = []
+    try:
+        asyncio.run(run(settings))
+    except* ConfigError as group:
+        problems.extend(_leaves(group))
+    return max((_complain(problem) for problem in problems), default=0)
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in group.exceptions:
+        found.extend(_leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found
+
+
+def _complain(error: Exception) -> int:
+    for line in str(error).splitlines():
+        sys.stderr.write(f"kubelet-py: {line}\n")
+    return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -34,7 +34,7 @@ from kubelet_py.core.observed import ContainerState, ObservedPod, ObservedSandbo
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
 from kubelet_py.core.pod_phase import TERMINAL_PHASES
 from kubelet_py.core.pod_resources import AnyContainer
-from kubelet_py.core.pod_status import StatusContext, compute_pod_status, finish_status
+from kubelet_py.core.pod_status import StatusContext, compute_pod_status, finish_status, hold_back_final_phase
 from kubelet_py.core.pod_story import PodStories, StoryEntry, describe_all, digest
 from kubelet_py.core.termination import container_grace_period_seconds
 from kubelet_py.core.volume_plan import MountedVolume
@@ -175,7 +175,7 @@ class PodSync:
 
     def _check_deadline(self, pod: core_v1.Pod, memory: PodMemory) -> None:
         limit = pods.spec_of(pod).activeDeadlineSeconds
-        status = self._services.statuses.latest(pods.uid_of(pod)) or pod.status
+        status = self._services.statuses.status_of(pods.uid_of(pod)) or pod.status
         started = status.startTime if status is not None else None
         if limit is None or started is None or memory.failure is not None:
             return
@@ -336,7 +336,7 @@ class PodSync:
         if observed.alive:
             raise SyncError("FailedKillPod", "a container came alive after the pod was stopped")
         await services.volumes.teardown_volumes(uid)
-        await services.cgroups.remove_pod(uid)
+        await services.cgroups.remove_pod(pod)
         services.objects.forget_pod(uid)
         status = self._compute_status(pod, memory, observed, is_stopped_for_good=True)
         services.statuses.set_status(pod, finish_status(pod, status, services.clock_ns()))
@@ -368,7 +368,9 @@ class PodSync:
         await self._read_termination_messages(memory, observed)
         status = self._compute_status(pod, memory, observed, is_stopped_for_good)
         services = self._services
-        services.statuses.set_status(pod, status)
+        reported = services.statuses.status_of(pods.uid_of(pod)) or pod.status or core_v1.PodStatus()
+        could_run = not is_stopped_for_good
+        services.statuses.set_status(pod, hold_back_final_phase(reported, status, could_run, services.clock_ns()))
         pod_ips = tuple(known.ip for known in status.podIPs or ())
         services.prober.sync_pod(pod, observed.running, pod_ips)
         return status
@@ -397,7 +399,7 @@ class PodSync:
             StatusContext(
                 now_ns=services.clock_ns(),
                 runtime_type=services.node.runtime_type(),
-                previous=services.statuses.latest(pods.uid_of(pod)),
+                previous=services.statuses.status_of(pods.uid_of(pod)),
                 host_ips=services.node.host_ips(),
                 waiting=memory.waiting,
                 termination_messages=memory.termination_messages,

@@ -93,6 +93,14 @@ class PodWorkers:
         elif not worker.state.is_runtime_only:
             worker.pod = pod
         self._apply(worker, table.update_of(pod, is_new), "configuration changed")
+        if worker.state.phase is Phase.FINISHED:
+            worker.news.set()  # a pod that was done is deleted now: what it left goes too
+
+    def note(self, pod: core_v1.Pod) -> None:
+        """Only the status in the object changed: our own words come back this way, so nobody is woken."""
+        worker = self._workers.get(pods.uid_of(pod))
+        if worker is not None and worker.pod is not None and worker.restart_pod is None:
+            worker.pod = pod
 
     def remove(self, pod_uid: str) -> None:
         """The source has the pod no more."""
@@ -102,6 +110,8 @@ class PodWorkers:
         spec = pods.spec_of(worker.pod) if worker.pod is not None else None
         grace_seconds = spec.terminationGracePeriodSeconds if spec is not None else None
         self._apply(worker, table.PodRemoved(grace_seconds), "removed")
+        if worker.state.phase is Phase.FINISHED:
+            worker.news.set()
 
     def kill(self, pod_uid: str, request: table.KillRequested, failure: tuple[str, str] | None = None) -> None:
         """The agent wants the pod gone; `failure` is the reason and message of its status."""
@@ -189,7 +199,7 @@ class PodWorkers:
     def _forget(self, worker: _Worker, restart: bool) -> None:
         uid = worker.state.uid
         del self._workers[uid]
-        self._statuses.forget(uid)
+        self._statuses.forget(pods.PodUid(uid))
         worker.news.set()
         if restart and worker.restart_pod is not None:
             self.update(worker.restart_pod)
@@ -267,7 +277,6 @@ class PodWorkers:
             log.warning("pod_clean_up_failed", pod=worker.state.full_name, pod_uid=worker.state.uid, error=str(error))
             return self._spread(STOP_RETRY_SECONDS)
         self._apply(worker, table.CleanedUp(), "cleaned up")
-        self._statuses.finish(pod)
         self._release_name(worker)
         return 0.0
 
@@ -276,6 +285,7 @@ class PodWorkers:
         self._release_name(worker)
         if not worker.state.is_deleted:
             return None
+        self._statuses.finish(pods.PodUid(worker.state.uid))
         if worker.is_purged:
             return None
         try:

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
+from kubelet_py.api.pod import PodUid
 from kubelet_py.api.quantity import Quantity
 from kubelet_py.core.cgroup_rules import CgroupSettings
 from kubelet_py.core.dns import NodeDns
@@ -76,16 +77,16 @@ class EventSink(Protocol):
 class StatusSink(Protocol):
     """The one writer of pod status."""
 
-    def latest(self, pod_uid: str) -> core_v1.PodStatus | None:
+    def status_of(self, uid: PodUid) -> core_v1.PodStatus | None:
         """The newest status that was set, None when nothing was."""
 
     def set_status(self, pod: core_v1.Pod, status: core_v1.PodStatus) -> None:
         """A newer status; written soon."""
 
-    def finish(self, pod: core_v1.Pod) -> None:
-        """Nothing of the pod is left here: an API object that is being deleted may go."""
+    def finish(self, uid: PodUid) -> None:
+        """Nothing of a pod that is being deleted is left here: its API object may go."""
 
-    def forget(self, pod_uid: str) -> None:
+    def forget(self, uid: PodUid) -> None:
         """The source has the pod no more."""
 
 
@@ -95,7 +96,7 @@ class CgroupKeeper(Protocol):
     async def ensure_pod(self, pod: core_v1.Pod) -> None:
         """The pod's cgroup with its limits."""
 
-    async def remove_pod(self, pod_uid: str) -> None:
+    async def remove_pod(self, pod: core_v1.Pod) -> None:
         """Removes it; again is fine."""
 
 

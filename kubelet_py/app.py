@@ -1,1 +1,0 @@
-"""kubelet_py.app."""

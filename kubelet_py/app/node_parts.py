@@ -1,0 +1,99 @@
+"""The node's half of the agent: facts, settings and the objects that speak to the API server about the node itself."""
+
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+from kubelet_py.api import core_v1
+from kubelet_py.config import KUBERNETES_VERSION, Settings
+from kubelet_py.core.node_rules import MachineInfo, NodeSettings
+from kubelet_py.host.machine import AddressWish, node_addresses, read_machine_info
+from kubelet_py.kube.client import ApiClient, ClientSettings
+from kubelet_py.kube.connection import Connection
+from kubelet_py.kube.kubeconfig import load_kubeconfig
+
+
+@dataclass(frozen=True, slots=True)
+class NodeIdentity:
+    """Who this node is and where it can be reached."""
+
+    settings: NodeSettings
+    machine: MachineInfo
+    addresses: tuple[core_v1.NodeAddress, ...]
+
+    @property
+    def ips(self) -> tuple[str, ...]:
+        """The internal addresses, the primary family first."""
+        return tuple(a.address for a in self.addresses if a.type == "InternalIP")
+
+
+@dataclass(frozen=True, slots=True)
+class ApiClients:
+    """One connection, three clients: each has its own rate limit, so that none starves another."""
+
+    main: ApiClient
+    events: ApiClient
+    heartbeat: ApiClient
+
+    async def close(self) -> None:
+        """Closes all."""
+        for client in (self.main, self.events, self.heartbeat):
+            await client.close()
+
+
+def node_name_of(settings: Settings) -> str:
+    """--hostname-override, or the host's name, lower case as object names are."""
+    return (settings.flags.hostname_override or socket.gethostname()).strip().lower()
+
+
+def read_identity(settings: Settings) -> NodeIdentity:
+    """Everything that does not change while the agent runs. Blocking (DNS); raises ConfigError for a bad --node-ip."""
+    config, flags = settings.config, settings.flags
+    name = node_name_of(settings)
+    ips = tuple(ip.strip() for ip in flags.node_ip.split(",") if ip.strip())
+    external = flags.cloud_provider == "external"
+    node = NodeSettings(
+        name=name,
+        hostname=socket.gethostname().lower() if not flags.hostname_override else name,
+        labels=flags.node_labels,
+        taints=config.registerWithTaints,
+        register=config.registerNode,
+        provider_id=config.providerID,
+        external_cloud=external,
+        provided_ips=ips,
+        controller_attach=config.enableControllerAttachDetach,
+        max_pods=config.maxPods,
+        pods_per_core=config.podsPerCore,
+        kube_reserved=config.kubeReserved,
+        system_reserved=config.systemReserved,
+        eviction_hard=config.evictionHard,
+        local_storage=config.localStorageCapacityIsolation,
+        kubelet_port=config.port,
+        kubelet_version=KUBERNETES_VERSION,
+        max_images=config.nodeStatusMaxImages,
+        status_update_seconds=config.nodeStatusUpdateFrequency,
+        status_report_seconds=config.nodeStatusReportFrequency,
+        lease_duration_seconds=config.nodeLeaseDurationSeconds,
+    )
+    machine = read_machine_info(Path(flags.root_dir))
+    addresses = node_addresses(AddressWish(name, node.hostname or name, ips, external))
+    return NodeIdentity(node, machine, addresses)
+
+
+def make_clients(settings: Settings) -> ApiClients:
+    """The API clients of a kubeconfig; raises ConfigError. Nothing is dialled yet."""
+    config = settings.config
+    connection = Connection(load_kubeconfig(Path(settings.flags.kubeconfig)))
+    agent = f"kubelet-py/{KUBERNETES_VERSION} (linux)"
+    heartbeat_seconds = min(config.nodeStatusUpdateFrequency, float(config.nodeLeaseDurationSeconds))
+    return ApiClients(
+        ApiClient(connection, ClientSettings(agent, float(config.kubeAPIQPS), config.kubeAPIBurst)),
+        ApiClient(connection, ClientSettings(agent, float(config.eventRecordQPS), config.eventBurst)),
+        ApiClient(connection, ClientSettings(agent, 0.0, 1, timeout_seconds=heartbeat_seconds)),
+    )
+
+
+def is_unified_cgroup() -> bool:
+    """The machine's controllers are on cgroup v2."""
+    return os.path.exists("/sys/fs/cgroup/cgroup.controllers")

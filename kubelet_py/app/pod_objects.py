@@ -1,0 +1,203 @@
+"""API objects that a pod refers to: for its environment, its volumes, its pull credentials, its runtime class.
+
+With an API server they come from watched stores; without one (`StandaloneObjects`) there are none, and what a static
+pod could ask for was refused at its source.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Protocol, TypeVar
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import core_v1
+from kubelet_py.api import pod as pods
+from kubelet_py.core.env import EnvSources
+from kubelet_py.core.pod_resources import AnyContainer
+from kubelet_py.core.volume_payload import TokenAsk
+from kubelet_py.errors import ApiError, ApiNotFound, SyncError
+from kubelet_py.kube.client import ApiClient
+from kubelet_py.kube.objects import ObjectKey, ObjectStore, ServiceStore
+from kubelet_py.sync.ports import NodeView
+
+_DEFAULT_NAMESPACE = "default"
+
+T = TypeVar("T")
+
+
+class TokenSource(Protocol):
+    """Service account tokens, cached and refreshed."""
+
+    async def get(self, ask: TokenAsk) -> str:
+        """A token that is good for some time still."""
+
+    def forget_pod(self, pod_uid: str) -> None:
+        """No token of this pod is asked for again."""
+
+
+class StandaloneObjects:
+    """The PodObjects of a node without an API server."""
+
+    def __init__(self, node: NodeView) -> None:
+        self._node = node
+
+    async def env_sources(self, pod: core_v1.Pod, container: AnyContainer, pod_ips: tuple[str, ...]) -> EnvSources:
+        """Only what the node itself knows."""
+        return EnvSources(
+            has_api=False,
+            pod_ips=pod_ips,
+            host_ips=self._node.host_ips(),
+            node_allocatable=dict(self._node.allocatable()),
+        )
+
+    async def pull_credentials(self, pod: core_v1.Pod, image: str) -> Sequence[cri.AuthConfig]:
+        """Anonymous."""
+        return ()
+
+    async def runtime_handler(self, pod: core_v1.Pod) -> str:
+        """The default; classes are API objects."""
+        name = pods.spec_of(pod).runtimeClassName
+        if name:
+            raise SyncError("CreatePodSandboxError", f'RuntimeClass "{name}" needs an API server, and there is none')
+        return ""
+
+    def watch_pod(self, pod: core_v1.Pod) -> None:
+        """Nothing to watch."""
+
+    def forget_pod(self, pod_uid: str) -> None:
+        """Nothing to forget."""
+
+
+class ApiObjects:
+    """The PodObjects, and the volumes' sources, of a node with an API server."""
+
+    def __init__(
+        self,
+        client: ApiClient,
+        node: NodeView,
+        config_maps: ObjectStore[core_v1.ConfigMap],
+        secrets: ObjectStore[core_v1.Secret],
+        services: ServiceStore,
+        tokens: TokenSource,
+    ) -> None:
+        self._client = client
+        self._node = node
+        self._config_maps = config_maps
+        self._secrets = secrets
+        self._services = services
+        self._tokens = tokens
+
+    async def env_sources(self, pod: core_v1.Pod, container: AnyContainer, pod_ips: tuple[str, ...]) -> EnvSources:
+        """The ConfigMaps and Secrets that the container names, and the services of its namespace."""
+        namespace = pods.metadata_of(pod).namespace or ""
+        maps = {name: await self.config_map(namespace, name) for name in sorted(_env_config_maps(container))}
+        secrets = {name: await self.secret(namespace, name) for name in sorted(_env_secrets(container))}
+        namespaces = dict.fromkeys((_DEFAULT_NAMESPACE, namespace))
+        return EnvSources(
+            config_maps={name: value for name, value in maps.items() if value is not None},
+            secrets={name: value for name, value in secrets.items() if value is not None},
+            services=self._services.services(*namespaces),
+            services_known=self._services.synced.is_set(),
+            pod_ips=pod_ips,
+            host_ips=self._node.host_ips(),
+            node_allocatable=dict(self._node.allocatable()),
+        )
+
+    async def config_map(self, namespace: str, name: str) -> core_v1.ConfigMap | None:
+        """One ConfigMap, None when there is none."""
+        return await _found(self._config_maps.get, namespace, name)
+
+    async def secret(self, namespace: str, name: str) -> core_v1.Secret | None:
+        """One Secret, None when there is none."""
+        return await _found(self._secrets.get, namespace, name)
+
+    async def service_account_token(self, ask: TokenAsk) -> str:
+        """A token for a projected volume."""
+        return await self._tokens.get(ask)
+
+    async def pull_credentials(self, pod: core_v1.Pod, image: str) -> Sequence[cri.AuthConfig]:
+        """Anonymous until the keyring is there."""
+        return ()
+
+    async def runtime_handler(self, pod: core_v1.Pod) -> str:
+        """The handler of the pod's RuntimeClass."""
+        name = pods.spec_of(pod).runtimeClassName
+        if not name:
+            return ""
+        from kubelet_py.api import node_v1
+        from kubelet_py.kube.resources import Resource
+
+        classes = Resource(node_v1.RuntimeClass, "runtimeclasses", "node.k8s.io", namespaced=False)
+        try:
+            handler: str = (await self._client.get(classes, name)).handler
+        except ApiNotFound as error:
+            message = f'failed to get sandbox runtime: no runtime class for "{name}" is known to the API server'
+            raise SyncError("CreatePodSandboxError", message) from error
+        except ApiError as error:
+            raise SyncError("CreatePodSandboxError", f'failed to get runtime class "{name}": {error}') from error
+        return handler
+
+    def watch_pod(self, pod: core_v1.Pod) -> None:
+        """Keeps what the pod refers to fresh."""
+        uid, namespace = pods.uid_of(pod), pods.metadata_of(pod).namespace or ""
+        maps, secrets = set(_volume_config_maps(pod)), set(_volume_secrets(pod))
+        for container in pods.all_containers_of(pod):
+            maps.update(_env_config_maps(container))
+            secrets.update(_env_secrets(container))
+        self._config_maps.register(uid, (ObjectKey(namespace, name) for name in maps))
+        self._secrets.register(uid, (ObjectKey(namespace, name) for name in secrets))
+
+    def forget_pod(self, pod_uid: str) -> None:
+        """The pod is gone: its references end."""
+        self._config_maps.unregister(pod_uid)
+        self._secrets.unregister(pod_uid)
+        self._tokens.forget_pod(pod_uid)
+
+    async def run(self) -> None:
+        """Holds the watches."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._config_maps.run(), name="config-maps")
+            tasks.create_task(self._secrets.run(), name="secrets")
+            tasks.create_task(self._services.run(), name="services")
+
+
+async def _found(get: Callable[[str, str], Awaitable[T]], namespace: str, name: str) -> T | None:
+    try:
+        return await get(namespace, name)
+    except ApiNotFound:
+        return None
+
+
+def _env_config_maps(container: AnyContainer) -> Iterator[str]:
+    for source in container.envFrom or ():
+        if source.configMapRef is not None and source.configMapRef.name:
+            yield source.configMapRef.name
+    for entry in container.env or ():
+        if entry.valueFrom is not None and entry.valueFrom.configMapKeyRef is not None:
+            yield entry.valueFrom.configMapKeyRef.name or ""
+
+
+def _env_secrets(container: AnyContainer) -> Iterator[str]:
+    for source in container.envFrom or ():
+        if source.secretRef is not None and source.secretRef.name:
+            yield source.secretRef.name
+    for entry in container.env or ():
+        if entry.valueFrom is not None and entry.valueFrom.secretKeyRef is not None:
+            yield entry.valueFrom.secretKeyRef.name or ""
+
+
+def _volume_config_maps(pod: core_v1.Pod) -> Iterator[str]:
+    for volume in pods.spec_of(pod).volumes or ():
+        if volume.configMap is not None:
+            yield volume.configMap.name or ""
+        for source in (volume.projected.sources or ()) if volume.projected is not None else ():
+            if source.configMap is not None:
+                yield source.configMap.name or ""
+
+
+def _volume_secrets(pod: core_v1.Pod) -> Iterator[str]:
+    for volume in pods.spec_of(pod).volumes or ():
+        if volume.secret is not None:
+            yield volume.secret.secretName or ""
+        for source in (volume.projected.sources or ()) if volume.projected is not None else ():
+            if source.secret is not None:
+                yield source.secret.name or ""

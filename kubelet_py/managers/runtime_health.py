@@ -1,0 +1,135 @@
+"""Asks the runtime how it is, each five seconds, and keeps the answer for everybody else.
+
+Until the first good answer, and while something is wrong, it asks twice a second, so that pods start as soon as they
+can. Upstream counterpart: updateRuntimeUp in pkg/kubelet/kubelet.go.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import core_v1
+from kubelet_py.core.node_rules import RuntimeState, runtime_state
+from kubelet_py.cri import RuntimeClient
+from kubelet_py.errors import RuntimeCallError
+
+log = structlog.get_logger()
+
+POLL_SECONDS = 5.0
+POLL_WHILE_UNWELL_SECONDS = 0.5
+DOWN_AFTER_SECONDS = 30.0
+IMAGES_SECONDS = 60.0
+
+
+class RuntimeHealth:
+    """The runtime's last word about itself. `on_change` is told when it became well or unwell."""
+
+    def __init__(
+        self,
+        client: RuntimeClient,
+        endpoint: str,
+        on_change: Callable[[bool], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._client = client
+        self._endpoint = endpoint
+        self._on_change = on_change
+        self._clock = clock
+        self._version: cri.VersionResponse | None = None
+        self._state = RuntimeState()
+        self._network_problem: str | None = "the runtime has not answered yet"
+        self._last_good: float | None = None
+        self._images: list[core_v1.ContainerImage] = []
+        self._images_at = float("-inf")
+        self._was_well = False
+        self._said = ""
+        self.answered = asyncio.Event()
+        """Set once the runtime has answered for the first time."""
+
+    @property
+    def state(self) -> RuntimeState:
+        """What the node status shows."""
+        return self._state
+
+    @property
+    def images(self) -> list[core_v1.ContainerImage]:
+        """The images of the node, at most a minute old."""
+        return self._images
+
+    @property
+    def type(self) -> str:
+        """What stands before :// in container ids."""
+        return self._version.runtime_name if self._version is not None else "unknown"
+
+    def network_problem(self) -> str | None:
+        """Why no pod can get a network, or None."""
+        return self._network_problem
+
+    async def run(self) -> None:
+        """Endless."""
+        while True:
+            await self._ask()
+            well = not self._state.problems
+            if well != self._was_well:
+                self._was_well = well
+                self._on_change(well)
+            await asyncio.sleep(POLL_SECONDS if well else POLL_WHILE_UNWELL_SECONDS)
+
+    async def _ask(self) -> None:
+        try:
+            if self._version is None:
+                self._version = await self._client.version()
+            status = await self._client.status()
+        except RuntimeCallError as error:
+            self._unwell(error)
+            return
+        now = self._clock()
+        self._last_good = now
+        self._state = runtime_state(self._version, status)
+        network = next((c for c in status.status.conditions if c.type == "NetworkReady"), None)
+        self._network_problem = None
+        if network is None or not network.status:
+            self._network_problem = network.message or network.reason if network is not None else "not reported"
+        self.answered.set()
+        if now - self._images_at >= IMAGES_SECONDS:
+            await self._list_images(now)
+        self._say("; ".join(self._state.problems))
+
+    async def _list_images(self, now: float) -> None:
+        try:
+            found = await self._client.list_images()
+        except RuntimeCallError as error:
+            log.debug("image_list_failed", error=str(error))
+            return
+        self._images_at = now
+        self._images = [
+            core_v1.ContainerImage(names=[*image.repo_digests, *image.repo_tags], sizeBytes=image.size)
+            for image in found
+        ]
+
+    def _unwell(self, error: RuntimeCallError) -> None:
+        """One bad answer is no illness: only after half a minute the node says that the runtime is down."""
+        self._version = None if self._last_good is None else self._version
+        silent = self._last_good is None or self._clock() - self._last_good > DOWN_AFTER_SECONDS
+        if silent:
+            self._state = RuntimeState(
+                version=self._state.version,
+                problems=(f"container runtime is down: {error}",),
+                handlers=self._state.handlers,
+            )
+            self._network_problem = f"container runtime is down: {error}"
+        self._say(f"no answer: {error}")
+
+    def _say(self, problem: str) -> None:
+        """Each trouble once, and its end."""
+        if problem == self._said:
+            return
+        if problem:
+            log.warning("runtime_not_ready", endpoint=self._endpoint, problem=problem, consequence="no pod can start")
+        else:
+            version = self._version.runtime_version if self._version is not None else ""
+            log.info("runtime_ready", endpoint=self._endpoint, runtime=self.type, version=version)
+        self._said = problem

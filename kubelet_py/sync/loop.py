@@ -1,0 +1,162 @@
+"""From sources to workers: hands every change to the pod it concerns, refuses what the node cannot take, tidies up.
+
+Upstream counterpart: syncLoop, HandlePodAdditions ... and HandlePodCleanups in pkg/kubelet. Difference: there is no
+loop over one select: each source, the PLEG and the housekeeping are tasks of their own that talk to the workers.
+"""
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import msgspec
+import structlog
+
+from kubelet_py.api import core_v1
+from kubelet_py.api import pod as pods
+from kubelet_py.core.admission import NodeState, Rejection, SysctlAllowlist, admit
+from kubelet_py.core.pod_status import StatusContext, compute_rejected_status
+from kubelet_py.core.pod_worker import Phase
+from kubelet_py.core.source_merge import PodOperation, PodSet, PodUpdate
+from kubelet_py.errors import KubeletError
+from kubelet_py.managers.pleg import Pleg
+from kubelet_py.managers.volumes import VolumeManager
+from kubelet_py.sync.pod_workers import PodWorkers
+from kubelet_py.sync.ports import EventSink, NodeView, StatusSink
+from kubelet_py.sync.sources.merge import SourceMerge
+
+log = structlog.get_logger()
+
+HOUSEKEEPING_SECONDS = 2.0
+ORPHAN_VOLUMES_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    """What decides whether a pod is taken; `node` None while the node object is not known."""
+
+    node: Callable[[], NodeState | None]
+    sysctls: SysctlAllowlist
+
+
+@dataclass(frozen=True, slots=True)
+class LoopServices:
+    """What the loop works with. `on_pods` hears of all pods after each change, and whether every source has spoken."""
+
+    workers: PodWorkers
+    merge: SourceMerge
+    pleg: Pleg
+    volumes: VolumeManager
+    statuses: StatusSink
+    events: EventSink
+    node: NodeView
+    admission: Admission
+    on_pods: Callable[[list[core_v1.Pod], bool], None]
+    clock_ns: Callable[[], int]
+
+
+class SyncLoop:
+    """`accept` takes full sets from sources; `run` keeps the house."""
+
+    def __init__(self, services: LoopServices) -> None:
+        self._services = services
+        self._since_volumes = 0.0
+
+    async def accept(self, pod_set: PodSet) -> None:
+        """A source's newest set. Waits for the first look into the runtime: what runs already decides how to begin."""
+        services = self._services
+        await services.pleg.wait_listed()
+        await services.workers.wait_started()
+        self.accept_now(pod_set)
+
+    def accept_now(self, pod_set: PodSet) -> None:
+        """The same, once the runtime has been listed."""
+        services = self._services
+        was_ready = services.merge.ready
+        for update in services.merge.accept(pod_set):
+            self._handle(update)
+        if services.merge.ready and not was_ready:
+            log.info("sources_ready", pods=len(services.merge.pods()))
+        services.on_pods(services.merge.pods(), services.merge.ready)
+
+    async def run(self) -> None:
+        """Housekeeping, for ever."""
+        while True:
+            await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            if self._services.merge.ready:
+                await self._keep_house()
+
+    def active_pods(self) -> list[core_v1.Pod]:
+        """The pods that count for resources: known to a source, not refused and not through."""
+        workers = self._services.workers
+        result = []
+        for pod in self._services.merge.pods():
+            state = workers.state(pods.uid_of(pod))
+            if state is not None and state.phase in (Phase.SYNCING, Phase.TERMINATING):
+                result.append(pod)
+        return result
+
+    def _handle(self, update: PodUpdate) -> None:
+        pod = update.pod
+        if pods.is_mirror(pod):
+            return  # the copy of a static pod: mirror_pods and the status manager look after it
+        workers = self._services.workers
+        match update.operation:
+            case PodOperation.ADD:
+                self._add(pod)
+            case PodOperation.REMOVE:
+                workers.remove(pods.uid_of(pod))
+            case PodOperation.RECONCILE if not pods.is_terminal(pod) and not pods.spec_of(pod).readinessGates:
+                workers.note(pod)
+            case _:
+                workers.update(pod)
+
+    def _add(self, pod: core_v1.Pod) -> None:
+        services = self._services
+        uid = pods.uid_of(pod)
+        record = services.pleg.records.get(uid)
+        is_alive = record is not None and record.is_alive
+        is_leaving = pods.is_terminal(pod) or pods.metadata_of(pod).deletionTimestamp is not None
+        rejection = None if is_leaving or is_alive else self._refusal(pod)
+        if rejection is not None:
+            pod = self._reject(pod, rejection)
+        services.workers.update(pod, is_alive)
+
+    def _refusal(self, pod: core_v1.Pod) -> Rejection | None:
+        services = self._services
+        node = services.admission.node()
+        if node is None:
+            return None
+        return admit(pod, self.active_pods(), node, services.admission.sysctls)
+
+    def _reject(self, pod: core_v1.Pod, rejection: Rejection) -> core_v1.Pod:
+        """Says no: an event and the final status. The pod that comes back carries it, and ends as any final pod."""
+        services = self._services
+        services.events(pod, "Warning", rejection.reason, rejection.message)
+        context = StatusContext(services.clock_ns(), services.node.runtime_type())
+        status = compute_rejected_status(pod, rejection.reason, rejection.message, context)
+        services.statuses.set_status(pod, status)
+        return msgspec.structs.replace(pod, status=status)
+
+    async def _keep_house(self) -> None:
+        services = self._services
+        desired = {pods.uid_of(pod) for pod in services.merge.pods() if not pods.is_mirror(pod)}
+        services.workers.forget_finished(lambda uid: uid in desired)
+        known = services.workers.states()
+        for uid, record in list(services.pleg.records.items()):
+            if record.is_alive and uid not in known and uid not in desired:
+                log.warning("unknown_pod_stopped", pod=f"{record.namespace}/{record.name}", pod_uid=uid)
+                services.workers.stop_orphan(uid, f"{record.name}_{record.namespace}")
+        for pod in self._unhandled(known, desired):
+            services.workers.update(pod)
+        self._since_volumes += HOUSEKEEPING_SECONDS
+        if self._since_volumes >= ORPHAN_VOLUMES_SECONDS:
+            self._since_volumes = 0.0
+            try:
+                await services.volumes.cleanup_orphans({*services.workers.states(), *desired, *services.pleg.records})
+            except (KubeletError, OSError) as error:
+                log.warning("orphaned_volumes_left", error=str(error))
+
+    def _unhandled(self, known: Iterable[str], desired: set[pods.PodUid]) -> list[core_v1.Pod]:
+        """Pods of a source without a worker: a UID that was stopped as unknown and then turned up after all."""
+        missing = desired - set(known)
+        return [pod for pod in self._services.merge.pods() if pods.uid_of(pod) in missing and not pods.is_mirror(pod)]
