@@ -13,6 +13,7 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -29,17 +30,12 @@ _CONTROLLER_NAMES: Final = frozenset(
 )  # fmt: skip
 
 
+@dataclass(frozen=True, slots=True)
 class CgroupTree:
-    """Where cgroups are: `unified` is the v2 hierarchy when it rules; else `controllers` has each one of v1.
+    """Where cgroups are: `unified` is the v2 hierarchy when it rules; else `controllers` has each one of v1."""
 
-    Without arguments it is the tree of this machine.
-    """
-
-    def __init__(self, unified: Path | None = None, controllers: Mapping[str, Path] | None = None) -> None:
-        if unified is None and controllers is None:
-            unified, controllers = discover(list_mounts())
-        self.unified = unified
-        self.controllers: Mapping[str, Path] = controllers or {}
+    unified: Path | None
+    controllers: Mapping[str, Path] = field(default_factory=dict)
 
     @property
     def is_unified(self) -> bool:
@@ -104,18 +100,18 @@ class CgroupTree:
             _remove(directory)
 
 
-def discover(mounts: Iterable[MountEntry]) -> tuple[Path | None, dict[str, Path]]:
-    """The v2 hierarchy, or v1's. v1 rules as soon as one controller is mounted there: v2 has none to give then."""
+def discover(mounts: Iterable[MountEntry] | None = None) -> CgroupTree:
+    """The tree of this machine. v1 rules as soon as one controller is mounted there: v2 then has none to give."""
     controllers: dict[str, Path] = {}
     unified: Path | None = None
-    for entry in mounts:
+    for entry in list_mounts() if mounts is None else mounts:
         if entry.file_system == "cgroup2" and unified is None:
             unified = Path(entry.mount_point)
         elif entry.file_system == "cgroup":
             for option in entry.super_options.split(","):
                 if option in _CONTROLLER_NAMES:
                     controllers.setdefault(option, Path(entry.mount_point))
-    return (None if controllers else unified), controllers
+    return CgroupTree(None if controllers else unified, controllers)
 
 
 def unified_files(limits: CgroupLimits) -> Iterator[tuple[str, str]]:
