@@ -87,10 +87,10 @@ class TestInitialized:
 
     def test_once_initialized_always_initialized(self) -> None:
         """A sidecar that restarts, and a restart of all containers, do not take it back."""
-        unready = {"i": container(), "s": container()}
-        assert judge_initialized(self.POD, facts(**unready, a=container(running={})), None).is_true
-        assert judge_initialized(self.POD, facts(**unready), [condition("Initialized")]).is_true
-        assert not judge_initialized(self.POD, facts(**unready), [condition("Initialized", "False")]).is_true
+        unready = container()
+        assert judge_initialized(self.POD, facts(i=unready, s=unready, a=container(running={})), None).is_true
+        assert judge_initialized(self.POD, facts(i=unready, s=unready), [condition("Initialized")]).is_true
+        assert not judge_initialized(self.POD, facts(i=unready, s=unready), [condition("Initialized", "False")]).is_true
 
     def test_a_pod_that_succeeded(self) -> None:
         done = facts("Succeeded", i=container(), s=container())

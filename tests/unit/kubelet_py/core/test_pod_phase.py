@@ -8,9 +8,9 @@ from kubelet_py.api import codec, core_v1
 from kubelet_py.core.pod_phase import compute_phase, has_any_main_started, terminated_state
 from tests.sim.pods import make_container, make_pod, make_sidecar, restart_rule
 
-RUNS = {"state": {"running": {}}, "started": True}
-STARTS = {"state": {"running": {}}, "started": False}
-WAITS = {"state": {"waiting": {}}}
+RUNS: dict[str, Any] = {"state": {"running": {}}, "started": True}
+STARTS: dict[str, Any] = {"state": {"running": {}}, "started": False}
+WAITS: dict[str, Any] = {"state": {"waiting": {}}}
 NO_STATE: dict[str, Any] = {}
 
 
