@@ -40,6 +40,7 @@ test: venv ## everything: checks, then all tests, on real engines too (needs roo
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTHON) -m cri_proto.regen --check
+	$(PYTHON) -m tests.lab prepare
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root)
