@@ -13,7 +13,6 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -30,12 +29,17 @@ _CONTROLLER_NAMES: Final = frozenset(
 )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
 class CgroupTree:
-    """Where cgroups are: `unified` is the v2 hierarchy when it rules; else `controllers` has each one of v1."""
+    """Where cgroups are: `unified` is the v2 hierarchy when it rules; else `controllers` has each one of v1.
 
-    unified: Path | None
-    controllers: Mapping[str, Path] = field(default_factory=dict)
+    Without arguments it is the tree of this machine.
+    """
+
+    def __init__(self, unified: Path | None = None, controllers: Mapping[str, Path] | None = None) -> None:
+        if unified is None and controllers is None:
+            unified, controllers = _discover(list_mounts())
+        self.unified = unified
+        self.controllers: Mapping[str, Path] = controllers or {}
 
     @property
     def is_unified(self) -> bool:
@@ -101,17 +105,8 @@ class CgroupTree:
 
 
 def discover(mounts: Iterable[MountEntry] | None = None) -> CgroupTree:
-    """The tree of this machine. v1 rules as soon as one controller is mounted there: v2 then has none to give."""
-    controllers: dict[str, Path] = {}
-    unified: Path | None = None
-    for entry in list_mounts() if mounts is None else mounts:
-        if entry.file_system == "cgroup2" and unified is None:
-            unified = Path(entry.mount_point)
-        elif entry.file_system == "cgroup":
-            for option in entry.super_options.split(","):
-                if option in _CONTROLLER_NAMES:
-                    controllers.setdefault(option, Path(entry.mount_point))
-    return CgroupTree(None if controllers else unified, controllers)
+    """The tree of this machine, or the one that these mounts make."""
+    return CgroupTree(*_discover(list_mounts() if mounts is None else mounts))
 
 
 def unified_files(limits: CgroupLimits) -> Iterator[tuple[str, str]]:
@@ -144,6 +139,20 @@ def v1_files(limits: CgroupLimits) -> Iterator[tuple[str, str, str]]:
         yield "pids", "pids.max", str(limits.pids) if limits.pids > 0 else "max"
     for size, amount in limits.hugepages.items():
         yield "hugetlb", f"hugetlb.{size}.limit_in_bytes", str(amount)
+
+
+def _discover(mounts: Iterable[MountEntry]) -> tuple[Path | None, dict[str, Path]]:
+    """v1 rules as soon as one controller is mounted there: v2 then has none to give."""
+    controllers: dict[str, Path] = {}
+    unified: Path | None = None
+    for entry in mounts:
+        if entry.file_system == "cgroup2" and unified is None:
+            unified = Path(entry.mount_point)
+        elif entry.file_system == "cgroup":
+            for option in entry.super_options.split(","):
+                if option in _CONTROLLER_NAMES:
+                    controllers.setdefault(option, Path(entry.mount_point))
+    return (None if controllers else unified), controllers
 
 
 def _make_unified(root: Path, directory: Path) -> None:

@@ -1,0 +1,210 @@
+"""Removing dead containers, sandboxes and log directories, once a minute.
+
+Owns the loop and the order: containers, then the sandboxes that hold none, then logs of pods that are gone, then links
+that lead nowhere. What may go is `core.gc_rules`. What fails is tried again a minute later; one failure stops nothing.
+
+Upstream counterpart: pkg/kubelet/kuberuntime/kuberuntime_gc.go. Difference: a container's log files (and those rotated
+from them) go with it; upstream asks its log manager for the same.
+"""
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api.pod import CONTAINER_NAME_LABEL, POD_UID_LABEL
+from kubelet_py.core import gc_rules
+from kubelet_py.core.gc_rules import GcContainer, GcPolicy, GcSandbox
+from kubelet_py.core.labels import pod_uid_of_log_directory
+from kubelet_py.core.observed import ContainerState
+from kubelet_py.errors import KubeletError, RuntimeCallError, RuntimeNotFound
+from kubelet_py.host.files import remove_tree
+
+INTERVAL_SECONDS: Final = 60.0
+_STATES: Final = {
+    cri.CONTAINER_CREATED: ContainerState.CREATED,
+    cri.CONTAINER_RUNNING: ContainerState.RUNNING,
+    cri.CONTAINER_EXITED: ContainerState.EXITED,
+}
+_log = structlog.get_logger()
+
+
+class GcRuntime(Protocol):
+    """The part of the CRI client that is needed."""
+
+    async def list_containers(self) -> list[cri.Container]:
+        """All of them."""
+
+    async def list_pod_sandboxes(self) -> list[cri.PodSandbox]:
+        """All of them."""
+
+    async def container_status(self, container_id: str) -> cri.ContainerStatus:
+        """For the path of its log."""
+
+    async def stop_pod_sandbox(self, sandbox_id: str) -> None:
+        """Again is fine."""
+
+    async def remove_pod_sandbox(self, sandbox_id: str) -> None:
+        """Again is fine."""
+
+    async def remove_container(self, container_id: str) -> None:
+        """Again is fine."""
+
+
+@dataclass(frozen=True, slots=True)
+class GcSettings:
+    """Where logs are, and the flags of garbage collection."""
+
+    pod_logs_root: Path = Path("/var/log/pods")
+    links_root: Path = Path("/var/log/containers")
+    policy: GcPolicy = field(default_factory=GcPolicy)
+
+
+@dataclass(frozen=True, slots=True)
+class PodKnowledge:
+    """What the rest of the agent knows: by UID, whether runtime objects and logs of the pod are wanted no more."""
+
+    runtime_is_gone: Callable[[str], bool]
+    content_is_gone: Callable[[str], bool]
+    sources_ready: Callable[[], bool]
+
+
+class ContainerGc:
+    """Collects what is dead; `run` it, or `collect` once."""
+
+    def __init__(
+        self,
+        runtime: GcRuntime,
+        knowledge: PodKnowledge,
+        settings: GcSettings,
+        on_failure: Callable[[str], None] = lambda message: None,
+    ) -> None:
+        """`on_failure` gets the message of the node's ContainerGCFailed event."""
+        self._runtime = runtime
+        self._knowledge = knowledge
+        self._settings = settings
+        self._on_failure = on_failure
+
+    async def run(self) -> None:
+        """Endless."""
+        while True:
+            await asyncio.sleep(INTERVAL_SECONDS)
+            try:
+                await self.collect()
+            except RuntimeCallError as error:
+                _log.warning("container_gc_failed", error=str(error))
+                self._on_failure(str(error))
+
+    async def collect(self) -> None:
+        """One pass; RuntimeCallError when the runtime cannot even list."""
+        removed = await self._collect_containers()
+        sandboxes = await self._collect_sandboxes()
+        logs = await asyncio.to_thread(self._collect_logs)
+        if removed or sandboxes or logs:
+            _log.info("container_gc", containers=removed, sandboxes=sandboxes, log_directories=logs)
+
+    async def _collect_containers(self) -> int:
+        knowledge = self._knowledge
+        found = [_gc_container(container) for container in await self._runtime.list_containers()]
+        chosen = gc_rules.dead_containers(
+            found, self._settings.policy, time.time_ns(), knowledge.runtime_is_gone, knowledge.sources_ready()
+        )
+        return sum([await self._remove_container(container_id) for container_id in chosen])
+
+    async def _remove_container(self, container_id: str) -> bool:
+        try:
+            with contextlib.suppress(RuntimeNotFound):
+                path = (await self._runtime.container_status(container_id)).log_path
+                if path:
+                    await asyncio.to_thread(_remove_log, Path(path))
+            await self._runtime.remove_container(container_id)
+        except (RuntimeCallError, OSError) as error:
+            _log.warning("dead_container_stays", container_id=container_id, error=str(error))
+            return False
+        return True
+
+    async def _collect_sandboxes(self) -> int:
+        knowledge = self._knowledge
+        containers = [_gc_container(container) for container in await self._runtime.list_containers()]
+        found = [_gc_sandbox(sandbox) for sandbox in await self._runtime.list_pod_sandboxes()]
+        chosen = gc_rules.dead_sandboxes(found, containers, knowledge.runtime_is_gone, knowledge.sources_ready())
+        return sum([await self._remove_sandbox(sandbox_id) for sandbox_id in chosen])
+
+    async def _remove_sandbox(self, sandbox_id: str) -> bool:
+        try:
+            # Stopped again, because one that died by itself may still hold its network.
+            await self._runtime.stop_pod_sandbox(sandbox_id)
+            await self._runtime.remove_pod_sandbox(sandbox_id)
+        except RuntimeNotFound:
+            return True
+        except RuntimeCallError as error:
+            _log.warning("dead_sandbox_stays", sandbox_id=sandbox_id, error=str(error))
+            return False
+        return True
+
+    def _collect_logs(self) -> int:
+        """In a thread."""
+        root, knowledge = self._settings.pod_logs_root, self._knowledge
+        try:
+            names = [entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            names = []
+        removed = 0
+        for name in gc_rules.dead_log_directories(names, knowledge.content_is_gone, knowledge.sources_ready()):
+            try:
+                remove_tree(root / name)
+                removed += 1
+            except (OSError, KubeletError) as error:
+                _log.warning("log_directory_stays", pod_uid=pod_uid_of_log_directory(name), error=str(error))
+        _remove_dead_links(self._settings.links_root)
+        return removed
+
+
+def _gc_container(container: cri.Container) -> GcContainer:
+    return GcContainer(
+        id=container.id,
+        pod_uid=container.labels.get(POD_UID_LABEL, ""),
+        name=container.labels.get(CONTAINER_NAME_LABEL, ""),
+        sandbox_id=container.pod_sandbox_id,
+        state=_STATES.get(container.state, ContainerState.UNKNOWN),
+        created_at_ns=container.created_at,
+    )
+
+
+def _gc_sandbox(sandbox: cri.PodSandbox) -> GcSandbox:
+    return GcSandbox(
+        id=sandbox.id,
+        pod_uid=sandbox.metadata.uid,
+        ready=sandbox.state == cri.SANDBOX_READY,
+        created_at_ns=sandbox.created_at,
+    )
+
+
+def _remove_log(path: Path) -> None:
+    """The log and what was rotated from it: `0.log`, `0.log.20260101-000000`, `0.log.20260101-000000.gz`."""
+    try:
+        entries = list(os.scandir(path.parent))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.name == path.name or entry.name.startswith(path.name + "."):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(entry.path)
+
+
+def _remove_dead_links(root: Path) -> None:
+    try:
+        entries = list(os.scandir(root))
+    except FileNotFoundError:
+        return
+    for entry in entries:
+        if entry.is_symlink() and not os.path.exists(entry.path):
+            with contextlib.suppress(OSError):
+                os.unlink(entry.path)
