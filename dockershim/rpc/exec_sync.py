@@ -20,7 +20,7 @@ from dockershim.translate.views import ContainerView
 
 _log = structlog.get_logger()
 OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024 - 64 * 1024  # both streams and the rest of the answer fit into one message
-DRAIN_SECONDS = 2.0
+PID_POLLS_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 EXIT_POLLS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
@@ -88,13 +88,18 @@ class ExecSync:
             output.add(number, data)
 
     async def _kill(self, view: ContainerView, exec_id: str) -> None:
+        problem = "Docker shows no process for it"
         try:
-            state = await self._node.engine.exec_inspect(exec_id)
+            for pause_seconds in PID_POLLS_SECONDS:  # Docker answers the start a moment before there is a process
+                state = await self._node.engine.exec_inspect(exec_id)
+                pid = int(state.get("Pid") or 0)
+                if pid and state.get("Running"):
+                    if await host.kill_process_tree(pid, view.id):
+                        return
+                    problem = f"process {pid} is not of this container"
+                elif state.get("ExitCode") is not None:
+                    return
+                await asyncio.sleep(pause_seconds)
         except ShimError as error:
-            _log.warning("exec_not_killed", container=view.id, exec=exec_id, error=str(error))
-            return
-        pid = int(state.get("Pid") or 0)
-        if not state.get("Running") or not pid:
-            return
-        if not await host.kill_process_tree(pid, view.id):
-            _log.warning("exec_not_killed", container=view.id, exec=exec_id, pid=pid, error="not of this container")
+            problem = str(error)
+        _log.warning("exec_not_killed", container=view.id, exec=exec_id, error=problem)
