@@ -38,7 +38,7 @@ from kubelet_py.core.volume_payload import NodeFacts
 from kubelet_py.cri import RuntimeClient, connect
 from kubelet_py.cri.client import wait_until_ready
 from kubelet_py.errors import ConfigError, RuntimeCallError, RuntimeUnimplemented
-from kubelet_py.host.cgroups import discover
+from kubelet_py.host.cgroups import CgroupTree
 from kubelet_py.host.systemd import READY, STOPPING, WATCHDOG, notifier_from, watchdog_interval_seconds
 from kubelet_py.kube.objects import ServiceStore, Strategy, config_maps, secrets
 from kubelet_py.kube.pods import ApiPodSource
@@ -145,7 +145,7 @@ class _Agent:
                 ),
             ),
         )
-        self.cgroups = PodCgroups(discover(), self.node.cgroups)
+        self.cgroups = PodCgroups(CgroupTree(), self.node.cgroups)
         self.sync = PodSync(self._pod_services())
         self.workers = PodWorkers(self.sync, self.statuses, config.syncFrequency)
         self.merge = SourceMerge(self._source_names())
