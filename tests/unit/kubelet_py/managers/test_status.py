@@ -1,0 +1,219 @@
+"""The status manager: the newest word reaches the server, once, whatever the server does."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+
+from kubelet_py.api import core_v1
+from kubelet_py.api.pod import CONFIG_MIRROR_ANNOTATION, uid_of
+from kubelet_py.kube.backoff import Backoff
+from kubelet_py.managers.status import StatusManager
+from kubelet_py.managers.status.merge import status_changes
+from tests.fakes.api_clients import client_for
+from tests.fakes.api_server import FakeApiServer
+from tests.fakes.waiting import background, eventually
+from tests.unit.kubelet_py.managers.kube_objects import put_pod, static_pod, status, stored_pod
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeApiServer]:
+    async with FakeApiServer.running() as running:
+        yield running
+
+
+@asynccontextmanager
+async def managing(server: FakeApiServer, *, full_pass_seconds: float = 60.0) -> AsyncIterator[StatusManager]:
+    async with client_for(server.url) as client:
+        backoff = Backoff(0.01, 0.02, random=lambda: 0.0)
+        manager = StatusManager(client, full_pass_seconds=full_pass_seconds, backoff=backoff)
+        async with background(manager.run()):
+            yield manager
+
+
+def phase_at(server: FakeApiServer, name: str) -> str | None:
+    found = stored_pod(server, name).status
+    return found.phase if found is not None else None
+
+
+async def test_a_status_is_written_with_one_request(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    async with managing(server) as manager:
+        manager.set_status(pod, status("Running", Ready="True"))
+        assert await manager.flush(5)
+    assert phase_at(server, "a") == "Running"
+    assert [(r.method, r.path) for r in server.requests] == [("PATCH", "/api/v1/namespaces/default/pods/a/status")]
+    assert server.requests[0].body["metadata"] == {"uid": uid_of(pod)}
+
+
+async def test_the_same_status_again_is_no_request(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    async with managing(server) as manager:
+        for _ in range(3):
+            manager.set_status(pod, status("Running"))
+            assert await manager.flush(5)
+    assert len(server.requests) == 1
+
+
+async def test_words_that_come_during_a_write_become_one(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    server.delay_seconds = 0.05
+    async with managing(server) as manager:
+        manager.set_status(pod, status("Pending", Ready="False"))
+        await eventually(lambda: len(server.requests) == 1)
+        for number in range(20):
+            manager.set_status(pod, core_v1.PodStatus(phase="Running", message=str(number)))
+        assert await manager.flush(5)
+    assert [r.body["status"].get("message") for r in server.requests] == [None, "19"]
+
+
+async def test_many_pods_are_written_side_by_side(server: FakeApiServer) -> None:
+    pods = [put_pod(server, f"p{number}") for number in range(32)]
+    server.delay_seconds = 0.1
+    started = asyncio.get_running_loop().time()
+    async with managing(server) as manager:
+        for pod in pods:
+            manager.set_status(pod, status("Running"))
+        assert await manager.flush(5)
+        assert asyncio.get_running_loop().time() - started < 1.5
+    assert all(phase_at(server, f"p{number}") == "Running" for number in range(32))
+
+
+async def test_nothing_is_lost_while_the_server_is_away(server: FakeApiServer) -> None:
+    pods = [put_pod(server, f"p{number}") for number in range(3)]
+    async with managing(server) as manager:
+        await server.stop()
+        for pod in pods:
+            manager.set_status(pod, status("Running"))
+        assert not await manager.flush(0.1)
+        assert manager.pending == 3
+        manager.set_status(pods[0], status("Failed"))
+        await server.start()
+        assert await manager.flush(5)
+    assert [phase_at(server, f"p{number}") for number in range(3)] == ["Failed", "Running", "Running"]
+
+
+async def test_a_pod_replaced_under_its_name_is_left_alone(server: FakeApiServer) -> None:
+    old = put_pod(server, "a")
+    server.remove("pods", "a", "default")
+    put_pod(server, "a")
+    async with managing(server) as manager:
+        manager.set_status(old, status("Failed"))
+        manager.finish(uid_of(old))
+        assert await manager.flush(5)
+    assert phase_at(server, "a") == "Pending"
+
+
+async def test_a_pod_that_is_gone_is_no_trouble(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    server.remove("pods", "a", "default")
+    async with managing(server) as manager:
+        manager.set_status(pod, status("Running"))
+        assert await manager.flush(5)
+
+
+async def test_a_finished_pod_is_deleted_after_its_last_status(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a", deletionTimestamp="2026-01-01T00:00:00Z", deletionGracePeriodSeconds=30)
+    async with managing(server) as manager:
+        manager.set_status(pod, status("Succeeded"))
+        manager.finish(uid_of(pod))
+        assert await manager.flush(5)
+    assert server.find("pods", "a", "default") is None
+    assert [r.method for r in server.requests] == ["PATCH", "DELETE"]
+    assert server.requests[1].body["gracePeriodSeconds"] == 0
+    assert server.requests[1].body["preconditions"] == {"uid": uid_of(pod)}
+
+
+async def test_a_delete_is_tried_until_the_server_is_back(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    async with managing(server) as manager:
+        manager.set_status(pod, status("Failed"))
+        assert await manager.flush(5)
+        server.fail_next(503, count=3)
+        manager.finish(uid_of(pod))
+        assert await manager.flush(5)
+    assert server.find("pods", "a", "default") is None
+
+
+async def test_a_static_pod_reports_through_its_mirror_pod(server: FakeApiServer) -> None:
+    static = static_pod("web")
+    async with managing(server) as manager:
+        manager.set_status(static, status("Running"))
+        assert await manager.flush(5)
+        assert server.requests == []
+        mirror = put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})
+        manager.on_api_pods([mirror])
+        await eventually(lambda: phase_at(server, "web") == "Running")
+        assert server.requests[0].body["metadata"] == {"uid": uid_of(mirror)}
+        server.remove("pods", "web", "default")
+        manager.on_api_pods([])
+        manager.on_api_pods([put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})])
+        await eventually(lambda: phase_at(server, "web") == "Running")
+        manager.finish(uid_of(static))
+        assert await manager.flush(5)
+    assert server.find("pods", "web", "default") is not None
+
+
+async def test_what_another_writer_broke_is_set_right(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    async with managing(server, full_pass_seconds=0.02) as manager:
+        manager.set_status(pod, status("Running", Ready="True"))
+        assert await manager.flush(5)
+        broken = stored_pod(server, "a")
+        server.put("pods", _with_phase(server, "Failed"))
+        manager.on_api_pods([stored_pod(server, "a")])
+        await eventually(lambda: phase_at(server, "a") == "Running")
+        writes = len(server.asked("PATCH", "pods"))
+        await asyncio.sleep(0.1)
+        assert len(server.asked("PATCH", "pods")) == writes
+    assert uid_of(broken) == uid_of(pod)
+
+
+def _with_phase(server: FakeApiServer, phase: str) -> dict[str, Any]:
+    body = dict(server.find("pods", "a", "default") or {})
+    return body | {"status": body["status"] | {"phase": phase}}
+
+
+async def test_a_status_the_server_refuses_does_not_stop_the_others(server: FakeApiServer) -> None:
+    bad, good = put_pod(server, "a"), put_pod(server, "b")
+    async with managing(server) as manager:
+        server.fail_next(422, reason="Invalid")
+        manager.set_status(bad, status("Running"))
+        await eventually(lambda: len(server.requests) >= 2)
+        manager.set_status(good, status("Running"))
+        assert await manager.flush(5)
+    assert (phase_at(server, "a"), phase_at(server, "b")) == ("Running", "Running")
+
+
+async def test_standalone_keeps_statuses_and_writes_none() -> None:
+    manager = StatusManager(None)
+    pod = static_pod("web")
+    manager.set_status(pod, status("Running"))
+    kept = manager.status_of(uid_of(pod))
+    assert kept is not None
+    assert kept.phase == "Running"
+    assert await manager.flush(0.1)
+    manager.forget(uid_of(pod))
+    assert manager.status_of(uid_of(pod)) is None
+
+
+def test_what_others_own_is_neither_changed_nor_taken_away() -> None:
+    at_server = status("Pending", **{"example.com/gate": "True", "Ready": "False", "DisruptionTarget": "True"})
+    at_server.nominatedNodeName = "n2"
+    at_server.qosClass = "Burstable"
+    wanted = status("Running", **{"example.com/gate": "False", "Ready": "True"})
+    assert status_changes(at_server, wanted) == {
+        "phase": "Running",
+        "conditions": [{"type": "Ready", "status": "True"}],
+    }
+
+
+def test_a_condition_of_ours_that_went_is_deleted_and_a_field_becomes_null() -> None:
+    at_server = status("Running", PodResizePending="True")
+    at_server.message = "old"
+    assert status_changes(at_server, status("Running")) == {
+        "message": None,
+        "conditions": [{"$patch": "delete", "type": "PodResizePending"}],
+    }
