@@ -156,14 +156,19 @@ class NodeManager:
         self._look_now.set()
 
     async def _status_loop(self) -> None:
+        loop = asyncio.get_running_loop()
+        fast_until_seconds = 0.0
         while True:
             if not self.registered.is_set():
                 await self._register()
+                fast_until_seconds = loop.time() + FAST_POLL_FOR_SECONDS
                 await self._post(force=True)
-                await self._until_ready()
-            self._look_now.clear()
-            await self._post(force=False)
-            await self._pause(self._settings.status_update_seconds * (1 + STATUS_JITTER * self._random()))
+            else:
+                await self._post(force=False)
+            tick = loop.time() + self._settings.status_update_seconds * (1 + STATUS_JITTER * self._random())
+            if not rules.is_ready(self._status_at_server()):
+                await self._until_ready(min(tick, fast_until_seconds))
+            await self._pause(tick - loop.time())
 
     async def _pause(self, seconds: float) -> None:
         try:
@@ -171,6 +176,7 @@ class NodeManager:
                 await self._look_now.wait()
         except TimeoutError:
             pass
+        self._look_now.clear()
 
     async def _register(self) -> None:
         if not self._settings.register:
@@ -180,7 +186,7 @@ class NodeManager:
         said = False
         while True:
             try:
-                self._node = await self._create_or_adopt()
+                self._saw(await self._create_or_adopt())
             except ApiError as error:
                 if not said:
                     log.warning(
@@ -213,26 +219,26 @@ class NodeManager:
             self._event(event)
         return created
 
-    async def _until_ready(self) -> None:
-        """The fast path: look often until the node is Ready, and say so at once."""
+    async def _until_ready(self, until_seconds: float) -> None:
+        """The fast path: look often; when the node could be Ready, let the next post come at once."""
         loop = asyncio.get_running_loop()
-        until = loop.time() + FAST_POLL_FOR_SECONDS
-        while loop.time() < until and self.registered.is_set():
+        while loop.time() < until_seconds and self.registered.is_set() and not self._look_now.is_set():
             if rules.is_ready(self._compute()):
-                await self._post(force=not rules.is_ready(self._node.status if self._node is not None else None))
+                self._look_now.set()
                 return
-            await self._pause(FAST_POLL_SECONDS)
-            self._look_now.clear()
+            await asyncio.sleep(FAST_POLL_SECONDS)
+
+    def _status_at_server(self) -> core_v1.NodeStatus | None:
+        return self._node.status if self._node is not None else None
 
     def _compute(self) -> core_v1.NodeStatus:
-        existing = self._node.status if self._node is not None else None
-        return rules.compute_node_status(self._settings, self._inputs.observe(), existing, self._now())
+        return rules.compute_node_status(self._settings, self._inputs.observe(), self._status_at_server(), self._now())
 
     async def _post(self, *, force: bool) -> None:
         """Post the status if it changed or the report is due. A failure is left for the next look."""
         loop = asyncio.get_running_loop()
         status = self._compute()
-        before = self._node.status if self._node is not None else None
+        before = self._status_at_server()
         changed = before is None or not rules.same_apart_from_heartbeats(before, status)
         labels = self._platform_label_changes()
         if not (changed or labels or force or loop.time() >= self._report_due_seconds):

@@ -1,0 +1,72 @@
+"""Which events are sent, counted up or held back."""
+
+from datetime import UTC, datetime, timedelta
+
+from kubelet_py.api import core_v1
+from kubelet_py.core.event_rules import COMBINED_PREFIX, Correlator, Occurrence, cut_message, event_object
+
+BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def occurrence(message: str, *, reason: str = "R", name: str = "a", seconds: float = 0.0) -> Occurrence:
+    about = core_v1.ObjectReference(kind="Pod", namespace="ns", name=name, uid=name)
+    return Occurrence(about, "Normal", reason, message, BEGIN + timedelta(seconds=seconds))
+
+
+def test_the_same_message_counts_up_one_event() -> None:
+    correlator = Correlator()
+    events = [correlator.correlate(occurrence("m", seconds=second)) for second in range(3)]
+    assert events[0] is events[1] is events[2]
+    assert events[2] is not None
+    assert events[2].count == 3
+    assert events[2].last_at - events[2].first_at == timedelta(seconds=2)
+
+
+def test_from_the_tenth_message_on_similar_events_are_one() -> None:
+    correlator = Correlator()
+    events = [correlator.correlate(occurrence(f"m{number}")) for number in range(15)]
+    assert len({id(event) for event in events}) == 10
+    assert events[9] is events[14]
+    assert events[14] is not None
+    assert events[14].message == COMBINED_PREFIX + "m14"
+
+
+def test_after_ten_quiet_minutes_messages_stand_alone_again() -> None:
+    correlator = Correlator()
+    for number in range(15):
+        correlator.correlate(occurrence(f"m{number}"))
+    later = correlator.correlate(occurrence("later", seconds=601))
+    assert later is not None
+    assert later.message == "later"
+
+
+def test_an_object_that_floods_is_held_back_and_others_are_not() -> None:
+    correlator = Correlator()
+    sent = [correlator.correlate(occurrence("m", reason=f"R{number}")) for number in range(30)]
+    assert sum(event is not None for event in sent) == 25
+    assert correlator.correlate(occurrence("m", name="b")) is not None
+    assert correlator.correlate(occurrence("m", reason="later", seconds=301)) is not None
+    assert correlator.correlate(occurrence("m", reason="later2", seconds=301)) is None
+
+
+def test_memory_is_bounded() -> None:
+    correlator = Correlator(cache_entries=10)
+    for number in range(1000):
+        correlator.correlate(occurrence("m", name=f"p{number}"))
+    assert len(correlator._sent._entries) == 10
+
+
+def test_a_node_event_lives_in_default_and_a_long_message_is_cut() -> None:
+    about = core_v1.ObjectReference(kind="Node", name="n1", uid="n1")
+    happened = Occurrence(about, "Normal", "R", "é" * 2000, BEGIN + timedelta(microseconds=5))
+    sent = Correlator().correlate(happened)
+    assert sent is not None
+    event = event_object(happened, sent, "n1", 255)
+    assert event.metadata.namespace == "default"
+    assert event.metadata.name == "n1.ff"
+    assert len((event.message or "").encode()) <= 1024
+    assert event.firstTimestamp == BEGIN
+
+
+def test_a_cut_never_splits_a_character() -> None:
+    assert cut_message("a" + "é" * 600) == "a" + "é" * 511
