@@ -89,10 +89,13 @@ class CgroupTree:
             self.update(path, limits)
 
     def update(self, path: str, limits: CgroupLimits) -> None:
-        """Write the limits of a cgroup that exists."""
+        """Write the limits of a cgroup that exists; those of controllers that the machine does not have are left out."""
         if self.unified is not None:
+            directory = next(self.directories(path))
+            available = _words(directory / "cgroup.controllers")
             for file, value in unified_files(limits):
-                _write(next(self.directories(path)) / file, value)
+                if file.partition(".")[0] in available:
+                    _write(directory / file, value)
             return
         for controller, file, value in v1_files(limits):
             if controller in self.controllers:

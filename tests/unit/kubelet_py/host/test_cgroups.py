@@ -1,0 +1,77 @@
+"""Which file gets what, on both versions; v2 in a scratch tree."""
+
+from pathlib import Path
+
+from kubelet_py.core.cgroup_rules import CgroupLimits
+from kubelet_py.host.cgroups import CgroupTree, discover, unified_files, v1_files
+from kubelet_py.host.mounts import parse_mountinfo
+
+LIMITS = CgroupLimits(
+    cpu_shares=1024,
+    cpu_quota_microseconds=-1,
+    cpu_period_microseconds=100_000,
+    memory_bytes=1 << 30,
+    pids=-1,
+    hugepages={"2MB": 0},
+    unified={"memory.min": "0"},
+)
+
+V1 = """\
+30 20 0:29 / /sys/fs/cgroup/cpu,cpuacct rw - cgroup cgroup rw,cpu,cpuacct
+31 20 0:30 / /sys/fs/cgroup/memory rw - cgroup cgroup rw,memory
+32 20 0:31 / /sys/fs/cgroup/systemd rw - cgroup cgroup rw,xattr,name=systemd
+33 20 0:32 / /sys/fs/cgroup/unified rw - cgroup2 cgroup2 rw
+34 20 0:33 / /mnt/with\\040space rw shared:1 - tmpfs tmpfs rw
+"""
+
+
+def test_a_machine_is_v1_as_soon_as_one_controller_is() -> None:
+    tree = discover(parse_mountinfo(V1))
+    assert not tree.is_unified
+    assert tree.controllers["cpuacct"] == Path("/sys/fs/cgroup/cpu,cpuacct")
+    assert tree.controllers["name=systemd"] == Path("/sys/fs/cgroup/systemd")
+    assert len(list(tree.directories("/kubepods"))) == 3
+    assert discover(parse_mountinfo(V1.splitlines()[3])).unified == Path("/sys/fs/cgroup/unified")
+
+
+def test_mountinfo_is_read_with_its_escapes() -> None:
+    entries = parse_mountinfo(V1 + "nonsense\n")
+    assert entries[-1].mount_point == "/mnt/with space"
+    assert entries[-1].is_shared
+    assert not entries[0].is_shared
+
+
+def test_limits_by_version() -> None:
+    assert dict(unified_files(LIMITS)) == {
+        "cpu.weight": "39",
+        "cpu.max": "max 100000",
+        "memory.max": str(1 << 30),
+        "pids.max": "max",
+        "hugetlb.2MB.max": "0",
+        "memory.min": "0",
+    }
+    assert list(v1_files(LIMITS)) == [
+        ("cpu", "cpu.shares", "1024"),
+        ("cpu", "cpu.cfs_period_us", "100000"),
+        ("cpu", "cpu.cfs_quota_us", "-1"),
+        ("memory", "memory.limit_in_bytes", str(1 << 30)),
+        ("pids", "pids.max", "max"),
+        ("hugetlb", "hugetlb.2MB.limit_in_bytes", "0"),
+    ]
+    assert list(unified_files(CgroupLimits())) == []
+    assert list(v1_files(CgroupLimits())) == []
+
+
+def test_on_v2_each_level_passes_its_controllers_on(tmp_path: Path) -> None:
+    tree = CgroupTree(tmp_path)
+    for level in (tmp_path, tmp_path / "kubepods", tmp_path / "kubepods" / "burstable"):
+        level.mkdir(exist_ok=True)
+        (level / "cgroup.controllers").write_text("cpuset cpu memory pids misc\n")
+        (level / "cgroup.subtree_control").write_text("cpu memory cpuset\n")
+    tree.ensure("/kubepods/burstable/podx", LIMITS)
+    for level in (tmp_path, tmp_path / "kubepods", tmp_path / "kubepods" / "burstable"):
+        # A file of the scratch tree keeps the last word written; the kernel's adds it up.
+        assert (level / "cgroup.subtree_control").read_text() == "+pids"
+    pod = tmp_path / "kubepods" / "burstable" / "podx"
+    assert (pod / "cpu.max").read_text() == "max 100000"
+    assert not (pod / "cgroup.subtree_control").exists()

@@ -1,0 +1,72 @@
+"""Replacing files and removing trees."""
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from kubelet_py.host.files import remove_tree, write_atomic
+
+
+def test_a_file_is_replaced_whole_with_its_exact_mode(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    before = os.umask(0o077)
+    try:
+        write_atomic(path, b"one", 0o644)
+        write_atomic(path, b"two", 0o666)
+    finally:
+        os.umask(before)
+    assert path.read_bytes() == b"two"
+    assert stat.S_IMODE(path.stat().st_mode) == 0o666
+    assert os.listdir(tmp_path) == ["f"]
+
+
+def test_a_replacement_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
+    path = tmp_path / "d"
+    path.mkdir()
+    (path / "x").touch()
+    with pytest.raises(OSError, match="d"):
+        write_atomic(path, b"", 0o644)
+    assert os.listdir(tmp_path) == ["d"]
+
+
+def test_a_tree_goes_whole_and_links_are_not_followed(tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "precious").touch()
+    tree = tmp_path / "tree"
+    (tree / "a" / "b").mkdir(parents=True)
+    (tree / "a" / "file").touch()
+    (tree / "a" / "link").symlink_to(outside)
+    (tree / "dangling").symlink_to("nowhere")
+    os.mkfifo(tree / "fifo")
+    remove_tree(tree)
+    assert not tree.exists()
+    assert (outside / "precious").exists()
+    remove_tree(tree)
+    remove_tree(tmp_path / "no" / "such")
+
+
+def test_a_link_in_the_place_of_a_tree_is_removed_and_not_what_it_names(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")
+    remove_tree(tmp_path / "link")
+    assert os.listdir(tmp_path) == ["real"]
+
+
+def test_a_tree_deeper_than_the_open_files_that_are_allowed(tmp_path: Path) -> None:
+    top = tmp_path / "deep"
+    top.mkdir()
+    current = os.open(top, os.O_RDONLY)
+    for _ in range(3000):
+        os.mkdir("d", dir_fd=current)
+        os.close(os.open("f", os.O_CREAT | os.O_WRONLY, dir_fd=current))
+        deeper = os.open("d", os.O_RDONLY, dir_fd=current)
+        os.close(current)
+        current = deeper
+    os.close(current)
+    opened = len(os.listdir("/proc/self/fd"))
+    remove_tree(top)
+    assert not top.exists()
+    assert len(os.listdir("/proc/self/fd")) == opened

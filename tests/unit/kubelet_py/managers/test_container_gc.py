@@ -1,0 +1,121 @@
+"""What a pass of garbage collection removes, from the runtime and from disk."""
+
+from pathlib import Path
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.core.gc_rules import GcPolicy
+from kubelet_py.errors import RuntimeNotFound, RuntimeUnavailable
+from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
+
+
+class Runtime:
+    """Containers and sandboxes in dictionaries."""
+
+    def __init__(self, logs: Path) -> None:
+        self.logs = logs
+        self.containers: dict[str, cri.Container] = {}
+        self.sandboxes: dict[str, cri.PodSandbox] = {}
+        self.stubborn: set[str] = set()
+
+    def add(self, container_id: str, uid: str, state: cri.ContainerState, created_at: int) -> Path:
+        sandbox = f"sandbox-{uid}"
+        self.sandboxes[sandbox] = cri.PodSandbox(
+            id=sandbox, metadata=cri.PodSandboxMetadata(uid=uid), state=cri.SANDBOX_NOTREADY, created_at=1
+        )
+        self.containers[container_id] = cri.Container(
+            id=container_id,
+            pod_sandbox_id=sandbox,
+            state=state,
+            created_at=created_at,
+            labels={"io.kubernetes.pod.uid": uid, "io.kubernetes.container.name": "main"},
+        )
+        log = self.logs / f"ns_pod_{uid}" / "main" / f"{container_id}.log"
+        log.parent.mkdir(parents=True, exist_ok=True)
+        log.touch()
+        log.with_name(log.name + ".20260101-000000.gz").touch()
+        return log
+
+    async def list_containers(self) -> list[cri.Container]:
+        return list(self.containers.values())
+
+    async def list_pod_sandboxes(self) -> list[cri.PodSandbox]:
+        return list(self.sandboxes.values())
+
+    async def container_status(self, container_id: str) -> cri.ContainerStatus:
+        if container_id not in self.containers:
+            raise RuntimeNotFound("ContainerStatus", "NOT_FOUND", container_id)
+        uid = self.containers[container_id].labels["io.kubernetes.pod.uid"]
+        path = self.logs / f"ns_pod_{uid}" / "main" / f"{container_id}.log"
+        return cri.ContainerStatus(id=container_id, log_path=str(path))
+
+    async def stop_pod_sandbox(self, sandbox_id: str) -> None:
+        pass
+
+    async def remove_pod_sandbox(self, sandbox_id: str) -> None:
+        self.sandboxes.pop(sandbox_id, None)
+
+    async def remove_container(self, container_id: str) -> None:
+        if container_id in self.stubborn:
+            raise RuntimeUnavailable("RemoveContainer", "UNAVAILABLE", "not now")
+        self.containers.pop(container_id, None)
+
+
+def make(tmp_path: Path, gone: set[str], *, ready: bool = True) -> tuple[Runtime, ContainerGc]:
+    runtime = Runtime(tmp_path / "pods")
+    (tmp_path / "links").mkdir()
+    knowledge = PodKnowledge(gone.__contains__, gone.__contains__, lambda: ready)
+    settings = GcSettings(tmp_path / "pods", tmp_path / "links", GcPolicy())
+    return runtime, ContainerGc(runtime, knowledge, settings)
+
+
+async def test_one_dead_container_of_each_name_stays_and_its_elders_go_with_their_logs(tmp_path: Path) -> None:
+    runtime, gc = make(tmp_path, set())
+    old = runtime.add("old", "live", cri.CONTAINER_EXITED, 1)
+    newer = runtime.add("newer", "live", cri.CONTAINER_EXITED, 2)
+    runtime.add("running", "live", cri.CONTAINER_RUNNING, 3)
+    (tmp_path / "links" / "dead").symlink_to(old)
+    (tmp_path / "links" / "good").symlink_to(newer)
+    await gc.collect()
+    assert sorted(runtime.containers) == ["newer", "running"]
+    assert sorted(path.name for path in old.parent.iterdir()) == [
+        "newer.log",
+        "newer.log.20260101-000000.gz",
+        "running.log",
+        "running.log.20260101-000000.gz",
+    ]
+    assert [path.name for path in (tmp_path / "links").iterdir()] == ["good"]
+    assert list(runtime.sandboxes) == ["sandbox-live"]
+
+
+async def test_everything_of_a_pod_that_is_gone_goes(tmp_path: Path) -> None:
+    runtime, gc = make(tmp_path, {"gone"})
+    runtime.add("a", "gone", cri.CONTAINER_EXITED, 1)
+    kept = runtime.add("b", "live", cri.CONTAINER_EXITED, 1)
+    await gc.collect()
+    assert list(runtime.containers) == ["b"]
+    assert list(runtime.sandboxes) == ["sandbox-live"]
+    assert [path.name for path in runtime.logs.iterdir()] == ["ns_pod_live"]
+    assert kept.exists()
+
+
+async def test_nothing_of_an_unknown_pod_goes_before_all_sources_are_read(tmp_path: Path) -> None:
+    runtime, gc = make(tmp_path, {"gone"}, ready=False)
+    runtime.add("a", "gone", cri.CONTAINER_EXITED, 1)
+    await gc.collect()
+    assert list(runtime.containers) == ["a"]
+    assert list(runtime.sandboxes) == ["sandbox-gone"]
+    assert [path.name for path in runtime.logs.iterdir()] == ["ns_pod_gone"]
+
+
+async def test_one_that_cannot_be_removed_holds_up_nothing_and_goes_the_next_time(tmp_path: Path) -> None:
+    runtime, gc = make(tmp_path, {"gone"})
+    runtime.add("a", "gone", cri.CONTAINER_EXITED, 1)
+    runtime.add("b", "gone", cri.CONTAINER_EXITED, 2)
+    runtime.stubborn = {"a"}
+    await gc.collect()
+    assert list(runtime.containers) == ["a"]
+    assert list(runtime.sandboxes) == ["sandbox-gone"], "its sandbox waits for it"
+    runtime.stubborn = set()
+    await gc.collect()
+    assert not runtime.containers
+    assert not runtime.sandboxes

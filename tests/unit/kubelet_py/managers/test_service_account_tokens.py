@@ -1,0 +1,103 @@
+"""When tokens are asked for, kept and renewed; time is a number here."""
+
+import asyncio
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import pytest
+
+from kubelet_py.api import authentication_v1
+from kubelet_py.core.volume_payload import TokenAsk
+from kubelet_py.errors import ApiUnavailable
+from kubelet_py.kube.resources import Resource
+from kubelet_py.managers.service_account_tokens import ServiceAccountTokens, TokenIssuer
+
+ASK = TokenAsk("shop", "default", "web", "uid-1", expiration_seconds=3600)
+
+
+class Issuer:
+    """Counts, and answers with tokens that last as long as was asked for, or a year."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000.0
+        self.asked: list[authentication_v1.TokenRequest] = []
+        self.away = False
+        self.path = ("", "", "")
+
+    async def create_subresource(
+        self, resource: Resource[Any], name: str, subresource: str, body: Any, namespace: str = ""
+    ) -> Any:
+        await asyncio.sleep(0)
+        if self.away:
+            raise ApiUnavailable(0, "", "connection refused")
+        self.asked.append(body)
+        self.path = (namespace, name, subresource)
+        end = datetime.fromtimestamp(self.now + (body.spec.expirationSeconds or 0), UTC)
+        status = authentication_v1.TokenRequestStatus(token=f"token-{len(self.asked)}", expirationTimestamp=end)
+        return authentication_v1.TokenRequest(spec=body.spec, status=status)
+
+    def tokens(self, jitter: float = 0.0) -> ServiceAccountTokens:
+        return ServiceAccountTokens(cast(TokenIssuer, self), lambda: self.now, lambda: jitter)
+
+
+async def test_a_token_is_bound_to_the_pod_and_kept() -> None:
+    issuer = Issuer()
+    tokens = issuer.tokens()
+    assert await tokens.get(ASK) == "token-1"
+    assert await tokens.get(ASK) == "token-1"
+    assert issuer.path == ("shop", "default", "token")
+    spec = issuer.asked[0].spec
+    assert spec is not None
+    assert spec.boundObjectRef is not None
+    assert (spec.boundObjectRef.kind, spec.boundObjectRef.name, spec.boundObjectRef.uid) == ("Pod", "web", "uid-1")
+    assert spec.audiences == []
+    assert await tokens.get(replace(ASK, audience="vault")) == "token-2"
+    second = issuer.asked[1].spec
+    assert second is not None
+    assert second.audiences == ["vault"]
+
+
+@pytest.mark.parametrize(
+    ("life", "age", "jitter", "renewed"),
+    [
+        (3600, 2879, 0.0, False),
+        (3600, 2881, 0.0, True),
+        (3600, 2875, 9.0, True),
+        (7 * 86400, 86399, 0.0, False),
+        (7 * 86400, 86401, 0.0, True),
+    ],
+)
+async def test_it_is_renewed_at_four_fifths_of_its_life_or_after_a_day(
+    life: int, age: float, jitter: float, renewed: bool
+) -> None:
+    issuer = Issuer()
+    tokens = issuer.tokens(jitter)
+    ask = replace(ASK, expiration_seconds=life)
+    await tokens.get(ask)
+    issuer.now += age
+    assert await tokens.get(ask) == ("token-2" if renewed else "token-1")
+
+
+async def test_the_old_one_is_used_while_it_is_good_and_the_api_server_is_away() -> None:
+    issuer = Issuer()
+    tokens = issuer.tokens()
+    await tokens.get(ASK)
+    issuer.now += 3000
+    issuer.away = True
+    assert await tokens.get(ASK) == "token-1"
+    issuer.now += 601
+    with pytest.raises(ApiUnavailable):
+        await tokens.get(ASK)
+    issuer.away = False
+    assert await tokens.get(ASK) == "token-2"
+
+
+async def test_many_at_once_make_one_request_and_a_forgotten_pod_starts_anew() -> None:
+    issuer = Issuer()
+    tokens = issuer.tokens()
+    assert set(await asyncio.gather(*(tokens.get(ASK) for _ in range(10)))) == {"token-1"}
+    tokens.forget_pod("another")
+    assert await tokens.get(ASK) == "token-1"
+    tokens.forget_pod("uid-1")
+    assert await tokens.get(ASK) == "token-2"
