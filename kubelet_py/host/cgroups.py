@@ -89,7 +89,7 @@ class CgroupTree:
             self.update(path, limits)
 
     def update(self, path: str, limits: CgroupLimits) -> None:
-        """Write the limits of a cgroup that exists; those of controllers that the machine does not have are left out."""
+        """Write the limits of a cgroup that exists; what no controller of the machine serves is left out."""
         if self.unified is not None:
             directory = next(self.directories(path))
             available = _words(directory / "cgroup.controllers")

@@ -68,10 +68,13 @@ def test_on_v2_each_level_passes_its_controllers_on(tmp_path: Path) -> None:
         level.mkdir(exist_ok=True)
         (level / "cgroup.controllers").write_text("cpuset cpu memory pids misc\n")
         (level / "cgroup.subtree_control").write_text("cpu memory cpuset\n")
+    pod = tmp_path / "kubepods" / "burstable" / "podx"
+    pod.mkdir()
+    (pod / "cgroup.controllers").write_text("cpu memory\n")
     tree.ensure("/kubepods/burstable/podx", LIMITS)
     for level in (tmp_path, tmp_path / "kubepods", tmp_path / "kubepods" / "burstable"):
         # A file of the scratch tree keeps the last word written; the kernel's adds it up.
         assert (level / "cgroup.subtree_control").read_text() == "+pids"
-    pod = tmp_path / "kubepods" / "burstable" / "podx"
     assert (pod / "cpu.max").read_text() == "max 100000"
+    assert not (pod / "pids.max").exists(), "a controller that is not there is left out"
     assert not (pod / "cgroup.subtree_control").exists()
