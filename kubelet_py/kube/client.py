@@ -119,6 +119,10 @@ class _RawEvent(msgspec.Struct):
     object: msgspec.Raw
 
 
+class _Bookmark(msgspec.Struct):
+    metadata: meta_v1.ObjectMeta
+
+
 class ApiClient:
     """Use as an async context manager, or `close` it."""
 
@@ -369,6 +373,10 @@ def _event_of(kind: type[T], line: bytes) -> WatchEvent[T]:
         if raw.type == "ERROR":
             status = codec.decode(meta_v1.Status, bytes(raw.object))
             raise _error_for(status.code or 0, status, None)
+        if raw.type == EventKind.BOOKMARK:
+            # Of a bookmark only the version counts; the rest is an empty object with nulls where lists must be.
+            bookmark: Any = codec.decode(_Bookmark, bytes(raw.object))
+            return WatchEvent(EventKind.BOOKMARK, bookmark)
         return WatchEvent(EventKind(raw.type), codec.decode(kind, bytes(raw.object)))
     except ValueError as error:
         raise ApiError(0, "InvalidAnswer", f"watch event cannot be read: {error}") from error
