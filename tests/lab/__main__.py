@@ -78,7 +78,9 @@ def _up(arguments: argparse.Namespace) -> None:
                 start = gokubelet.start if arguments.node == "go" else node.start_kubelet_py
                 start(cluster, endpoint, node=NODE)
         _tell(lab, cluster, arguments.port)
-        signal.sigwait({signal.SIGINT, signal.SIGTERM})
+        ends = {signal.SIGINT, signal.SIGTERM}
+        signal.pthread_sigmask(signal.SIG_BLOCK, ends)  # not earlier: what is started inherits the mask
+        signal.sigwait(ends)
         say("stopping")
     say("stopped; nothing is left")
 
@@ -125,7 +127,6 @@ def main() -> int:
     arguments = _parser().parse_args(sys.argv[1:] or ["up"])
     try:
         if arguments.command == "up":
-            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             _up(arguments)
         elif arguments.command == "build":
             _build(arguments.tools)

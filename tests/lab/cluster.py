@@ -150,6 +150,8 @@ class Cluster:
             f"--cluster-signing-key-file={self._authority.credentials.key}",
             "--use-service-account-credentials=true",
             "--controllers=*,bootstrapsigner,tokencleaner",
+            "--kube-api-qps=300",  # the default of 20 makes its start take 6 s
+            "--kube-api-burst=600",
             "--leader-elect=false",
         ]
 

@@ -10,6 +10,7 @@ from typing import Any
 from tests.lab import gotools
 from tests.lab.cluster import CLUSTER_DNS, Cluster
 from tests.lab.process import LabProcess
+from tests.lab.sandbox import Sandbox
 
 
 def configuration(cluster: Cluster, endpoint: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -44,13 +45,17 @@ def start(
     endpoint: Path,
     *,
     node: str = "node-1",
+    lab: Sandbox | None = None,
     settings: Mapping[str, Any] | None = None,
     wait: bool = True,
 ) -> LabProcess:
-    """Start the Go kubelet against a CRI socket and wait until its node is Ready."""
+    """Start the Go kubelet against a CRI socket and wait until its node is Ready.
+
+    It runs beside the control plane, or in another lab host that joined it.
+    """
     program = gotools.ensure("kubelet")
-    lab = cluster.lab
-    file = lab.root / "cluster" / f"kubelet-{node}.json"
+    lab = lab or cluster.lab
+    file = cluster.directory / f"kubelet-{node}.json"
     file.write_text(json.dumps(configuration(cluster, endpoint, settings or {}), indent=2))
     lab.run(["mkdir", "-p", "/etc/kubernetes/manifests"])
     kubeconfig = cluster.node_credentials(node)

@@ -26,8 +26,8 @@ BUSYBOX = "registry.k8s.io/e2e-test-images/busybox:1.29-2"
 class Lab(Sandbox):
     """A lab host with engines. `lab.run` and `lab.popen` run things inside; see Sandbox."""
 
-    def __init__(self, name: str | None = None) -> None:
-        super().__init__(name)
+    def __init__(self, name: str | None = None, number: int = 1) -> None:
+        super().__init__(name, number)
         self._docker: Docker | None = None
         self._containerd: Containerd | None = None
         self._registry: Registry | None = None
@@ -42,6 +42,7 @@ class Lab(Sandbox):
         registry: bool | Iterable[str] = False,
         docker_settings: Mapping[str, Any] | None = None,
         name: str | None = None,
+        number: int = 1,
     ) -> Self:
         """Start a lab host with these engines; every engine has `images` loaded when this returns.
 
@@ -50,7 +51,7 @@ class Lab(Sandbox):
         archives = [catalog.archive(image) for image in images] if docker or containerd else []
         served = catalog.IMAGES if registry is True else registry or ()
         built = {reference: catalog.manifest(reference) for reference in served}
-        lab = cls(name)
+        lab = cls(name, number)
         try:
             if built:
                 lab._registry = Registry(lab, built)

@@ -17,7 +17,7 @@ from tests.lab.cluster import Cluster
 from tests.lab.engines.containerd import write_cni_configuration
 from tests.lab.lab import Lab
 from tests.lab.process import LabProcess
-from tests.lab.sandbox import REPOSITORY
+from tests.lab.sandbox import REPOSITORY, Sandbox
 
 ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 
@@ -53,13 +53,14 @@ def start_kubelet_py(
     endpoint: Path,
     *,
     node: str = "node-1",
+    lab: Sandbox | None = None,
     settings: Mapping[str, Any] | None = None,
     flags: Sequence[str] = (),
     wait: bool = True,
 ) -> LabProcess:
     """Start kubelet-py with the configuration that the Go kubelet gets here, and wait until its node is Ready."""
-    lab = cluster.lab
-    file = lab.root / "cluster" / f"kubelet-py-{node}.json"
+    lab = lab or cluster.lab
+    file = cluster.directory / f"kubelet-py-{node}.json"
     file.write_text(json.dumps(gokubelet.configuration(cluster, endpoint, settings or {}), indent=2))
     lab.run(["mkdir", "-p", "/etc/kubernetes/manifests"])
     process = lab.popen(

@@ -30,7 +30,6 @@ from tests.lab.process import LabError, LabProcess
 from tests.lab.progress import say
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-NODE_ADDRESS = "10.200.0.1"
 NODE_PREFIX_LENGTH = 24
 START_WITHIN_SECONDS = 30.0
 BASE_PATH = "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin"
@@ -49,13 +48,15 @@ iptables -w -A FORWARD -m comment --comment 'lab: accept, also when dockerd sets
 class Sandbox:
     """A running lab host. Use it as a context manager, or call `stop`; it stops by itself when this process dies."""
 
-    def __init__(self, name: str | None = None) -> None:
+    def __init__(self, name: str | None = None, number: int = 1) -> None:
+        """Start a lab host. Hosts that `join` each other need different numbers, from 1 to 20."""
         sweep()
         self.id = secrets.token_hex(4)
         self.name = name or f"lab-{self.id}"
         self.root = labs_dir() / self.id
         self.logs = self.root / "log"
-        self.node_address = NODE_ADDRESS
+        self.node_address = f"10.200.0.{10 * number - 9}"
+        self.pod_network = f"10.201.{number}.0/24"
         self.environment: dict[str, str] = {
             "PATH": BASE_PATH,
             "HOME": os.environ.get("HOME", "/root"),
@@ -103,6 +104,17 @@ class Sandbox:
     def _set_up_network(self) -> None:
         self.run(["sh", "-ec", NETWORK_SCRIPT, "sh", f"{self.node_address}/{NODE_PREFIX_LENGTH}"])
         self.add_host_names(self.node_address, self.name)
+
+    def join(self, other: Sandbox) -> None:
+        """Connect two hosts: their bridges become one network, and their pods reach each other."""
+        ours, theirs = f"to-{other.id}", f"to-{self.id}"
+        peer = ["peer", "name", theirs, "netns", str(other.pid)]
+        link = ["nsenter", f"--net=/proc/{self.pid}/ns/net", "ip", "link", "add", ours, "type", "veth", *peer]
+        subprocess.run(link, check=True)
+        for host, device, remote in ((self, ours, other), (other, theirs, self)):
+            host.run(["ip", "link", "set", device, "master", "lab0", "up"])
+            host.run(["ip", "route", "add", remote.pod_network, "via", remote.node_address])
+            host.add_host_names(remote.node_address, remote.name)
 
     def add_host_names(self, address: str, *names: str) -> None:
         """Add a line to the lab's /etc/hosts."""

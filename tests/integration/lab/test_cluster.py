@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import ssl
 import urllib.request
 from collections.abc import Iterator
@@ -70,3 +71,21 @@ def test_the_api_server_comes_back_after_a_kill(cluster: Cluster) -> None:
     cluster.start_component("kube-apiserver")
     cluster.lab.wait_until("kube-apiserver", cluster.is_ready, process=cluster.processes["kube-apiserver"])
     assert cluster.exists("/api/v1/nodes/node-1")
+
+
+def test_a_second_host_joins_as_a_second_node(cluster: Cluster) -> None:
+    with Lab.start(containerd="1.6", number=2) as second:
+        cluster.lab.join(second)
+        kubelet = gokubelet.start(cluster, second.containerd_socket, node="node-2", lab=second)
+        for number in (1, 2):
+            pin = json.dumps({"spec": {"nodeName": f"node-{number}"}})
+            command = ["httpd", "-f", "-p", "8080", "-h", "/etc"]
+            cluster.kubectl("run", f"on-{number}", f"--image={BUSYBOX}", f"--overrides={pin}", "--", *command)
+        cluster.kubectl("wait", "pod/on-1", "pod/on-2", "--for=condition=Ready", "--timeout=60s")
+        address = cluster.get("pod", "on-2")["status"]["podIP"]
+        assert address.startswith("10.201.2.")
+        fetched = cluster.kubectl("exec", "on-1", "--", "wget", "-q", "-O-", f"http://{address}:8080/hostname")
+        assert fetched.strip() == "on-2"
+        cluster.kubectl("delete", "pod", "on-1", "on-2", "--now", "--timeout=60s")
+        cluster.kubectl("delete", "node", "node-2")
+        assert kubelet.stop() == 0

@@ -15,7 +15,6 @@ VERSIONS = ("1.6", "2.4")
 DEBIAN_PACKAGES = ("containerd", "runc", "containernetworking-plugins", "iptables", "iproute2", "socat", "conntrack")
 PAUSE_IMAGE = "registry.k8s.io/pause:3.10"
 CNI_DIRECTORY = "/etc/cni/net.d"
-POD_NETWORK = "10.201.0.0/16"
 
 
 def prepare(version: str) -> tuple[str, str]:
@@ -29,7 +28,7 @@ def prepare(version: str) -> tuple[str, str]:
     return str(parts[0]), ":".join([*dict.fromkeys(str(part.parent) for part in parts), BASE_PATH])
 
 
-def cni_configuration() -> str:
+def cni_configuration(pod_network: str) -> str:
     """A bridge network with host ports, for containerd, dockershim and any other CRI runtime of the lab."""
     plugins = [
         {
@@ -40,7 +39,7 @@ def cni_configuration() -> str:
             "hairpinMode": True,
             "ipam": {
                 "type": "host-local",
-                "ranges": [[{"subnet": POD_NETWORK}]],
+                "ranges": [[{"subnet": pod_network}]],
                 "routes": [{"dst": "0.0.0.0/0"}],
             },
         },
@@ -53,7 +52,7 @@ def cni_configuration() -> str:
 def write_cni_configuration(sandbox: Sandbox) -> None:
     """Put the network into the lab's /etc/cni/net.d (not seen by the machine)."""
     script = f"mkdir -p {CNI_DIRECTORY} && cat > {CNI_DIRECTORY}/10-lab.conflist"
-    sandbox.run(["sh", "-c", script], text_input=cni_configuration())
+    sandbox.run(["sh", "-c", script], text_input=cni_configuration(sandbox.pod_network))
 
 
 def configuration(version: str, socket: Path, certs: Path) -> str:
