@@ -102,6 +102,7 @@ def make_parts(config: Config) -> Parts:
         NodeSettings(
             pause_image=config.pause_image,
             lowest_oom_score=lowest,
+            missing_capabilities=host.missing_capabilities(),
             pull_progress_deadline_seconds=config.pull_progress_deadline_seconds,
             verbose_config=json.dumps(verbose, sort_keys=True),
         ),

@@ -23,6 +23,14 @@ from dockershim.errors import EngineFailed, InvalidArgument
 
 _log = structlog.get_logger()
 _CAP_SYS_RESOURCE = 24
+_CAPABILITIES = (
+    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
+    *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER"),
+    *("SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE"),
+    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP"),
+    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
+    "CHECKPOINT_RESTORE",
+)
 _LOWEST_OOM_SCORE = -1000
 _PROFILE_LIMIT_BYTES = 4 * 1024 * 1024
 
@@ -45,6 +53,23 @@ def _ensure_mount_sources(mounts: list[tuple[str, str]]) -> None:
                 raise InvalidArgument(field, f"{path} is a symbolic link to something that does not exist")
         except OSError as error:
             raise InvalidArgument(field, f"{path} does not exist and cannot be made: {error.strerror}") from error
+
+
+# ---- log files
+
+
+async def ensure_log_file(path: str) -> None:
+    """An empty log where there is none yet. An empty path means that nobody wants the log."""
+    if path:
+        await asyncio.to_thread(_ensure_log_file, path)
+
+
+def _ensure_log_file(path: str) -> None:
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640))
+    except OSError as error:
+        raise EngineFailed(f"cannot make the log file {path}: {error.strerror}") from error
 
 
 # ---- resolv.conf
@@ -98,6 +123,17 @@ def _read_seccomp_profile(path: str, field: str) -> str:
         raise InvalidArgument(field, f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise InvalidArgument(field, f"{path} is no JSON: {error}") from error
+
+
+# ---- capabilities
+
+
+def missing_capabilities(proc_self: Path = Path("/proc/self")) -> tuple[str, ...]:
+    """Capabilities that this host has and nobody here may hand out: those outside our bounding set."""
+    status = (proc_self / "status").read_text()
+    bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
+    mask = int(bounding.group(1), 16) if bounding else -1
+    return tuple(name for bit, name in enumerate(_CAPABILITIES) if not mask >> bit & 1)
 
 
 # ---- oom_score_adj

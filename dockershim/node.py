@@ -27,6 +27,7 @@ class NodeSettings:
     pause_image: str = "registry.k8s.io/pause:3.10"
     lowest_oom_score: int = -1000
     pull_progress_deadline_seconds: float = 300.0
+    missing_capabilities: tuple[str, ...] = ()
     cgroup_root: str = "/sys/fs/cgroup"
     verbose_config: str = "{}"
 
@@ -49,7 +50,8 @@ class Node:
 
     def host_security(self, seccomp_profile: str | None) -> HostSecurity:
         """What the engine's host can do, with the profile that was read for a request."""
-        return HostSecurity(self.feeder.require_info().has_security("apparmor"), seccomp_profile)
+        apparmor = self.feeder.require_info().has_security("apparmor")
+        return HostSecurity(apparmor, seccomp_profile, self.settings.missing_capabilities)
 
     def sandbox_context(self, image_id: str, seccomp_profile: str | None) -> SandboxContext:
         """What the node adds to a sandbox."""

@@ -42,6 +42,7 @@ class ContainerLifecycle:
                 return  # the answer to an earlier call got lost
             if state != cri.ContainerState.CONTAINER_CREATED:
                 raise FailedPrecondition(f"container {view.id} is {cri.ContainerState.Name(state)}, not created")
+            await host.ensure_log_file(current.log_path)  # who sees it running may open its log
             try:
                 await self._node.engine.start_container(view.id)
             except ShimError:

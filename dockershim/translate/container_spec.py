@@ -138,12 +138,11 @@ def _host_config(
         "Privileged": secure.privileged,
         "ReadonlyRootfs": secure.readonly_rootfs,
         "GroupAdd": security.group_add(secure.supplemental_groups),
-        "CapAdd": security.docker_capabilities(secure.capabilities.add_capabilities),
-        "CapDrop": security.docker_capabilities(secure.capabilities.drop_capabilities),
         "SecurityOpt": _security_options(secure, context.host),
         "RestartPolicy": {"Name": "no"},
         "LogConfig": LOG_CONFIG,
     }
+    result.update(security.docker_capabilities(secure.capabilities, context.host.missing_capabilities))
     result.update(resources.to_docker_resources(config.linux.resources, lowest_oom_score=context.lowest_oom_score))
     if config.linux.HasField("security_context"):
         result.update(security.masked_paths(secure))

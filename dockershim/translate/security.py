@@ -25,6 +25,7 @@ class HostSecurity:
 
     apparmor: bool = False
     seccomp_profile: str | None = None
+    missing_capabilities: tuple[str, ...] = ()
 
 
 def user_of(user: cri.Int64Value | None, group: cri.Int64Value | None, username: str, field: str) -> str:
@@ -104,9 +105,13 @@ def selinux_options(options: cri.SELinuxOption | None) -> list[str]:
     return [f"label={name}:{value}" for name, value in pairs if value]
 
 
-def docker_capabilities(names: Iterable[str]) -> list[str]:
-    """Capabilities as Docker takes them: without the prefix, and ALL in capitals."""
-    return [name.upper().removeprefix("CAP_") for name in names]
+def docker_capabilities(wanted: cri.Capability, missing: Iterable[str]) -> dict[str, list[str]]:
+    """CapAdd and CapDrop, without the prefix. ALL means all that this host can give, as it does for containerd."""
+    add = [name.upper().removeprefix("CAP_") for name in wanted.add_capabilities]
+    drop = [name.upper().removeprefix("CAP_") for name in wanted.drop_capabilities]
+    if "ALL" in add:
+        drop += [name for name in missing if name not in drop and name not in add]
+    return {"CapAdd": add, "CapDrop": drop}
 
 
 def group_add(groups: Iterable[int]) -> list[str]:

@@ -1,0 +1,166 @@
+"""Images on real Docker, pulled from the lab's registries."""
+
+from __future__ import annotations
+
+import base64
+import threading
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from cri_proto import runtime_v1 as cri
+from tests.integration.dockershim.harness import Shim, code_of, eventually
+from tests.lab import registry
+from tests.lab.images.catalog import CRI_TOOLS
+from tests.lab.lab import BUSYBOX, PAUSE, Lab
+
+pytestmark = pytest.mark.lab
+
+ONE = f"{CRI_TOOLS}/test-image-1:latest"
+TAGS = [f"{CRI_TOOLS}/test-image-tags:{number}" for number in (1, 2, 3)]
+BY_USER = f"{CRI_TOOLS}/test-image-user-username:latest"
+
+
+@pytest.fixture(scope="module")
+def shim() -> Iterator[Shim]:
+    with Lab.start(docker="20.10", registry=[PAUSE, BUSYBOX, ONE, *TAGS, BY_USER], images=(PAUSE,)) as lab:
+        started = Shim(lab)
+        yield started
+        started.stop()
+
+
+def spec(name: str) -> cri.ImageSpec:
+    return cri.ImageSpec(image=name)
+
+
+def pull(shim: Shim, name: str, auth: cri.AuthConfig | None = None) -> str:
+    return str(shim.images.PullImage(cri.PullImageRequest(image=spec(name), auth=auth), timeout=60).image_ref)
+
+
+def find(shim: Shim, name: str) -> cri.Image | None:
+    response: cri.ImageStatusResponse = shim.images.ImageStatus(cri.ImageStatusRequest(image=spec(name)))
+    return response.image if response.HasField("image") else None
+
+
+def remove(shim: Shim, name: str) -> None:
+    shim.images.RemoveImage(cri.RemoveImageRequest(image=spec(name)), timeout=60)
+
+
+def test_one_id_everywhere(shim: Shim) -> None:
+    """The answer of the pull, the image's id, and both ids of a container and its status are the same."""
+    ref = pull(shim, BUSYBOX)
+    image = find(shim, BUSYBOX)
+    assert image is not None
+    assert image.id == ref
+    assert image.size > 0
+    assert BUSYBOX in image.repo_tags
+    sandbox = shim.run_sandbox()
+    container_id = shim.create(sandbox, "true")
+    listed = shim.runtime.ListContainers(cri.ListContainersRequest()).containers[0]
+    status = shim.status(container_id)
+    assert {listed.image_id, listed.image_ref, status.image_id, status.image_ref} == {ref}
+    shim.remove_all()
+
+
+def test_an_image_is_found_in_every_spelling(shim: Shim) -> None:
+    """By tag, id, id without its algorithm, digest, and as the only one of a filtered list."""
+    ref = pull(shim, ONE)
+    image = find(shim, ONE)
+    assert image is not None
+    for name in (ref, ref.removeprefix("sha256:"), ref[:20], image.repo_digests[0], ONE.removesuffix(":latest")):
+        found = find(shim, name)
+        assert found is not None, name
+        assert found.id == ref
+    listed = shim.images.ListImages(cri.ListImagesRequest(filter=cri.ImageFilter(image=spec(ONE)))).images
+    assert [one.id for one in listed] == [ref]
+    assert pull(shim, image.repo_digests[0]) == ref
+
+
+def test_a_missing_image_is_an_empty_answer(shim: Shim) -> None:
+    """No error; and removing it is a success."""
+    assert find(shim, "registry.k8s.io/none:1") is None
+    assert find(shim, "sha256:" + "0" * 64) is None
+    remove(shim, "registry.k8s.io/none:1")
+    assert code_of(lambda: pull(shim, "registry.k8s.io/none:1"))[0] is grpc.StatusCode.NOT_FOUND
+    assert code_of(lambda: pull(shim, "Not A Name"))[0] is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_removing_by_one_tag_removes_the_image(shim: Shim) -> None:
+    """All tags go; the second time is a success too."""
+    ids = {pull(shim, name) for name in TAGS}
+    assert len(ids) == 1
+    remove(shim, TAGS[1])
+    assert [find(shim, name) for name in TAGS] == [None, None, None]
+    remove(shim, TAGS[1])
+
+
+def test_what_docker_pulls_and_removes_by_itself_is_known(shim: Shim) -> None:
+    """The store follows Docker's image events."""
+    shim.lab.docker.client("pull", TAGS[0])
+    eventually(lambda: find(shim, TAGS[0]) is not None)
+    shim.lab.docker.client("rmi", TAGS[0])
+    eventually(lambda: find(shim, TAGS[0]) is None)
+
+
+def test_the_user_of_an_image(shim: Shim) -> None:
+    """A name is a name, a number a uid."""
+    pull(shim, BY_USER)
+    image = find(shim, BY_USER)
+    pause = find(shim, PAUSE)
+    assert image is not None
+    assert pause is not None
+    assert (image.username, image.HasField("uid")) == ("www-data", False)
+    assert pause.uid.value == 65535
+    assert pause.pinned
+    assert not image.pinned
+
+
+def test_many_pulls_of_one_image(shim: Shim) -> None:
+    """All get the same answer."""
+    remove(shim, ONE)
+    answers: list[str] = []
+    threads = [threading.Thread(target=lambda: answers.append(pull(shim, ONE))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 8
+    assert len(set(answers)) == 1
+
+
+def test_credentials_in_every_form(shim: Shim) -> None:
+    """User and password apart, or together in `auth`; without them the pull fails."""
+    private = ONE.replace("gcr.io", registry.PRIVATE_NAME)
+    assert code_of(lambda: pull(shim, private))[0] is not grpc.StatusCode.OK
+    both = base64.b64encode(f"{registry.USER}:{registry.PASSWORD}".encode()).decode()
+    for auth in (
+        cri.AuthConfig(username=registry.USER, password=registry.PASSWORD),
+        cri.AuthConfig(auth=both),
+    ):
+        pull(shim, private, auth)
+        remove(shim, private)
+    assert code_of(lambda: pull(shim, private, cri.AuthConfig(auth="not base64!")))[0] is (
+        grpc.StatusCode.INVALID_ARGUMENT
+    )
+
+
+def test_an_image_in_use_stays(shim: Shim) -> None:
+    """A running container keeps its image."""
+    pull(shim, BUSYBOX)
+    sandbox = shim.run_sandbox()
+    shim.run(sandbox, "exec sleep 1000")
+    assert code_of(lambda: remove(shim, BUSYBOX))[0] is grpc.StatusCode.FAILED_PRECONDITION
+    assert find(shim, BUSYBOX) is not None
+    shim.remove_all()
+
+
+def test_the_image_file_system(shim: Shim) -> None:
+    """One image file system with a size, a mount point and inodes."""
+    info = shim.images.ImageFsInfo(cri.ImageFsInfoRequest())
+    assert len(info.image_filesystems) == 1
+    usage = info.image_filesystems[0]
+    assert usage.fs_id.mountpoint == "/var/lib/docker/data"
+    assert usage.used_bytes.value > 0
+    assert usage.inodes_used.value > 0
+    assert usage.timestamp > 10**18
