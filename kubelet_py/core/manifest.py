@@ -98,22 +98,24 @@ def read_manifest(data: bytes, allow_list: bool = False) -> Manifest:
 def line_of(data: bytes, path: tuple[Step, ...]) -> int:
     """The line on which a field stands, or the nearest field around it; 0 when the text is not YAML."""
     try:
-        node = yaml.compose(_text(data), Loader=_ManifestLoader)
+        text = _text(data)
+        _check_depth(text)
+        node = yaml.compose(text, Loader=_ManifestLoader)
     except (yaml.YAMLError, ManifestError):
         return 0
-    line = 0
-    for step in (*path, None):
-        if node is None:
-            break
-        line = node.start_mark.line + 1
+    line = 0 if node is None else 1
+    for step in path:
         if isinstance(node, yaml.MappingNode):
-            pairs = ((key, child) for key, child in node.value if getattr(key, "value", None) == step)
-            key, node = next(pairs, (None, None))
-            line = key.start_mark.line + 1 if key is not None else line
+            found = [(key, child) for key, child in node.value if getattr(key, "value", None) == step]
+            if not found:
+                break
+            key, node = found[0]
+            line = key.start_mark.line + 1
         elif isinstance(node, yaml.SequenceNode) and isinstance(step, int) and step < len(node.value):
             node = node.value[step]
+            line = node.start_mark.line + 1
         else:
-            node = None
+            break
     return line
 
 
@@ -152,13 +154,29 @@ def _parse_json(text: str) -> list[Any]:
 
 def _parse_yaml(text: str) -> list[Any]:
     try:
+        _check_depth(text)
         return [document for document in yaml.load_all(text, Loader=_ManifestLoader) if document is not None]
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         what = getattr(error, "problem", None) or str(error)
         raise ManifestError([Problem("", f"no YAML: {what}", mark.line + 1 if mark else 0)]) from error
-    except (RecursionError, ValueError, TypeError) as error:
-        raise ManifestError([Problem("", f"no usable YAML: {error}")]) from error
+    except ManifestError:
+        raise
+    except ValueError as error:
+        raise ManifestError([Problem("", f"no YAML: {error}")]) from error
+
+
+def _check_depth(text: str) -> None:
+    """libyaml's loader recurses on the C stack: a hundred kilobytes of brackets would end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_ManifestLoader):
+        if isinstance(event, yaml.MappingStartEvent | yaml.SequenceStartEvent):
+            depth += 1
+            if depth > _MAX_DEPTH:
+                line = getattr(event.start_mark, "line", -1) + 1
+                raise ManifestError([Problem("", f"nested deeper than {_MAX_DEPTH} levels", line)])
+        elif isinstance(event, yaml.MappingEndEvent | yaml.SequenceEndEvent):
+            depth -= 1
 
 
 def _text(data: bytes) -> str:
@@ -218,26 +236,32 @@ def _type_problems(value: dict[str, Any], data: bytes, at: tuple[Step, ...]) -> 
     """Every wrong type: each found one is mended in a copy, and the reading goes on behind it."""
     mended = deepcopy(value)
     problems: list[Problem] = []
-    seen: set[str] = set()
+    seen: list[tuple[Step, ...]] = []
     while len(problems) < _MAX_TYPE_PROBLEMS:
         try:
             pod = codec.from_builtins(core_v1.Pod, mended)
-            # A misspelt name often is the reason why a field is missing.
-            return problems + _unknown_field_warnings(pod, value, data, at)
         except codec.InvalidObject as error:
             text = str(error)
-        place = _PLACE.search(text)
-        path = steps_of(place["path"].removeprefix(".")) if place else ()
-        missing = _MISSING.match(text)
-        if missing:
-            path = (*path, missing["name"])
-        key = path_text(path)
-        if key in seen or not _mend(mended, path):
-            problems.append(_type_problem(text, (*at, *path), data))
+        else:
+            # A misspelt name often is the reason why a field is missing.
+            problems += _unknown_field_warnings(pod, value, data, at)
             break
-        seen.add(key)
-        problems.append(_type_problem(text, (*at, *path), data))
-    return problems
+        path = _path_of(text)
+        repeated = path in seen
+        # What is missing inside a placeholder of ours is nobody's mistake.
+        if not any(path[: len(before)] == before for before in seen):
+            problems.append(_type_problem(text, (*at, *path), data))
+        seen.append(path)
+        if repeated or not _mend(mended, path):
+            break
+    return sorted(problems, key=lambda problem: problem.line)
+
+
+def _path_of(text: str) -> tuple[Step, ...]:
+    """Where the decoder's message says that something is wrong."""
+    place, missing = _PLACE.search(text), _MISSING.match(text)
+    path = steps_of(place["path"].removeprefix(".")) if place else ()
+    return (*path, missing["name"]) if missing else path
 
 
 def _type_problem(text: str, path: tuple[Step, ...], data: bytes) -> Problem:
@@ -267,25 +291,17 @@ def _in_words(types: str) -> str:
 
 def _mend(document: Any, path: tuple[Step, ...]) -> bool:
     """Puts something of the right type at the path, whatever that is."""
-    if not path:
+    if not path or "..." in path:
         return False
     parent = document
     for step in path[:-1]:
-        try:
-            parent = parent[step]
-        except (KeyError, IndexError, TypeError):
-            return False
+        parent = parent[step]
     last = path[-1]
     before = _error_text(document)
     for placeholder in _PLACEHOLDERS:
-        try:
-            parent[last] = placeholder
-        except (IndexError, TypeError):
-            return False
+        parent[last] = placeholder
         after = _error_text(document)
-        place = _PLACE.search(after or "")
-        same = place is not None and steps_of(place["path"].removeprefix(".")) == path and not _MISSING.match(after)
-        if after != before and not same:
+        if after != before and (not after or _path_of(after) != path):
             return True
     return False
 

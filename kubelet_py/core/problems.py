@@ -78,5 +78,8 @@ class ProblemList:
 
 def shown(value: Any) -> str:
     """A value for people: text in quotes, long ones cut."""
-    text = f'"{value}"' if isinstance(value, str) else repr(value)
+    try:
+        text = f'"{value}"' if isinstance(value, str) else repr(value)
+    except ValueError:
+        return "a number with thousands of digits"
     return text if len(text) <= _SHOWN_LENGTH else f"{text[:_SHOWN_LENGTH]}..."

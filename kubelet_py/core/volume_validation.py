@@ -122,7 +122,8 @@ def _check_downward_items(items: Iterable[core_v1.DownwardAPIVolumeFile], path: 
             field = item.fieldRef.fieldPath or ""
             if not (field.startswith(("metadata.annotations['", "metadata.labels['")) and field.endswith("']")):
                 problems.one_of(f"{where}.fieldRef.fieldPath", field, _VOLUME_FIELDS)
-        elif item.resourceFieldRef is not None:
+        else:
+            assert item.resourceFieldRef is not None
             if not item.resourceFieldRef.containerName:
                 problems.required(f"{where}.resourceFieldRef.containerName")
             check_resource_field(item.resourceFieldRef, f"{where}.resourceFieldRef", problems)

@@ -1,0 +1,100 @@
+"""Image references are read as registry clients do."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubelet_py.core.image_rules import (
+    ImageReference,
+    InvalidImageReference,
+    PullPolicy,
+    default_pull_policy,
+    must_pull,
+    parse_image,
+    with_default_tag,
+)
+from kubelet_py.errors import SyncError
+
+DIGEST = "sha256:" + "0a" * 32
+
+
+@pytest.mark.parametrize(
+    ("image", "expected"),
+    [
+        ("busybox", ("docker.io", "library/busybox", "latest", "")),
+        ("busybox:1", ("docker.io", "library/busybox", "1", "")),
+        ("me/app", ("docker.io", "me/app", "latest", "")),
+        ("docker.io/busybox", ("docker.io", "library/busybox", "latest", "")),
+        ("index.docker.io/busybox", ("docker.io", "library/busybox", "latest", "")),
+        ("localhost/app", ("localhost", "app", "latest", "")),
+        ("localhost:5000/app:v", ("localhost:5000", "app", "v", "")),
+        ("[fd00::1]:5000/app", ("[fd00::1]:5000", "app", "latest", "")),
+        ("registry.k8s.io/e2e/agnhost:2.66", ("registry.k8s.io", "e2e/agnhost", "2.66", "")),
+        ("Host/app", ("Host", "app", "latest", "")),
+        (f"app@{DIGEST}", ("docker.io", "library/app", "", DIGEST)),
+        (f"r.example/app:v@{DIGEST}", ("r.example", "app", "v", DIGEST)),
+        ("a__b-c/e--f.g", ("docker.io", "a__b-c/e--f.g", "latest", "")),
+    ],
+)
+def test_parts(image: str, expected: tuple[str, str, str, str]) -> None:
+    """Registry, repository, tag and digest, with what is usual where nothing is said."""
+    reference = parse_image(image)
+    assert (reference.registry, reference.repository, reference.tag, reference.digest) == expected
+    assert reference.name == f"{expected[0]}/{expected[1]}"
+
+
+_REFUSED = [
+    *("", "A", "a/B", "a b", "a:", "a:b:c/", "a@", "/a", "a//b", "-a", "r.example/", "host_x:1/a", "a__b-c.d/e"),
+    *("a@sha256:12", "a@md5:" + "0" * 64, "0" * 64, "a:" + "t" * 129, "a/" + "b" * 260),
+]
+
+
+@pytest.mark.parametrize("image", _REFUSED)
+def test_what_is_no_reference(image: str) -> None:
+    """Is refused, with the reason InvalidImageName when it was to be pulled."""
+    with pytest.raises(InvalidImageReference, match="couldn't parse image name"):
+        parse_image(image)
+    with pytest.raises(SyncError) as caught:
+        with_default_tag(image)
+    assert caught.value.reason == "InvalidImageName"
+    assert default_pull_policy(image) is PullPolicy.IF_NOT_PRESENT
+
+
+def test_default_tag_is_added_to_what_is_written() -> None:
+    """The name itself stays short: which registry it means is the runtime's business."""
+    assert with_default_tag("busybox") == "busybox:latest"
+    assert with_default_tag("busybox:latest") == "busybox:latest"
+    assert with_default_tag("localhost:5000/a") == "localhost:5000/a:latest"
+    assert with_default_tag(f"a@{DIGEST}") == f"a@{DIGEST}"
+
+
+def test_default_policy() -> None:
+    """Always for latest, said or not."""
+    assert default_pull_policy("a") is PullPolicy.ALWAYS
+    assert default_pull_policy("a:latest") is PullPolicy.ALWAYS
+    assert default_pull_policy("a:1") is PullPolicy.IF_NOT_PRESENT
+    assert default_pull_policy(f"a@{DIGEST}") is PullPolicy.IF_NOT_PRESENT
+
+
+def test_when_to_pull() -> None:
+    """Always asks, IfNotPresent only for what is missing, Never refuses what is missing."""
+    assert must_pull("a", "Always", present=True)
+    assert must_pull("a", "IfNotPresent", present=False)
+    assert not must_pull("a", "IfNotPresent", present=True)
+    assert not must_pull("a", "Never", present=True)
+    with pytest.raises(SyncError) as caught:
+        must_pull("a:1", "Never", present=False)
+    assert caught.value.reason == "ErrImageNeverPull"
+    assert caught.value.message == 'Container image "a:1" is not present with pull policy of Never'
+
+
+@given(st.text(alphabet="aA0.-_/:@[]", max_size=40))
+def test_any_text_is_a_reference_or_refused(text: str) -> None:
+    """Nothing else comes out, and what was read can be written and read again."""
+    try:
+        reference = parse_image(text)
+    except InvalidImageReference:
+        return
+    written = reference.name + (f":{reference.tag}" if reference.tag else "")
+    again = parse_image(written + (f"@{reference.digest}" if reference.digest else ""))
+    assert again == ImageReference(reference.registry, reference.repository, reference.tag, reference.digest)

@@ -1,0 +1,117 @@
+"""A source's sets become the updates that lead from one to the next."""
+
+import datetime
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kubelet_py.api import core_v1
+from kubelet_py.api import pod as podlib
+from kubelet_py.api.pod import PodUid
+from kubelet_py.core.source_merge import PodOperation, PodSet, merge_pod_set
+from tests.unit.kubelet_py.core.pod_builder import a_pod
+
+NOW = "2024-01-31T12:00:00.000000000Z"
+
+
+def _pod(name: str = "a", uid: str = "", phase: str = "Pending", **fields: Any) -> core_v1.Pod:
+    metadata = {"name": name, "uid": uid or f"uid-{name}", **fields.pop("metadata", {})}
+    pod = a_pod(metadata=metadata, **fields)
+    pod.status = core_v1.PodStatus(phase=phase)
+    return pod
+
+
+def _merge(known: dict[PodUid, core_v1.Pod] | None, *pods: core_v1.Pod, now: str = NOW) -> Any:
+    return merge_pod_set(known or {}, PodSet("api", pods), now)
+
+
+def _operations(result: Any) -> list[tuple[str, str]]:
+    return [(update.operation.value, podlib.metadata_of(update.pod).name or "") for update in result.updates]
+
+
+def test_new_pods_are_marked() -> None:
+    """With their source and when they were first seen."""
+    result = _merge(None, _pod(metadata={"annotations": {"mine": "x"}}))
+    assert _operations(result) == [("ADD", "a")]
+    assert podlib.annotations_of(result.updates[0].pod) == {
+        "mine": "x",
+        "kubernetes.io/config.source": "api",
+        "kubernetes.io/config.seen": NOW,
+    }
+
+
+def test_nothing_new_is_no_update() -> None:
+    """Local annotations do not count, and the object stays the same."""
+    first = _merge(None, _pod())
+    again = _merge(first.pods, _pod(metadata={"annotations": {"kubernetes.io/config.seen": "other"}}), now="later")
+    assert again.updates == ()
+    assert again.pods["uid-a"] is first.pods["uid-a"]
+
+
+def test_changes() -> None:
+    """Spec, labels and annotations are updates; a status alone is to be reconciled; a deletion goes before."""
+    known = _merge(None, _pod()).pods
+    assert _operations(_merge(known, _pod(hostNetwork=True))) == [("UPDATE", "a")]
+    assert _operations(_merge(known, _pod(metadata={"labels": {"x": "y"}}))) == [("UPDATE", "a")]
+    assert _operations(_merge(known, _pod(metadata={"annotations": {"x": "y"}}))) == [("UPDATE", "a")]
+    assert _operations(_merge(known, _pod(phase="Running"))) == [("RECONCILE", "a")]
+    deleted = {"deletionTimestamp": datetime.datetime.now(datetime.UTC).isoformat(), "deletionGracePeriodSeconds": 3}
+    assert _operations(_merge(known, _pod(metadata=deleted, hostNetwork=True))) == [("DELETE", "a")]
+    assert _operations(_merge(known)) == [("REMOVE", "a")]
+
+
+def test_first_seen_stays() -> None:
+    """An update does not make a pod younger."""
+    known = _merge(None, _pod()).pods
+    updated = _merge(known, _pod(hostNetwork=True), now="later").updates[0].pod
+    assert podlib.annotations_of(updated)["kubernetes.io/config.seen"] == NOW
+
+
+def test_order_of_updates() -> None:
+    """Removals first, so that a static pod's successor finds the place free."""
+    known = _merge(None, _pod("a"), _pod("b"), _pod("c"), _pod("d")).pods
+    deleted = {"deletionTimestamp": "2024-01-31T12:00:00Z"}
+    result = _merge(
+        known, _pod("b", phase="Running"), _pod("c", metadata=deleted), _pod("d", hostPID=True), _pod("a", "uid-new")
+    )
+    assert _operations(result) == [("REMOVE", "a"), ("ADD", "a"), ("UPDATE", "d"), ("DELETE", "c"), ("RECONCILE", "b")]
+    assert set(result.pods) == {"uid-b", "uid-c", "uid-d", "uid-new"}
+
+
+def test_one_name_one_pod() -> None:
+    """The first of a set stays; the others are told of."""
+    result = _merge(None, _pod("a", "u1"), _pod("a", "u2"), _pod("b"))
+    assert _operations(result) == [("ADD", "a"), ("ADD", "b")]
+    assert [podlib.uid_of(pod) for pod in result.duplicates] == ["u2"]
+
+
+_sets = st.lists(
+    st.builds(
+        lambda name, network, phase: _pod(name, hostNetwork=network, phase=phase),
+        st.sampled_from("abcd"),
+        st.booleans(),
+        st.sampled_from(["Pending", "Running"]),
+    ),
+    max_size=5,
+    unique_by=lambda pod: podlib.uid_of(pod),
+)
+
+
+@given(st.lists(_sets, min_size=1, max_size=5))
+def test_updates_lead_from_set_to_set(history: list[list[core_v1.Pod]]) -> None:
+    """Whoever applies the updates holds what the source holds; the same set again changes nothing."""
+    known: Any = {}
+    held: dict[str, core_v1.Pod] = {}
+    for pods in history:
+        result = _merge(known, *pods)
+        known = result.pods
+        for update in result.updates:
+            uid = podlib.uid_of(update.pod)
+            if update.operation is PodOperation.REMOVE:
+                del held[uid]
+            else:
+                assert (uid in held) == (update.operation is not PodOperation.ADD)
+                held[uid] = update.pod
+        assert {u: (p.spec, p.status) for u, p in held.items()} == {podlib.uid_of(p): (p.spec, p.status) for p in pods}
+        assert _merge(known, *pods).updates == ()

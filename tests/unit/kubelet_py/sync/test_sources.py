@@ -1,0 +1,503 @@
+"""Sources of pods: files that people write, a URL that may fail, and all of them together."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+from aiohttp import web
+from structlog.testing import capture_logs
+
+from kubelet_py.api import pod as podlib
+from kubelet_py.core.source_merge import PodOperation, PodSet
+from kubelet_py.host.inotify import CREATE, DELETE_SELF, Change, DirectoryWatch
+from kubelet_py.sync.sources import url as url_module
+from kubelet_py.sync.sources.file import FileSource
+from kubelet_py.sync.sources.manifest_directory import ManifestDirectory
+from kubelet_py.sync.sources.merge import SourceMerge, rfc3339_nano
+from kubelet_py.sync.sources.url import UrlSource
+
+NOW = 1_000_000.0
+OLD = NOW - 100
+
+
+def _text(name: str = "web", image: str = "app") -> str:
+    return (
+        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: {image}}}]}}\n"
+    )
+
+
+def _write(path: Path, text: str, at: float = OLD) -> None:
+    path.write_text(text)
+    os.utime(path, (at, at))
+
+
+def _directory(path: Path, keep: float = 20) -> ManifestDirectory:
+    return ManifestDirectory(path, "n1", keep)
+
+
+def _names(directory: ManifestDirectory, now: float = NOW) -> list[str]:
+    return [podlib.metadata_of(pod).name or "" for pod in directory.look(now).pods]
+
+
+class TestManifestDirectory:
+    """One look at a time, without waiting for anything."""
+
+    def test_every_file_without_a_dot(self, tmp_path: Path) -> None:
+        """In order, whatever their suffix; hidden ones and directories are left out."""
+        _write(tmp_path / "b.yaml", _text("b"))
+        _write(tmp_path / "a.json", '{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":'
+                                    '[{"name":"c","image":"i"}]}}')  # fmt: skip
+        _write(tmp_path / ".hidden", "nonsense")
+        (tmp_path / "below").mkdir()
+        os.mkfifo(tmp_path / "pipe")
+        (tmp_path / "dangling").symlink_to("nowhere")
+        look = _directory(tmp_path).look(NOW)
+        assert [podlib.metadata_of(pod).name for pod in look.pods] == ["a-n1", "b-n1"]
+        assert {Path(p.location).name: p.message for p in look.problems} == {
+            "below": "a directory; manifests in it are not looked for",
+            "pipe": "no regular file",
+            "dangling": "the link leads nowhere",
+        }
+
+    def test_one_file(self, tmp_path: Path) -> None:
+        """The path may be a file itself; it may be missing; it may be neither."""
+        _write(tmp_path / "web.yaml", _text())
+        assert _names(_directory(tmp_path / "web.yaml")) == ["web-n1"]
+        look = _directory(tmp_path / "none").look(NOW)
+        assert (look.exists, look.pods, look.problems) == (False, (), ())
+        os.mkfifo(tmp_path / "pipe")
+        assert "neither a directory nor a file" in _directory(tmp_path / "pipe").look(NOW).path_problem
+
+    def test_other_files_are_untouched_by_a_bad_one(self, tmp_path: Path) -> None:
+        """The good pod stays, the bad file is named with its line, and mended it is back."""
+        _write(tmp_path / "good.yaml", _text("good"))
+        _write(tmp_path / "bad.yaml", "apiVersion: v1\nkind: Pod\nspec: [\n")
+        directory = _directory(tmp_path)
+        look = directory.look(NOW)
+        assert len(look.pods) == 1
+        assert look.problems[0].location.endswith("bad.yaml")
+        assert look.problems[0].message.startswith("line 4: no YAML")
+        _write(tmp_path / "bad.yaml", _text("bad"))
+        assert _names(directory) == ["bad-n1", "good-n1"]
+        assert directory.look(NOW).problems == ()
+
+    def test_oversized_and_unreadable(self, tmp_path: Path) -> None:
+        """Are named too."""
+        (tmp_path / "big.yaml").touch()
+        os.truncate(tmp_path / "big.yaml", 10 * 2**20 + 1)
+        os.utime(tmp_path / "big.yaml", (OLD, OLD))
+        (tmp_path / "loop").symlink_to("loop")
+        messages = [problem.message for problem in _directory(tmp_path).look(NOW).problems]
+        assert messages[0].startswith("larger than 10485760 bytes")
+        assert messages[1].startswith("cannot be read: Too many levels")
+
+    def test_a_broken_file_keeps_its_pod_for_a_while(self, tmp_path: Path) -> None:
+        """For one check interval from when it broke; a removed file keeps nothing."""
+        path = tmp_path / "web.yaml"
+        _write(path, _text())
+        directory = _directory(tmp_path, keep=20)
+        assert _names(directory) == ["web-n1"]
+        _write(path, "broken: [")
+        assert _names(directory, NOW + 1) == ["web-n1"]
+        assert _names(directory, NOW + 20) == ["web-n1"]
+        assert _names(directory, NOW + 21) == []
+        assert _names(directory, NOW + 22) == []
+        _write(path, _text())
+        assert _names(directory, NOW + 23) == ["web-n1"]
+        path.unlink()
+        assert _names(directory, NOW + 24) == []
+
+    def test_mended_in_time_is_the_same_pod(self, tmp_path: Path) -> None:
+        """The UID has not changed, so nothing restarts."""
+        path = tmp_path / "web.yaml"
+        _write(path, _text())
+        directory = _directory(tmp_path)
+        before = directory.look(NOW).pods[0]
+        _write(path, _text()[:40])
+        assert directory.look(NOW + 1).pods[0] is before
+        _write(path, _text())
+        assert directory.look(NOW + 2).pods[0] == before
+
+    def test_what_is_still_being_written_is_not_told(self, tmp_path: Path) -> None:
+        """A fresh file's problem is kept back until the file has settled."""
+        path = tmp_path / "web.yaml"
+        _write(path, _text()[:30], at=NOW - 0.1)
+        directory = _directory(tmp_path)
+        look = directory.look(NOW)
+        assert (look.problems, look.unsettled) == ((), True)
+        look = directory.look(NOW + 2)
+        assert (len(look.problems), look.unsettled) == (1, False)
+
+    def test_one_name_in_two_files(self, tmp_path: Path) -> None:
+        """The pod that is there stays, the newcomer is named; alone it takes over."""
+        _write(tmp_path / "web.yaml", _text())
+        directory = _directory(tmp_path)
+        first = directory.look(NOW).pods
+        _write(tmp_path / "a-copy.yaml", _text())
+        look = directory.look(NOW)
+        assert look.pods == first
+        assert look.problems[0].location.endswith("a-copy.yaml")
+        assert "the pod default/web-n1 is in" in look.problems[0].message
+        (tmp_path / "web.yaml").unlink()
+        assert directory.look(NOW).pods[0] != first[0]
+        assert directory.look(NOW).problems == ()
+
+    def test_without_memory_the_first_file_wins(self, tmp_path: Path) -> None:
+        """After a restart of the agent."""
+        _write(tmp_path / "b.yaml", _text())
+        _write(tmp_path / "a.yaml", _text())
+        assert _directory(tmp_path).look(NOW).problems[0].location.endswith("b.yaml")
+
+    def test_unchanged_files_are_not_read_again(self, tmp_path: Path) -> None:
+        """The very same pod comes out, also when the file was fresh at first; `forget` reads anew."""
+        _write(tmp_path / "web.yaml", _text(), at=NOW - 0.1)
+        directory = _directory(tmp_path)
+        pod = directory.look(NOW).pods[0]
+        assert directory.look(NOW).pods[0] is pod
+        assert directory.look(NOW + 5).pods[0] is pod
+        directory.forget("web.yaml")
+        assert directory.look(NOW + 5).pods[0] is not pod
+
+    def test_warnings_come_along(self, tmp_path: Path) -> None:
+        """Fields that nobody knows."""
+        _write(tmp_path / "web.yaml", _text() + "extra: 1\n")
+        (warning,) = _directory(tmp_path).look(NOW).warnings
+        assert warning.message.startswith("line 5: extra: unknown field")
+
+
+class Sets:
+    """Collects what a source gives; waits for what a test expects."""
+
+    def __init__(self) -> None:
+        self.queue: asyncio.Queue[PodSet] = asyncio.Queue()
+
+    async def __call__(self, pods: PodSet) -> None:
+        """The source's callback."""
+        await self.queue.put(pods)
+
+    async def next(self) -> PodSet:
+        """The next set."""
+        async with asyncio.timeout(20):
+            return await self.queue.get()
+
+    async def names(self) -> list[str]:
+        """The names of the next set's pods."""
+        return [podlib.metadata_of(pod).name or "" for pod in (await self.next()).pods]
+
+
+@asynccontextmanager
+async def running(loop: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
+    """A source's endless loop, for as long as the test needs it."""
+
+    async def run() -> None:
+        await loop()
+
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(run(), name="source")
+        try:
+            yield
+        finally:
+            task.cancel()
+
+
+class TestFileSource:
+    """Real files and the kernel's own events; every wait is for an event, none for a time."""
+
+    async def test_changes_arrive_by_themselves(self, tmp_path: Path) -> None:
+        """Written, renamed into place, removed: long before the next check would come."""
+        sets, path = Sets(), tmp_path / "m"
+        path.mkdir()
+        async with running(FileSource(str(path), "n1", 600, sets).run):
+            assert await sets.names() == []
+            (path / "a.yaml").write_text(_text("a"))
+            assert await sets.names() == ["a-n1"]
+            (tmp_path / "new").write_text(_text("b"))
+            (tmp_path / "new").rename(path / "b.yaml")
+            assert await sets.names() == ["a-n1", "b-n1"]
+            (path / "a.yaml").unlink()
+            assert await sets.names() == ["b-n1"]
+
+    async def test_an_editors_save_restarts_nothing(self, tmp_path: Path) -> None:
+        """Old file moved away, new one written, old one removed: the pod was there all the time."""
+        sets, path = Sets(), tmp_path / "web.yaml"
+        path.write_text(_text())
+        async with running(FileSource(str(tmp_path), "n1", 600, sets).run):
+            before = (await sets.next()).pods
+            path.rename(tmp_path / "web.yaml~")
+            path.write_text(_text())
+            (tmp_path / "web.yaml~").unlink()
+            (tmp_path / "end.yaml").write_text(_text("end"))
+            after = (await sets.next()).pods
+            assert podlib.uid_of(before[0]) in {podlib.uid_of(pod) for pod in after}
+
+    async def test_a_directory_that_comes_and_goes(self, tmp_path: Path) -> None:
+        """No directory is an empty set; its files count from when it is there."""
+        sets, path = Sets(), tmp_path / "later"
+        async with running(FileSource(f"{path}/", "n1", 600, sets).run):
+            assert await sets.names() == []
+            path.mkdir()
+            (path / "a.yaml").write_text(_text("a"))
+            assert await sets.names() == ["a-n1"]
+            (path / "a.yaml").rename(tmp_path / "kept")
+            path.rmdir()
+            assert await sets.names() == []
+            path.mkdir()
+            (tmp_path / "kept").rename(path / "a.yaml")
+            assert await sets.names() == ["a-n1"]
+
+    async def test_a_single_file_among_others(self, tmp_path: Path) -> None:
+        """Replaced as editors do; its neighbours do not matter."""
+        sets, path = Sets(), tmp_path / "web.yaml"
+        path.write_text(_text("a"))
+        async with running(FileSource(str(path), "n1", 600, sets).run):
+            assert await sets.names() == ["a-n1"]
+            (tmp_path / "other.yaml").write_text(_text("other"))
+            (tmp_path / "new").write_text(_text("b"))
+            (tmp_path / "new").rename(path)
+            assert await sets.names() == ["b-n1"]
+
+    async def test_problems_are_logged_once(self, tmp_path: Path) -> None:
+        """And their end; the good pods stay."""
+        sets = Sets()
+        _write(tmp_path / "bad.yaml", "kind: [")
+        _write(tmp_path / "good.yaml", _text("good") + "extra: 1\n")
+        source = FileSource(str(tmp_path), "n1", 600, sets)
+        with capture_logs() as logs:
+            await source.look()
+            await source.look()
+            assert [podlib.metadata_of(p).name for p in (await sets.next()).pods] == ["good-n1"]
+            _write(tmp_path / "bad.yaml", _text("bad"))
+            await source.look()
+        assert [entry["event"] for entry in logs] == ["manifest_unusable", "manifest_warning", "manifest_problem_gone"]
+        assert logs[0]["file"].endswith("bad.yaml")
+        assert logs[0]["problem"].startswith("line 2: no YAML")
+        assert len((await sets.next()).pods) == 2
+
+    async def test_a_path_that_cannot_be_read_stops_nothing(self, tmp_path: Path) -> None:
+        """What runs goes on: no set is given."""
+        sets = Sets()
+        os.mkfifo(tmp_path / "pipe")
+        with capture_logs() as logs:
+            await FileSource(str(tmp_path / "pipe"), "n1", 600, sets).look()
+        assert sets.queue.empty()
+        assert logs[0]["event"] == "manifest_unusable"
+
+    async def test_without_a_parent_it_keeps_looking(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A path below nothing is an empty set until all of it is there."""
+        monkeypatch.setattr("kubelet_py.sync.sources.file._RETRY_SECONDS", 0.01)
+        sets, path = Sets(), tmp_path / "x" / "y"
+        async with running(FileSource(str(path), "n1", 600, sets).run):
+            assert await sets.names() == []
+            path.mkdir(parents=True)
+            (path / "a.yaml").write_text(_text("a"))
+            assert (await sets.names())[-1:] == ["a-n1"]
+
+    async def test_without_inotify_it_looks_now_and_then(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The operator is told why changes take longer."""
+
+        def refuse(_watch: DirectoryWatch) -> DirectoryWatch:
+            raise OSError(24, "too many watches")
+
+        monkeypatch.setattr(DirectoryWatch, "__enter__", refuse)
+        sets = Sets()
+        with capture_logs() as logs:
+            async with running(FileSource(str(tmp_path), "n1", 0.01, sets).run):
+                assert await sets.names() == []
+                (tmp_path / "new").write_text(_text("a"))
+                (tmp_path / "new").rename(tmp_path / "a.yaml")
+                assert (await sets.names())[-1:] in (["a-n1"], [])
+        assert "cannot be watched, looked at each 0.01s" in logs[0]["problem"]
+        assert [entry["event"] for entry in logs].count("manifest_unusable") == 1
+
+
+class TestInotify:
+    """The kernel's events."""
+
+    async def test_changes_have_names(self, tmp_path: Path) -> None:
+        """Several at once come together; a directory that goes takes the watch with it."""
+        below = tmp_path / "d"
+        below.mkdir()
+        with DirectoryWatch(below, CREATE | DELETE_SELF) as watch:
+            for name in ("a", "b"):
+                (below / name).touch()
+            async with asyncio.timeout(20):
+                assert [change.name for change in await watch.changes()] == ["a", "b"]
+                for name in ("a", "b"):
+                    (below / name).unlink()
+                below.rmdir()
+                assert any(change.watch_lost for change in await watch.changes())
+        assert not Change(CREATE, "a").watch_lost
+
+    async def test_a_flood_loses_nothing(self, tmp_path: Path) -> None:
+        """More events than one read takes."""
+        names = [f"{number:04}-{'x' * 200}" for number in range(400)]
+        with DirectoryWatch(tmp_path, CREATE) as watch:
+            for name in names:
+                (tmp_path / name).touch()
+            found: list[str] = []
+            async with asyncio.timeout(20):
+                while len(found) < len(names):
+                    found += [change.name for change in await watch.changes()]
+        assert found == names
+
+    async def test_what_cannot_be_watched(self, tmp_path: Path) -> None:
+        """Is named, with where to look."""
+        with pytest.raises(OSError, match=r"cannot watch .*max_user_watches"), DirectoryWatch(tmp_path / "no", CREATE):
+            pass
+
+
+class ConfigServer:
+    """A web server that answers as told."""
+
+    def __init__(self) -> None:
+        self.body: bytes = b""
+        self.status = 200
+        self.headers: list[str] = []
+        self.requests = 0
+        self.url = ""
+
+    async def handle(self, request: web.Request) -> web.Response:
+        """The one path."""
+        self.requests += 1
+        self.headers = request.headers.getall("X-Token", [])
+        return web.Response(status=self.status, body=self.body)
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ConfigServer]:
+    """On a port of its own."""
+    config = ConfigServer()
+    app = web.Application()
+    app.router.add_get("/pods", config.handle)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    config.url = f"http://127.0.0.1:{runner.addresses[0][1]}/pods"
+    yield config
+    await runner.cleanup()
+
+
+class TestUrlSource:
+    """A real web server on the loopback."""
+
+    async def test_pods_from_a_url(self, server: ConfigServer) -> None:
+        """Headers are sent; an unchanged answer gives no new set; a list gives all its pods."""
+        sets = Sets()
+        source = UrlSource(server.url, {"X-Token": ["a", "b"]}, "n1", 20, sets)
+        server.body = (_text("web") + "extra: 1\n").encode()
+        with capture_logs() as logs:
+            async with aiohttp.ClientSession() as session:
+                await source.fetch(session)
+                await source.fetch(session)
+                assert await sets.names() == ["web-n1"]
+                assert sets.queue.empty()
+                server.body = b'{"apiVersion": "v1", "kind": "PodList", "items": []}'
+                await source.fetch(session)
+        found = await sets.next()
+        assert (found.source, found.pods) == ("http", ())
+        assert server.headers == ["a", "b"]
+        assert [entry["event"] for entry in logs] == ["manifest_warning"]
+
+    async def test_failures_are_loud_three_times(self, server: ConfigServer) -> None:
+        """Then quiet, then their end is told."""
+        sets = Sets()
+        source = UrlSource(server.url, {}, "n1", 20, sets)
+        server.status = 503
+        with capture_logs() as logs:
+            async with aiohttp.ClientSession() as session:
+                for _ in range(6):
+                    await source.fetch(session)
+                server.status, server.body = 200, _text().encode()
+                await source.fetch(session)
+        assert [(entry["event"], entry["log_level"]) for entry in logs] == [
+            *([("manifest_url_failed", "warning")] * 4),
+            *([("manifest_url_failed", "debug")] * 2),
+            ("manifest_url_recovered", "info"),
+        ]
+        assert logs[0]["problem"] == "the server answered 503 Service Unavailable"
+        assert "further failures" in logs[3]["note"]
+        assert await sets.names() == ["web-n1"]
+
+    async def test_an_empty_answer_is_an_empty_set(self, server: ConfigServer) -> None:
+        """And a failure."""
+        sets = Sets()
+        with capture_logs() as logs:
+            async with aiohttp.ClientSession() as session:
+                await UrlSource(server.url, {}, "n1", 20, sets).fetch(session)
+        assert (await sets.next()).pods == ()
+        assert "the answer is empty" in logs[0]["problem"]
+
+    async def test_bad_answers_change_nothing(self, server: ConfigServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """No manifest, too much, nobody there, too late."""
+        sets = Sets()
+        source = UrlSource(server.url, {}, "n1", 20, sets)
+        with capture_logs() as logs:
+            async with aiohttp.ClientSession() as session:
+                server.body = b"kind: ["
+                await source.fetch(session)
+                monkeypatch.setattr(url_module, "MAX_MANIFEST_BYTES", 10)
+                server.body = b"x" * 11
+                await source.fetch(session)
+                await UrlSource("http://127.0.0.1:1/", {}, "n1", 20, sets).fetch(session)
+            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1e-6)) as session:
+                await UrlSource(server.url, {}, "n1", 20, sets).fetch(session)
+        assert sets.queue.empty()
+        problems = [entry["problem"] for entry in logs]
+        assert problems[0].startswith("line 2: no YAML")
+        assert problems[1] == "the answer is larger than 10 bytes"
+        assert problems[2].startswith("ClientConnectorError")
+        assert problems[3] == "no complete answer within 10s"
+
+    async def test_it_goes_on(self, server: ConfigServer) -> None:
+        """Each interval anew."""
+        sets = Sets()
+        server.body = _text("a").encode()
+        async with running(UrlSource(server.url, {}, "n1", 0.01, sets).run):
+            assert await sets.names() == ["a-n1"]
+            server.body = _text("b").encode()
+            assert await sets.names() == ["b-n1"]
+
+
+class TestSourceMerge:
+    """All sources together."""
+
+    def test_ready_when_all_have_spoken(self, tmp_path: Path) -> None:
+        """Even with nothing to say."""
+        merge = SourceMerge(["file", "api"], lambda: 0)
+        assert not merge.ready
+        assert merge.accept(PodSet("file", ())) == ()
+        assert merge.waiting_for == {"api"}
+        merge.accept(PodSet("api", ()))
+        assert merge.ready
+
+    def test_sources_do_not_touch_each_other(self, tmp_path: Path) -> None:
+        """A set replaces only its own source's pods."""
+        _write(tmp_path / "a.yaml", _text("a"))
+        pods = _directory(tmp_path).look(NOW).pods
+        merge = SourceMerge(["file", "http"], lambda: 1_700_000_000_123_456_789)
+        (added,) = merge.accept(PodSet("file", pods))
+        assert (added.operation, added.source) == (PodOperation.ADD, "file")
+        assert podlib.annotations_of(added.pod)["kubernetes.io/config.seen"] == "2023-11-14T22:13:20.123456789Z"
+        assert merge.accept(PodSet("http", ())) == ()
+        assert merge.pods() == [added.pod]
+        (removed,) = merge.accept(PodSet("file", ()))
+        assert removed.operation is PodOperation.REMOVE
+        assert merge.pods() == []
+
+    def test_duplicates_are_logged(self, tmp_path: Path) -> None:
+        """By name and source."""
+        _write(tmp_path / "a.yaml", _text("a"))
+        (pod,) = _directory(tmp_path).look(NOW).pods
+        with capture_logs() as logs:
+            SourceMerge(["http"]).accept(PodSet("http", (pod, pod)))
+        assert logs[0]["event"] == "pod_name_taken"
+        assert logs[0]["pod"] == "default/a-n1"
+
+    def test_times_have_nine_digits(self) -> None:
+        """Always."""
+        assert rfc3339_nano(0) == "1970-01-01T00:00:00.000000000Z"
