@@ -138,6 +138,8 @@ class FakeApiServer:
         """Tell every watch the current version."""
         for watch in self._watches:
             marker = {"kind": _KINDS.get(watch.target.plural), "metadata": {"resourceVersion": str(self._version)}}
+            if watch.target.plural == "pods":
+                marker |= {"spec": {"containers": None}, "status": {}}  # as the real server has it
             watch.queue.put_nowait({"type": "BOOKMARK", "object": marker})
 
     def put(self, plural: str, body: Json, *, prefix: str = "/api/v1") -> Json:
