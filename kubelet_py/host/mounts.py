@@ -86,7 +86,11 @@ def list_mounts() -> list[MountEntry]:
 def list_mounts_beneath(directory: Path) -> list[str]:
     """The mount points at or beneath a directory, in the order in which they can be unmounted (newest first)."""
     top = os.path.realpath(directory)
-    inside = [e.mount_point for e in list_mounts() if e.mount_point == top or e.mount_point.startswith(top + "/")]
+    text = MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
+    # A node of many pods has thousands of mounts: only lines that can be meant are taken apart.
+    candidates = "\n".join(line for line in text.splitlines() if _escaped(top) in line)
+    entries = parse_mountinfo(candidates)
+    inside = [e.mount_point for e in entries if e.mount_point == top or e.mount_point.startswith(top + "/")]
     inside.reverse()
     return inside
 
@@ -184,6 +188,11 @@ def _libc() -> ctypes.CDLL:
     libc.mount.argtypes = (ctypes.c_char_p, ctypes.c_char_p, ctypes.c_char_p, ctypes.c_ulong, ctypes.c_char_p)
     libc.umount2.argtypes = (ctypes.c_char_p, ctypes.c_int)
     return libc
+
+
+def _escaped(path: str) -> str:
+    """As mountinfo writes it."""
+    return "".join(f"\\{ord(c):03o}" if c in " \t\n\\" else c for c in path)
 
 
 def _unescaped(field: str) -> str:

@@ -1,0 +1,159 @@
+"""Kinds of volumes, ownership, sizes, and volumeMounts as the container sees them."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import codec, core_v1
+from kubelet_py.core import volume_plan as plan
+from kubelet_py.core.volume_plan import MountContext, MountedVolume, PlanError, VolumeKind
+
+DISK = MountedVolume("disk", "/host/disk", VolumeKind.EMPTY_DIR, relabel=True)
+FILES = MountedVolume("files", "/host/files", VolumeKind.CONFIG_MAP, read_only=True)
+MOUNTED = {volume.name: volume for volume in (DISK, FILES)}
+
+
+def container(*mounts: dict[str, Any]) -> core_v1.Container:
+    return codec.from_builtins(core_v1.Container, {"name": "main", "image": "x", "volumeMounts": list(mounts)})
+
+
+def pod(spec: dict[str, Any]) -> core_v1.Pod:
+    return codec.from_builtins(core_v1.Pod, {"metadata": {"name": "p"}, "spec": {"containers": [], **spec}})
+
+
+@pytest.mark.parametrize(
+    ("source", "kind"),
+    [
+        ({}, VolumeKind.EMPTY_DIR),
+        ({"emptyDir": {}}, VolumeKind.EMPTY_DIR),
+        ({"hostPath": {"path": "/x"}}, VolumeKind.HOST_PATH),
+        ({"configMap": {"name": "x"}}, VolumeKind.CONFIG_MAP),
+        ({"secret": {"secretName": "x"}}, VolumeKind.SECRET),
+        ({"downwardAPI": {}}, VolumeKind.DOWNWARD_API),
+        ({"projected": {}}, VolumeKind.PROJECTED),
+    ],
+)
+def test_the_kind_is_that_of_the_source(source: dict[str, Any], kind: VolumeKind) -> None:
+    assert plan.kind_of(codec.from_builtins(core_v1.Volume, {"name": "v", **source})) is kind
+
+
+def test_a_kind_that_is_not_served_is_named() -> None:
+    volume = codec.from_builtins(core_v1.Volume, {"name": "v", "persistentVolumeClaim": {"claimName": "c"}})
+    with pytest.raises(PlanError, match="volumes of type persistentVolumeClaim are not served"):
+        plan.kind_of(volume)
+
+
+def test_mounts_in_their_order_with_read_only_from_mount_or_volume() -> None:
+    plans = plan.compute_mount_plans(
+        container(
+            {"name": "disk", "mountPath": "/a", "mountPropagation": "HostToContainer"},
+            {"name": "disk", "mountPath": "b", "readOnly": True, "subPath": "./x//y/"},
+            {"name": "files", "mountPath": "/c", "mountPropagation": "None"},
+        ),
+        MOUNTED,
+        MountContext(),
+    )
+    assert [(p.container_path, p.sub_path, p.read_only, p.propagation) for p in plans] == [
+        ("/a", "", False, cri.PROPAGATION_HOST_TO_CONTAINER),
+        ("/b", "x/y", True, cri.PROPAGATION_PRIVATE),
+        ("/c", "", True, cri.PROPAGATION_PRIVATE),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("mount", "complaint"),
+    [
+        ({"name": "nope", "mountPath": "/a"}, 'cannot find volume "nope" to mount into container "main"'),
+        ({"name": "disk", "mountPath": "/a", "subPath": "/etc"}, "must not be an absolute path"),
+        ({"name": "disk", "mountPath": "/a", "subPath": "a/../.."}, r"must not contain '\.\.'"),
+        ({"name": "disk", "mountPath": "/a", "mountPropagation": "Sideways"}, "invalid mountPropagation"),
+        ({"name": "disk", "mountPath": "/a", "recursiveReadOnly": "Enabled"}, "but it is not read-only"),
+        (
+            {"name": "disk", "mountPath": "/a", "readOnly": True, "recursiveReadOnly": "Enabled"},
+            'volume "disk" requested recursive read-only mode, but it is not supported by the runtime',
+        ),
+        (
+            {
+                "name": "disk",
+                "mountPath": "/a",
+                "readOnly": True,
+                "recursiveReadOnly": "IfPossible",
+                "mountPropagation": "HostToContainer",
+            },
+            'not compatible with propagation "HostToContainer"',
+        ),
+        ({"name": "disk", "mountPath": "/a", "readOnly": True, "recursiveReadOnly": "Perhaps"}, "unknown recursive"),
+    ],
+)
+def test_a_mount_that_cannot_be_is_refused(mount: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(PlanError, match=complaint):
+        plan.compute_mount_plans(container(mount), MOUNTED, MountContext())
+
+
+@pytest.mark.parametrize(
+    ("mode", "supported", "expected"),
+    [("Disabled", True, False), ("IfPossible", False, False), ("IfPossible", True, True), ("Enabled", True, True)],
+)
+def test_recursive_read_only_where_the_runtime_has_it(mode: str, supported: bool, expected: bool) -> None:
+    mount = {"name": "disk", "mountPath": "/a", "readOnly": True, "recursiveReadOnly": mode}
+    context = MountContext(recursive_read_only_supported=supported)
+    assert plan.compute_mount_plans(container(mount), MOUNTED, context)[0].recursive_read_only is expected
+
+
+@pytest.mark.parametrize(
+    ("pod_user", "users", "expected"),
+    [
+        (None, [None, None], None),
+        (5, [None, None], 5),
+        (5, [None, 6], None),
+        (None, [7, 7], 7),
+        (None, [7, None], None),
+    ],
+)
+def test_the_one_user_of_all_containers(pod_user: int | None, users: list[int | None], expected: int | None) -> None:
+    containers = [
+        {"name": f"c{i}", "image": "x", "securityContext": {} if user is None else {"runAsUser": user}}
+        for i, user in enumerate(users)
+    ]
+    security = {} if pod_user is None else {"runAsUser": pod_user}
+    assert plan.common_run_as_user(pod({"containers": containers, "securityContext": security})) == expected
+
+
+def test_only_volumes_that_are_mounted_are_wanted() -> None:
+    mounts = [{"name": "a", "mountPath": "/a"}]
+    spec = {
+        "containers": [{"name": "c", "image": "x", "volumeMounts": mounts}],
+        "initContainers": [{"name": "i", "image": "x", "volumeMounts": [{"name": "b", "mountPath": "/b"}]}],
+        "volumes": [{"name": "a"}, {"name": "b"}, {"name": "c"}],
+    }
+    assert plan.used_volume_names(pod(spec)) == {"a", "b"}
+
+
+@given(st.integers(0, 0o777), st.booleans(), st.booleans())
+def test_fs_group_adds_bits_and_takes_none(mode: int, is_directory: bool, read_only: bool) -> None:
+    wanted = plan.fs_group_mode(mode, is_directory=is_directory, read_only=read_only)
+    assert wanted & mode == mode
+    assert wanted & 0o440 == 0o440
+    assert bool(wanted & 0o2000) == is_directory
+    assert plan.fs_group_mode(wanted, is_directory=is_directory, read_only=read_only) == wanted
+
+
+@pytest.mark.parametrize(
+    ("bounds", "size"),
+    [((None, None, None), None), ((8, None, 64), 8), ((None, 4, 64), 4), ((0, None, 64), 64), ((99, 98, 64), 64)],
+)
+def test_memory_volumes_take_the_smallest_bound(bounds: tuple[int | None, int | None, int | None], size: int) -> None:
+    assert plan.tmpfs_size_bytes(*bounds) == size
+
+
+def test_the_agents_own_mounts() -> None:
+    assert plan.to_cri_etc_hosts_mount("/h") == cri.Mount(container_path="/etc/hosts", host_path="/h")
+    assert plan.mounts_etc_hosts(container({"name": "disk", "mountPath": "/etc/hosts/"}))
+    assert not plan.mounts_etc_hosts(container({"name": "disk", "mountPath": "/etc"}))
+    main = core_v1.Container(name="c", terminationMessagePath="/dev/termination-log")
+    expected = cri.Mount(container_path="/dev/termination-log", host_path="/t")
+    assert plan.to_cri_termination_log_mount(main, "/t") == expected
+    assert plan.to_cri_termination_log_mount(core_v1.Container(name="c"), "/t") is None
