@@ -53,17 +53,21 @@ class KillContainer:
 
 @dataclass(frozen=True, slots=True)
 class RemoveContainer:
-    """Remove a dead container (pruned init containers, restart-all); its logs stay when `keep_log`."""
+    """Remove a dead container (pruned init containers, restart-all); its logs stay when `keep_log`.
+
+    The newest log of a container carries its restart count on. `required`: what follows in the plan needs this done.
+    """
 
     container_id: str
     container_name: str
     cause: str
     keep_log: bool = True
+    required: bool = False
 
     @property
     def stops_plan(self) -> bool:
         """A restart of all containers must not begin half-way; a pruned leftover is only litter."""
-        return self.keep_log
+        return self.required
 
 
 @dataclass(frozen=True, slots=True)

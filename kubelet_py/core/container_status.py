@@ -4,8 +4,9 @@ Owns the states and their reasons, restart counts, `started` and `ready`, and wh
 Must not know phases and conditions.
 
 Upstream counterpart: convertToAPIContainerStatuses in pkg/kubelet/kubelet_pods.go, UpdatePodStatus in
-pkg/kubelet/prober/prober_manager.go. Deliberate difference: the last state survives the garbage collection of the
-dead container it came from.
+pkg/kubelet/prober/prober_manager.go. Deliberate differences: the last state survives the garbage collection of the
+dead container it came from; a container of unknown state is reported as ended until more is known, where the Go kubelet
+falls back to waiting, and counts as restarted when its successor starts, so that no count shrinks.
 """
 
 from collections.abc import Mapping, Sequence
@@ -123,9 +124,10 @@ class _Maker:
         newest = history[0]
         state = self._state_of(newest, old)
         last_state = self._last_state_before(newest, old) if len(history) == 1 else self._state_of(history[1], None)
-        restart_count = newest.restart_count
-        if newest.state is ContainerState.UNKNOWN and state.terminated is not None and old is not None:
-            restart_count = old.restartCount + 1  # nobody else counts a run that was lost
+        is_lost = newest.state is ContainerState.UNKNOWN and state.terminated is None
+        if is_lost and old is not None and old.containerID == self._full_id(newest):
+            # Its end was reported when it got lost; nothing new is known, so that is not taken back.
+            state, last_state = old.state or state, old.lastState
         resources = container.resources
         return core_v1.ContainerStatus(
             name=container.name,
@@ -133,7 +135,7 @@ class _Maker:
             imageID=newest.image_ref,
             containerID=self._full_id(newest),
             ready=False,
-            restartCount=restart_count,
+            restartCount=newest.restart_count,
             state=state,
             lastState=last_state,
             resources=resources,
@@ -177,6 +179,9 @@ class _Maker:
         """The run before the only one that is left, as it was reported when it was there."""
         if old is None or not newest.restart_count:
             return None
+        last = old.lastState.terminated if old.lastState is not None else None
+        if last is not None and last.containerID == self._full_id(newest):
+            return None  # while it waited for its restart, its own end stood there
         if old.containerID != self._full_id(newest) and old.state is not None and old.state.terminated is not None:
             return old.state
         return old.lastState

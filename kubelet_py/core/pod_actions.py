@@ -153,9 +153,9 @@ class _Planner:
             yield KillPod(reason)
         init_containers = init_containers_of(self.pod)
         for container in init_containers:
-            # They run again in the new sandbox. Their restart counts live on in the names of the log files.
-            for old in self.observed.named(container.name):
-                yield RemoveContainer(old.id, old.name, reason, keep_log=False)
+            # They run again in the new sandbox. The newest log stays: its name carries the restart count on.
+            for index, old in enumerate(self.observed.named(container.name)):
+                yield RemoveContainer(old.id, old.name, reason, keep_log=index == 0)
         yield CreateSandbox(attempt, reason)
         if init_containers:
             yield self._start(init_containers[0], ContainerKind.INIT, "the pod has a new sandbox")
@@ -206,7 +206,7 @@ class _Planner:
                 yield KillContainer(target.id, target.name, cause, f"Stopping container {target.name}", 0)
         # Newest first would leave an older run as the newest one if the agent dies in between.
         for old in (*reversed(targets), *sources):
-            yield RemoveContainer(old.id, old.name, cause)
+            yield RemoveContainer(old.id, old.name, cause, required=True)
 
     # Init containers
 

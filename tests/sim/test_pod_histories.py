@@ -186,11 +186,12 @@ def test_an_interrupted_plan_ends_where_the_whole_one_does(pod: core_v1.Pod, his
 
 
 @given(pods(), histories)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_a_status_can_be_computed_at_every_moment(pod: core_v1.Pod, history: list[Event]) -> None:
     """A final phase never changes, restart counts never shrink, and the same input gives the same status."""
     world = World(pod)
     previous: core_v1.PodStatus | None = None
+    seen: dict[str, int] = {}
     for event in history:
         event.apply(world)
         context = StatusContext(world.now_ns, "sim", previous, probe_results=world.verdicts)
@@ -198,6 +199,11 @@ def test_a_status_can_be_computed_at_every_moment(pod: core_v1.Pod, history: lis
         assert status == compute_pod_status(world.pod, world.observe(), context)
         assert [c.name for c in status.initContainerStatuses or ()] == [c.name for c in init_containers_of(pod)]
         assert [c.name for c in status.containerStatuses or ()] == sorted(c.name for c in containers_of(pod))
+        counts = {
+            s.name: s.restartCount for s in (*(status.initContainerStatuses or ()), *(status.containerStatuses or ()))
+        }
+        assert all(counts[name] >= count for name, count in seen.items()), (seen, counts)
+        seen = counts
         if previous is not None:
             if previous.phase in (SUCCEEDED, FAILED):
                 assert status.phase == previous.phase

@@ -119,7 +119,7 @@ class World:
                 container = self._find(action.container_id)
                 self._promise(container.state is not RUNNING, f"{container.name} is removed while it runs")
                 self.containers.remove(container)
-                if not action.keep_log and not any(c.name == container.name for c in self.containers):
+                if not action.keep_log and self.log_counts.get(container.name) == container.restart_count + 1:
                     self.log_counts.pop(container.name, None)
             case CreateSandbox():
                 self._create_sandbox(action)

@@ -41,7 +41,7 @@ def test_what_others_need_stops_the_plan() -> None:
         KillPod("x"),
         KillContainer("1", "a", "x"),
         CreateSandbox(0, "x"),
-        RemoveContainer("1", "a", "x"),
+        RemoveContainer("1", "a", "x", required=True),
         start("i", ContainerKind.INIT, required=True),
     )
     harmless: tuple[Action, ...] = (

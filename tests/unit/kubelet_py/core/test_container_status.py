@@ -117,14 +117,19 @@ class TestStates:
         assert waiting_reason(compute(make_pod("app"), make_observed(make_run("app", CREATED)))) is None
 
     def test_a_container_of_unknown_state_waits_unless_it_was_running(self) -> None:
-        """What ran and cannot be seen any more has ended, and that counts as a restart."""
+        """What ran and cannot be judged any more has ended, and stays so until more is known."""
         observed = make_observed(make_run("app", UNKNOWN))
         assert waiting_reason(compute(make_pod("app"), observed)) is None
-        before = reported(old(restart_count=4, state={"running": {}}))
+        before = reported(old(containerID="sim://app-0", state={"running": {}}))
         made = compute(make_pod("app"), observed, before)
         end = terminated(made.state)
         assert (end.reason, end.exitCode, end.message) == ("ContainerStatusUnknown", 137, LOST_WHEN_TERMINATED)
-        assert made.restartCount == 5
+        assert made.restartCount == 0
+        assert compute(make_pod("app"), observed, status(containerStatuses=[made])) == made
+        stranger = reported(old(containerID="sim://other", state={"terminated": {"exitCode": 1}}))
+        assert waiting_reason(compute(make_pod("app"), observed, stranger)) is None
+        stateless = reported(old(containerID="sim://app-0"))
+        assert waiting_reason(compute(make_pod("app"), observed, stateless)) is None
 
     @pytest.mark.parametrize(("init", "reason"), [((), "ContainerCreating"), (("one",), "PodInitializing")])
     def test_a_container_without_a_run_waits(self, init: tuple[str, ...], reason: str) -> None:
@@ -192,6 +197,13 @@ class TestWhatIsGone:
             old(containerID="sim://app-1", state={"running": {}}, lastState={"terminated": {"exitCode": 5}})
         )
         assert terminated(compute(make_pod("app"), observed, same).lastState).exitCode == 5
+
+    def test_an_end_does_not_stand_before_itself(self) -> None:
+        """While the container waited for its restart, its end was the last state; now it is the state again."""
+        last = {"terminated": {"exitCode": 4, "containerID": "sim://app-1"}}
+        waiting = reported(old(containerID="sim://app-1", state={"waiting": {}}, lastState=last))
+        made = compute(make_pod("app"), make_observed(make_run("app", EXITED, 1)), waiting)
+        assert made.lastState is None
 
     def test_a_first_run_has_no_last_state(self) -> None:
         before = reported(old(containerID="sim://other", state={"terminated": {"exitCode": 4}}))

@@ -84,7 +84,7 @@ class TestSandbox:
         reason = "pod sandbox is not ready"
         assert actions[:3] == (
             KillPod(reason),
-            RemoveContainer("setup-0", "setup", reason, keep_log=False),
+            RemoveContainer("setup-0", "setup", reason),
             CreateSandbox(1, reason),
         )
         assert isinstance(actions[3], StartContainer)
@@ -430,11 +430,11 @@ class TestRestartAll:
         assert plan(self.POD, observed) == (
             KillContainer("mesh-0", "mesh", cause, "Stopping container mesh", 0),
             KillContainer("web-0", "web", cause, "Stopping container web", 0),
-            RemoveContainer("web-0", "web", cause),
-            RemoveContainer("app-0", "app", cause),
-            RemoveContainer("mesh-0", "mesh", cause),
-            RemoveContainer("setup-0", "setup", cause),
-            RemoveContainer("app-1", "app", cause),
+            RemoveContainer("web-0", "web", cause, required=True),
+            RemoveContainer("app-0", "app", cause, required=True),
+            RemoveContainer("mesh-0", "mesh", cause, required=True),
+            RemoveContainer("setup-0", "setup", cause, required=True),
+            RemoveContainer("app-1", "app", cause, required=True),
         )
 
     def test_it_goes_on_as_long_as_the_one_who_asked_is_there(self) -> None:
