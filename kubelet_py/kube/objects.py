@@ -10,6 +10,7 @@ time (each is a TLS connection of its own over HTTP/1.1), beyond that an object 
 """
 
 import asyncio
+import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -19,9 +20,10 @@ import structlog
 
 from kubelet_py.api import core_v1
 from kubelet_py.errors import ApiError, ApiNotFound, ApiUnavailable
+from kubelet_py.kube.backoff import Backoff
 from kubelet_py.kube.client import ApiClient, EventKind, Query
 from kubelet_py.kube.resources import CONFIG_MAPS, SECRETS, SERVICES, Resource
-from kubelet_py.kube.watch import Reflector
+from kubelet_py.kube.watch import LONGEST_PAUSE_SECONDS, Reflector
 
 log = structlog.get_logger()
 
@@ -32,6 +34,7 @@ CACHE_SECONDS: Final = 60.0
 IDLE_SECONDS: Final = 60.0
 IDLE_CHECK_SECONDS: Final = 30.0
 FIRST_LIST_SECONDS: Final = 10.0
+FIRST_PAUSE_SECONDS: Final = 0.05
 
 
 class Strategy(StrEnum):
@@ -160,7 +163,9 @@ class ObjectStore(Generic[T]):
             return False
         item.synced.clear()
         query = Query(item.key.namespace, field_selector=f"metadata.name={item.key.name}")
-        reflector = Reflector(self._client, self._resource, item, query)
+        # The node authorizer may learn of a pod a moment after we do: the first tries follow each other quickly.
+        backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, random=random.random)
+        reflector = Reflector(self._client, self._resource, item, query, backoff=backoff)
         name = f"watch-{self._resource.plural}-{item.key.namespace}-{item.key.name}"
         item.watch = self._tasks.create_task(reflector.run(), name=name)
         return True

@@ -28,6 +28,7 @@ PAGE_SIZE: Final = 500
 SHORTEST_WATCH_SECONDS: Final = 300.0
 FIRST_PAUSE_SECONDS: Final = 0.8
 LONGEST_PAUSE_SECONDS: Final = 30.0
+REFUSALS_BEFORE_WARNING: Final = 3
 
 
 class Sink(Protocol[T]):
@@ -67,11 +68,13 @@ class Reflector(Generic[T]):
         """Until cancelled."""
         listed = False
         first_list_version: str | None = "0"
+        refusals = 0
         while True:
             try:
                 if not listed:
                     await self._list(first_list_version)
                     listed = True
+                refusals = 0
                 await self._watch_once()
                 continue
             except ApiGone:
@@ -80,9 +83,10 @@ class Reflector(Generic[T]):
             except ApiUnavailable as error:
                 log.debug("watch_interrupted", resource=self._resource.plural, error=str(error))
             except ApiError as error:
-                log.warning(
-                    "watch_refused", resource=self._resource.plural, query=self._query.field_selector, error=str(error)
-                )
+                # The first refusals may be those of an authorizer that has not seen the pod which refers to the object.
+                refusals += 1
+                say = log.warning if refusals == REFUSALS_BEFORE_WARNING else log.debug
+                say("watch_refused", resource=self._resource.plural, query=self._query.field_selector, error=str(error))
                 listed = False
             await asyncio.sleep(self._backoff.next_seconds(asyncio.get_running_loop().time()))
 

@@ -137,7 +137,7 @@ class FakeApiServer:
     def bookmark(self) -> None:
         """Tell every watch the current version."""
         for watch in self._watches:
-            marker = {"kind": _KINDS.get(watch.target.plural), "metadata": {"resourceVersion": str(self._version)}}
+            marker = {"kind": _KINDS[watch.target.plural], "metadata": {"resourceVersion": str(self._version)}}
             if watch.target.plural == "pods":
                 marker |= {"spec": {"containers": None}, "status": {}}  # as the real server has it
             watch.queue.put_nowait({"type": "BOOKMARK", "object": marker})

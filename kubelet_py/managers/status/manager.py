@@ -28,7 +28,7 @@ from kubelet_py.api.pod import (
     metadata_of,
     uid_of,
 )
-from kubelet_py.errors import ApiError, ApiNotFound, ApiUnavailable
+from kubelet_py.errors import ApiError, ApiForbidden, ApiNotFound, ApiUnavailable
 from kubelet_py.kube.backoff import Backoff
 from kubelet_py.kube.client import ApiClient
 from kubelet_py.kube.resources import PODS, Resource
@@ -258,7 +258,7 @@ class StatusManager:
             self._gone(entry, "it was deleted")
         except ApiError as error:
             # A patch that names another UID is refused as invalid, a delete as a conflict: who has the name now?
-            if isinstance(error, ApiUnavailable) or not await self._replaced(client, name, namespace, entry, base.uid):
+            if error.status not in (409, 422) or not await self._replaced(client, name, namespace, entry, base.uid):
                 raise
             self._gone(entry, "another pod has its name")
         if entry.status is status and entry.finished == finished:
@@ -267,7 +267,7 @@ class StatusManager:
     async def _replaced(self, client: ApiClient, name: str, namespace: str, entry: _Entry, uid: str) -> bool:
         try:
             current = await client.get(_VIEWS, name, namespace)
-        except ApiNotFound:
+        except (ApiNotFound, ApiForbidden):  # a node may not even ask for pods that are not its own
             return True
         if current.metadata.uid != uid:
             return True
