@@ -105,6 +105,7 @@ metadata:
   labels:
     app: hello
 spec:
+  dnsPolicy: Default
   terminationGracePeriodSeconds: 2
   containers:
   - name: hello

@@ -43,8 +43,11 @@ def host_docker_answers() -> bool:
 
 def start_containerd(record: Record) -> None:
     """A containerd of our own: under dockerd, or as the CRI runtime itself."""
+    if not record.snapshotter:
+        record.snapshotter = "overlayfs" if _overlay_works() else "native"
+        record.save()
     configuration = DATA / "containerd.toml"
-    configuration.write_text(_containerd_configuration(serves_cri=record.runtime == "containerd"))
+    configuration.write_text(_containerd_configuration(record))
     CNI_CONFIG.mkdir(exist_ok=True)
     (CNI_CONFIG / "10-kubelet-py.conflist").write_text(_cni_configuration())
     daemons.start(record, "containerd", ["containerd", "--config", configuration])
@@ -67,8 +70,10 @@ def load_images(record: Record) -> None:
             with tempfile.NamedTemporaryFile(suffix=".tar") as archive:
                 archive.write(images.archive(reference))
                 archive.flush()
-                importing = ["load", "--quiet", "--input"] if record.runtime == "docker" else ["images", "import"]
-                _client(record, *importing, archive.name)
+                if record.runtime == "docker":
+                    _client(record, "load", "--quiet", "--input", archive.name)
+                else:
+                    _client(record, "images", "import", "--snapshotter", record.snapshotter, archive.name)
 
 
 def remove_images(record: Record) -> None:
@@ -147,14 +152,28 @@ def _dockerd_settings() -> dict[str, object]:
     }
 
 
-def _containerd_configuration(*, serves_cri: bool) -> str:
+def _overlay_works() -> bool:
+    """Whether an overlay can be mounted in our directory; not where that is an overlay itself."""
+    with tempfile.TemporaryDirectory(dir=DATA) as scratch:
+        parts = {name: f"{scratch}/{name}" for name in ("lower", "upper", "work", "merged")}
+        for part in parts.values():
+            Path(part).mkdir()
+        options = f"lowerdir={parts['lower']},upperdir={parts['upper']},workdir={parts['work']}"
+        mount = ["mount", "-t", "overlay", "overlay", "-o", options, parts["merged"]]
+        works = subprocess.run(mount, capture_output=True, check=False).returncode == 0
+        if works:
+            subprocess.run(["umount", parts["merged"]], check=True)
+    return works
+
+
+def _containerd_configuration(record: Record) -> str:
     head = f"""version = 2
 root = "{DATA}/containerd"
 state = "{RUN}/containerd"
 [grpc]
   address = "{CONTAINERD_SOCKET}"
 """
-    if not serves_cri:
+    if record.runtime == "docker":
         return f'disabled_plugins = ["io.containerd.grpc.v1.cri"]\n{head}'
     return f"""{head}
 [plugins."io.containerd.internal.v1.opt"]
@@ -162,6 +181,8 @@ state = "{RUN}/containerd"
 [plugins."io.containerd.grpc.v1.cri"]
   sandbox_image = "{images.PAUSE}"
   restrict_oom_score_adj = true
+  [plugins."io.containerd.grpc.v1.cri".containerd]
+    snapshotter = "{record.snapshotter}"
   [plugins."io.containerd.grpc.v1.cri".cni]
     bin_dir = "/usr/lib/cni"
     conf_dir = "{CNI_CONFIG}"

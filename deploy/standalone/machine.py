@@ -7,8 +7,8 @@ engines give is removed; what somebody else added meanwhile stays.
 import contextlib
 import os
 import re
+import shlex
 import shutil
-import signal
 import subprocess
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -35,6 +35,7 @@ _FIXED_PLACES = (
     "/opt/containerd",
     "/run/containerd",
     "/run/docker",
+    "/run/mount",
     "/run/netns",
     "/run/runc",
     "/run/xtables.lock",
@@ -83,14 +84,17 @@ def restore(before: Mapping[str, Any]) -> None:
 
 def _kill_leftovers(before: Mapping[str, Any]) -> None:
     """End what an engine that died left running: its shims, and all that is in cgroups that engines made."""
-    found = [process.pid for process in psutil.process_iter() if _is_our_shim(process)]
-    for top in _new_cgroups(before):
-        for listing in top.rglob("cgroup.procs"):
-            found += [int(pid) for pid in listing.read_text().split()]
-    for pid in found:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    psutil.wait_procs([psutil.Process(pid) for pid in found if psutil.pid_exists(pid)], timeout=_END_SECONDS)
+    inside = {
+        int(pid)
+        for top in _new_cgroups(before)
+        for listing in top.rglob("cgroup.procs")
+        for pid in listing.read_text().split()
+    }
+    found = [process for process in psutil.process_iter() if process.pid in inside or _is_our_shim(process)]
+    for process in found:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(found, timeout=_END_SECONDS)
 
 
 def _is_our_shim(process: psutil.Process) -> bool:
@@ -149,7 +153,7 @@ def _restore_rules(program: str, before: list[str]) -> None:
     for line in added:
         table, _, rule = line.partition(" ")
         if rule.startswith("-A ") and _OURS.search(rule):
-            _iptables(program, table, "--delete", *_words(rule)[1:])
+            _iptables(program, table, "--delete", *shlex.split(rule)[1:])
     chains = [
         (table, rule[1:].split()[0]) for table, _, rule in (line.partition(" ") for line in added) if rule[0] == ":"
     ]
@@ -163,11 +167,6 @@ def _restore_rules(program: str, before: list[str]) -> None:
             chain, policy = rule[1:].split()[:2]
             if policy != "-":
                 _iptables(program, table, "--policy", chain, policy)
-
-
-def _words(rule: str) -> list[str]:
-    """The arguments of a saved rule; only comments are quoted there."""
-    return [quoted or plain for quoted, plain in re.findall(r'"((?:[^"\\]|\\.)*)"|(\S+)', rule)]
 
 
 def _iptables(program: str, table: str, *arguments: str) -> None:

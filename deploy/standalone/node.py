@@ -42,6 +42,7 @@ class Record:
 
     runtime: str
     own_docker: bool = False
+    snapshotter: str = ""
     daemons: list[Daemon] = field(default_factory=list)
     before: Mapping[str, Any] = field(default_factory=dict)
 

@@ -23,7 +23,7 @@ cd /
 ps -eo args= --no-headers | grep -v -e '^ps ' -e '^sh ' -e '^grep ' -e '^sort' -e defunct | sort
 awk '{print $5}' /proc/self/mountinfo | sort
 ls /sys/class/net
-iptables-save | grep -v '^#' | sed 's/ *\\[[0-9:]*\\]//'
+iptables-save | grep -v -e '^#' -e '^[*]' -e '^COMMIT' -e '^:[A-Z]* ACCEPT'
 for hierarchy in $(awk '$0 ~ / - cgroup/ {print $5}' /proc/self/mountinfo); do ls -d $hierarchy/*/ 2>/dev/null; done
 find /run /etc /opt /var/lib /var/log -xdev -not -path '/var/lib/apt/*' -not -path '/var/lib/dpkg/*' | sort
 sysctl -n net.ipv4.ip_forward
@@ -64,6 +64,12 @@ class Machine:
         return self.lab.run(["sh", "-c", f"tail -n 40 {node.LOGS}/*.log"], check=False).stdout
 
 
+def difference(before: list[str], after: list[str]) -> list[str]:
+    """What came and what went; empty built-in tables of the packet filter do not count."""
+    came = [f"+ {line}" for line in after if line not in before]
+    return came + [f"- {line}" for line in before if line not in after]
+
+
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     """A host without any engine."""
@@ -92,7 +98,7 @@ def test_up_runs_a_pod_and_down_leaves_nothing(machine: Machine, runtime: str) -
     assert "Ready: True" in machine.say("describe", "hello")
 
     machine.make("down")
-    assert machine.look() == before
+    assert difference(before, machine.look()) == []
     assert "nothing to take down" in machine.make("down")
 
 
@@ -104,14 +110,13 @@ def test_down_also_ends_a_node_whose_engine_was_killed(machine: Machine, runtime
     for daemon in json.loads(machine.processes())["daemons"]:
         machine.lab.run(["kill", "-9", str(daemon["pid"])])
     machine.make("down")
-    assert machine.look() == before
+    assert difference(before, machine.look()) == []
 
 
 def test_a_running_docker_is_used_and_left_as_it_was() -> None:
     """Its containers keep running; our images, network and pods are taken out of it."""
     debian.ensure(*engines.PACKAGES["docker"], "make", "wget", "procps")
     with Lab.start(docker="20.10") as lab:
-        lab.run(["ln", "-s", str(lab.docker_socket), "/run/docker.sock"])
         machine = Machine(lab)
         lab.docker.client(
             "run", "--detach", "--name", "mine", "registry.k8s.io/e2e-test-images/busybox:1.29-2", "sleep", "1000"

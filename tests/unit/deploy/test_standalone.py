@@ -89,12 +89,6 @@ def test_rules_are_saved_with_their_table_and_without_counters(tmp_path: Path, m
     assert machine._rules("fake") == ["nat :DOCKER -", "nat -A POSTROUTING -s 10.0.0.0/8 -j MASQUERADE"]
 
 
-def test_a_rule_is_taken_apart_as_a_shell_would() -> None:
-    """Comments are quoted."""
-    rule = '-A FORWARD -m comment --comment "two words" -j DOCKER-USER'
-    assert machine._words(rule) == ["-A", "FORWARD", "-m", "comment", "--comment", "two words", "-j", "DOCKER-USER"]
-
-
 @pytest.mark.parametrize(
     ("rule", "ours"),
     [
@@ -112,7 +106,7 @@ def test_only_rules_with_engines_names_are_taken_out(rule: str, ours: bool) -> N
 
 def test_the_engines_get_directories_and_names_of_their_own() -> None:
     """No default place of Docker, containerd or CNI is used."""
-    text = json.dumps(engines._dockerd_settings()) + engines._containerd_configuration(serves_cri=True)
+    text = json.dumps(engines._dockerd_settings()) + engines._containerd_configuration(node.Record("containerd"))
     assert "/var/lib/docker" not in text.replace(str(node.DATA), "")
     assert "/run/containerd/" not in text.replace(str(node.RUN), "")
 
