@@ -350,6 +350,26 @@ async def test_a_client_that_goes_away_leaves_nothing_open(tmp_path: Path, node:
                 await asyncio.sleep(0)
 
 
+async def test_followers_do_not_hold_up_the_end_of_the_agent(tmp_path: Path, node: Node) -> None:
+    config = config_for(tmp_path)
+    log = tmp_path / "0.log"
+    log.write_bytes(line("first"))
+    node.logs["docker://now"] = log
+    node.running = {"docker://now"}
+    node.add("web", container_status({"running": {}}, container_id="docker://now"))
+    server = KubeletServer(config, node)
+    await server.start()
+    url = f"https://127.0.0.1:{config.port}/containerLogs/shop/web/main?follow=true"
+    client = await asyncio.create_subprocess_exec("curl", "-skN", url, stdout=asyncio.subprocess.PIPE)
+    assert client.stdout is not None
+    assert await client.stdout.readline() == b"first\n"
+    async with asyncio.timeout(5):
+        await server.stop()
+        await client.communicate()
+    async with KubeletServer(config, node):
+        assert (await get(config, "/healthz"))[0] == 200
+
+
 async def test_a_large_log_is_streamed_without_being_held(tmp_path: Path, node: Node) -> None:
     config = config_for(tmp_path)
     log = tmp_path / "0.log"
