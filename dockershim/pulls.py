@@ -44,7 +44,7 @@ class Puller:
         """Pull and return the image's id. The last waiter who goes away ends the pull."""
         key = (parse_image_ref(reference).canonical, auth)
         flight = self._flights.get(key)
-        if flight is None:
+        if flight is None or flight.outcome.done():
             flight = self._flights[key] = _Flight(asyncio.get_running_loop().create_future())
             self._node.tasks.spawn_logged(self._fly(key, flight, reference, auth), f"pull {reference}")
         flight.waiters += 1

@@ -25,6 +25,7 @@ _NOT_RUNNING = re.compile(r"is not running|is not started|container .* is stoppe
 _PAUSED = re.compile(r"is paused")
 _NO_SUCH = re.compile(r"[Nn]o such (container|image|exec instance|exec|network)[^:]*:? ?(\S*)")
 _NOT_FOUND = re.compile(r"(network|volume) (\S+) not found")
+_UNRECOGNIZED = re.compile(r"unrecognized image ID (\S+)")  # a removal that lost against another one
 _REMOVAL_IN_PROGRESS = re.compile(r"removal of container (\S+) is already in progress")
 _IMAGE_IN_USE = re.compile(r"unable to (?:remove|delete)|image is being used|image is in use|must be forced")
 _REGISTRY_AWAY = re.compile(
@@ -69,6 +70,9 @@ def from_response(status: int, message: str, reference: str = "") -> ShimError:
         return InvalidArgument("", text)
     if status == 503:
         return Unavailable(f"Docker: {text}")
+    lost = _UNRECOGNIZED.search(text)
+    if lost:
+        return NotFound("image", lost.group(1))
     if _NOT_RUNNING.search(text) and not _BAD_START.search(text):
         return NotRunning(text)
     if _BAD_START.search(text):

@@ -101,8 +101,14 @@ class Images:
             raise InvalidArgument("image.image", "is empty")
         view = self._node.store.find_image(request.image.image)
         if view is not None:
-            await self._node.tasks.complete(self._remove(view), f"remove image {view.id}")
+            await self._node.tasks.complete(self._remove_in_turn(view.id), f"remove image {view.id}")
         return cri.RemoveImageResponse()
+
+    async def _remove_in_turn(self, image_id: str) -> None:
+        async with self._node.feeder.claim(image_id):
+            view = self._node.store.images.get(image_id)
+            if view is not None:  # else somebody before us in the queue has removed it
+                await self._remove(view)
 
     async def _remove(self, view: ImageView) -> None:
         user = next((c for c in self._node.store.containers.values() if c.item.image_id == view.id), None)

@@ -47,9 +47,7 @@ class SandboxRun:
         except NotFound as error:  # of something that the caller did not ask for: a network, an image of ours
             raise EngineFailed(f"sandbox {name}: {error}") from error
 
-    async def _run_claimed(
-        self, name: str, config: cri.PodSandboxConfig, handler: str
-    ) -> cri.RunPodSandboxResponse:
+    async def _run_claimed(self, name: str, config: cri.PodSandboxConfig, handler: str) -> cri.RunPodSandboxResponse:
         async with self._node.feeder.claim(name):
             known = self._node.store.sandboxes.get(self._node.store.id_of_name(name))
             if known is not None and known.ready:

@@ -69,7 +69,6 @@ class Feeder:
         pinned_images: tuple[str, ...] = (),
     ) -> None:
         self.info: EngineInfo | None = None
-        self.filled = False
         self.trouble = "dockershim has not reached Docker yet"
         self._engine = engine
         self._store = store
@@ -85,9 +84,19 @@ class Feeder:
         self._inspects = asyncio.Semaphore(PARALLEL_INSPECTS)
         self._images_dirty = asyncio.Event()
         self._connected = asyncio.Event()
+        self._filled = asyncio.Event()
         self._image_lock = asyncio.Lock()
 
     # ---- what others ask
+
+    @property
+    def filled(self) -> bool:
+        """Whether the store has been filled once; from then on it answers, also while Docker is away."""
+        return self._filled.is_set()
+
+    async def wait_filled(self) -> None:
+        """Until then."""
+        await self._filled.wait()
 
     async def wait_info(self) -> EngineInfo:
         """What the engine said of itself, as soon as it did."""
@@ -196,7 +205,7 @@ class Feeder:
             self.info = info
             self._connected.set()
             await self._resync()
-            self.filled = True
+            self._filled.set()
             self._clear_trouble()
             while (event := await stream.next()) is not None:
                 if event.type == "image":

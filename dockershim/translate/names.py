@@ -72,7 +72,7 @@ def to_docker_labels(labels: Mapping[str, str], annotations: Mapping[str, str]) 
 
 
 def from_docker_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str]]:
-    """CRI labels and annotations from Docker labels; dockershim's own and, where we can tell, the image's are left out."""
+    """CRI labels and annotations from Docker labels; without dockershim's own and, where we can tell, the image's."""
     keys = _known_keys(labels)
     plain: dict[str, str] = {}
     annotations: dict[str, str] = {}

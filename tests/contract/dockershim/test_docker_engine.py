@@ -211,7 +211,7 @@ async def test_exec(engine: DockerEngine) -> None:
     await stream.close()
     assert output == {STDOUT: b"out\n", STDERR: b"err\n"}
     async with asyncio.timeout(10):
-        while (state := await engine.exec_inspect(exec_id))["Running"]:
+        while (state := await engine.exec_inspect(exec_id))["Running"]:  # noqa: ASYNC110 - Docker has no other way
             await asyncio.sleep(0.01)
     assert state["ExitCode"] == 3
 
@@ -223,7 +223,7 @@ async def test_a_running_exec_has_a_pid(engine: DockerEngine) -> None:
     exec_id = await engine.exec_create(identifier, {"AttachStdout": True, "Cmd": ["sleep", "100"]})
     stream = await engine.exec_start(exec_id, tty=False)
     async with asyncio.timeout(10):
-        while not (await engine.exec_inspect(exec_id))["Pid"]:
+        while not (await engine.exec_inspect(exec_id))["Pid"]:  # noqa: ASYNC110 - Docker has no other way
             await asyncio.sleep(0.01)
     assert (await engine.exec_inspect(exec_id))["Running"]
     await stream.close()

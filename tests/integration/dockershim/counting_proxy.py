@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
 import threading
@@ -61,10 +62,8 @@ class CountingProxy:
                 sink.sendall(data)
         except OSError:
             pass
-        try:
+        with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass
         if not counted:
             source.close()
             sink.close()

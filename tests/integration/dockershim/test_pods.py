@@ -247,9 +247,7 @@ def test_resources_change_while_running(shim: Shim) -> None:
     container_id = shim.run(sandbox, "exec sleep 1000", linux=cri.LinuxContainerConfig(resources=resources))
     assert shim.status(container_id).resources.linux.memory_limit_in_bytes == 64 << 20
     change = cri.LinuxContainerResources(memory_limit_in_bytes=128 << 20, cpu_quota=50000, cpu_period=100000)
-    shim.runtime.UpdateContainerResources(
-        cri.UpdateContainerResourcesRequest(container_id=container_id, linux=change)
-    )
+    shim.runtime.UpdateContainerResources(cri.UpdateContainerResourcesRequest(container_id=container_id, linux=change))
     after = shim.status(container_id).resources.linux
     assert (after.memory_limit_in_bytes, after.cpu_quota, after.cpu_shares) == (128 << 20, 50000, 100)
 

@@ -183,7 +183,7 @@ def test_it_starts_without_docker_and_catches_up(own_lab: Lab) -> None:
 def test_bad_flags_are_told_all_at_once() -> None:
     """Every problem has its line with what would be right; the exit code is 1."""
     ended = subprocess.run(
-        [sys.executable, "-m", "dockershim", "--log-level", "loud", "--docker-endpoint", "tcp://x", "--cgroup-driver=z"],
+        [sys.executable, "-m", "dockershim", "--log-level=loud", "--docker-endpoint=tcp://x", "--cgroup-driver=z"],
         capture_output=True,
         text=True,
         timeout=30,

@@ -1,0 +1,97 @@
+"""Docker's messages, as recorded from Docker 20.10 and 29, and what becomes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from dockershim import errors
+from dockershim.engine import errors as engine_errors
+
+ID = "5a40d946f5d79a34c5c38f61073ed07dfeda9e3cd73a23591f814098b7b73532"
+
+RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
+    (404, f"No such container: {ID}", errors.NotFound),
+    (404, "No such image: registry.k8s.io/none:1", errors.NotFound),
+    (404, f"No such exec instance: {ID}", errors.NotFound),
+    (404, "network dockershim not found", errors.NotFound),
+    (404, "page not found", errors.NotFound),
+    (
+        409,
+        f'Conflict. The container name "/k8s_POD_a_b_c_0" is already in use by container "{ID}". You have to remove '
+        "(or rename) that container to be able to reuse that name.",
+        errors.NameConflict,
+    ),
+    (409, f"removal of container {ID} is already in progress", engine_errors.RemovalInProgress),
+    (409, f"Container {ID} is not running", errors.NotRunning),
+    (409, f"Container {ID} is paused, unpause the container before exec", errors.NotRunning),
+    (
+        409,
+        "conflict: unable to delete 4d2b68a22110 (cannot be forced) - image is being used by running container 5a40d9",
+        errors.InUse,
+    ),
+    (
+        409,
+        'conflict: unable to remove repository reference "a:1" (must force) - container 5a40d9 is using its '
+        "referenced image 4d2b68a22110",
+        errors.InUse,
+    ),
+    (
+        409,
+        "You cannot remove a running container 5a40. Stop the container before attempting removal or force remove",
+        errors.EngineFailed,
+    ),
+    (400, "invalid reference format", errors.InvalidArgument),
+    (500, f"Cannot kill container: {ID}: Container {ID} is not running", errors.NotRunning),
+    (
+        400,
+        "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process:"
+        ' exec: "/no/such": stat /no/such: no such file or directory: unknown',
+        errors.InvalidArgument,
+    ),
+    (
+        500,
+        'OCI runtime create failed: container_linux.go:380: starting container process caused: exec: "nope": '
+        "executable file not found in $PATH: unknown",
+        engine_errors.CannotStart,
+    ),
+    (
+        500,
+        "linux spec user: unable to find user nobody2: no matching entries in passwd file",
+        engine_errors.CannotStart,
+    ),
+    (500, f"unrecognized image ID sha256:{ID}", errors.NotFound),
+    (503, "daemon is shutting down", errors.Unavailable),
+    (500, "something nobody has seen", errors.EngineFailed),
+]
+
+
+@pytest.mark.parametrize(("status", "message", "kind"), RECORDED, ids=[message[:40] for _, message, _ in RECORDED])
+def test_recorded_messages(status: int, message: str, kind: type[errors.ShimError]) -> None:
+    """Each becomes exactly the error that the callers tell apart."""
+    assert type(engine_errors.from_response(status, message, "ref")) is kind
+
+
+def test_a_name_conflict_carries_the_holder() -> None:
+    """The id in the message."""
+    conflict = engine_errors.from_response(409, RECORDED[5][1])
+    assert isinstance(conflict, errors.NameConflict)
+    assert conflict.holder == ID
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"),
+    [
+        ("manifest for registry.k8s.io/none:1 not found: manifest unknown: manifest unknown", errors.NotFound),
+        ("received unexpected HTTP status: 503 Service Unavailable", engine_errors.RegistryUnavailable),
+        ("error parsing HTTP 502 response body: invalid character '<'", engine_errors.RegistryUnavailable),
+        ("Get https://r/v2/: no basic auth credentials", errors.EngineFailed),
+    ],
+)
+def test_pull_messages(message: str, kind: type[errors.ShimError]) -> None:
+    """What a registry said."""
+    assert type(engine_errors.from_pull_message(message, "r/i:1")) is kind
+
+
+def test_an_unavailable_registry_has_the_prefix_that_the_kubelet_parses() -> None:
+    """RegistryUnavailable, at the beginning."""
+    assert str(engine_errors.from_pull_message("502 Bad Gateway", "i")).startswith("RegistryUnavailable: ")

@@ -1,0 +1,296 @@
+"""Sandbox and container RPCs over the fake engine: what is left after a failure at each step."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import pytest
+
+from cri_proto import runtime_v1 as cri
+from dockershim.errors import (
+    AlreadyExists,
+    EngineFailed,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    ResourceExhausted,
+    ShimError,
+    Unavailable,
+)
+from dockershim.lifecycle import Lifecycle
+from dockershim.pulls import Puller
+from dockershim.rpc.container_create import ContainerCreate
+from dockershim.rpc.container_lifecycle import ContainerLifecycle
+from dockershim.rpc.exec_sync import ExecSync
+from dockershim.rpc.sandbox_run import SandboxRun
+from dockershim.rpc.sandbox_stop import SandboxStop
+from tests.fakes.docker_node import World, container_config, running_node, sandbox_config
+
+READY = cri.PodSandboxState.SANDBOX_READY
+EXITED = cri.ContainerState.CONTAINER_EXITED
+RUNNING = cri.ContainerState.CONTAINER_RUNNING
+
+
+class Api:
+    """The handlers of one world."""
+
+    def __init__(self, world: World) -> None:
+        lifecycle = Lifecycle(world.node)
+        self.world = world
+        self.run = SandboxRun(world.node, lifecycle, Puller(world.node))
+        self.stop = SandboxStop(world.node, lifecycle)
+        self.create = ContainerCreate(world.node, lifecycle)
+        self.life = ContainerLifecycle(world.node, lifecycle)
+        self.exec = ExecSync(world.node)
+
+    async def sandbox(self, config: cri.PodSandboxConfig | None = None) -> str:
+        request = cri.RunPodSandboxRequest(config=config or sandbox_config())
+        return (await self.run.run_pod_sandbox(request)).pod_sandbox_id
+
+    async def container(self, sandbox_id: str, config: cri.ContainerConfig | None = None) -> str:
+        request = cri.CreateContainerRequest(
+            pod_sandbox_id=sandbox_id, config=config or container_config(), sandbox_config=sandbox_config()
+        )
+        return (await self.create.create_container(request)).container_id
+
+    async def start(self, container_id: str) -> None:
+        await self.life.start_container(cri.StartContainerRequest(container_id=container_id))
+
+    def nothing_is_left(self, root: Path) -> bool:
+        world = self.world
+        files = list((root / "sandbox").iterdir())
+        store = world.node.store
+        left = (world.engine.containers, world.network.attached, files, store.sandboxes, store.containers)
+        return left == ({}, {}, [], {}, {})
+
+
+@pytest.fixture
+async def api(tmp_path: Path) -> AsyncIterator[Api]:
+    async with running_node(tmp_path) as world:
+        yield Api(world)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let other tasks run until it is so."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - the world has no event for it
+            await asyncio.sleep(0.001)
+
+
+STEPS: dict[str, Callable[[World], None]] = {
+    "create": lambda world: world.engine.fail_next("create_container", EngineFailed("disk full")),
+    "start": lambda world: world.engine.fail_next("start_container", EngineFailed("runc broken")),
+    "look": lambda world: world.engine.fail_next("inspect_container", Unavailable("gone")),
+    "connect": lambda world: world.network.failures.append("bridge: no address left"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_a_failed_step_of_run_leaves_nothing(api: Api, tmp_path: Path, step: str) -> None:
+    """Whatever fails, everything before it is undone, and the next try works."""
+    STEPS[step](api.world)
+    with pytest.raises(ShimError):
+        await api.sandbox()
+    assert api.nothing_is_left(tmp_path)
+    await api.sandbox()
+
+
+async def test_a_record_that_cannot_be_written_stops_the_run(api: Api, tmp_path: Path) -> None:
+    """Without a record on disk the network is not asked for anything."""
+    directory = tmp_path / "sandbox"
+    directory.rmdir()
+    directory.write_text("in the way")
+    with pytest.raises((EngineFailed, ResourceExhausted)):
+        await api.sandbox()
+    assert api.world.network.attached == {}
+    assert api.world.engine.containers == {}
+
+
+@pytest.mark.parametrize("call", ["create_container", "start_container", "inspect_container"])
+async def test_a_caller_that_goes_away_in_the_middle_leaves_nothing(api: Api, tmp_path: Path, call: str) -> None:
+    """The step under way ends first, and then all of it is undone."""
+    gate = api.world.engine.hold(call)
+    async with asyncio.TaskGroup() as group:
+        caller = group.create_task(api.sandbox(), name="caller")
+        before = api.world.engine.calls[call]
+        await until(lambda: api.world.engine.calls[call] > before)
+        caller.cancel()
+        await asyncio.sleep(0)
+        gate.set()
+    await until(lambda: api.nothing_is_left(tmp_path))
+
+
+async def test_two_callers_for_one_sandbox(api: Api) -> None:
+    """One gets it, the other hears that it exists; there is one container."""
+    outcomes = await asyncio.gather(api.sandbox(), api.sandbox(), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes if isinstance(outcome, BaseException)] == [AlreadyExists]
+    assert len(api.world.engine.containers) == 1
+
+
+async def test_status_comes_from_the_record(api: Api, tmp_path: Path) -> None:
+    """Address, handler and metadata, and the same after all memory is lost."""
+    sandbox_id = await api.sandbox()
+    container_id = await api.container(sandbox_id)
+    await api.start(container_id)
+    before = api.world.node.store.sandboxes[sandbox_id].status
+    assert before.network.ip == "10.1.0.2"
+    assert before.state == READY
+    async with running_node(tmp_path, api.world.engine) as reborn:
+        assert reborn.node.store.sandboxes[sandbox_id].status == before
+        assert reborn.node.store.containers[container_id].status.state == RUNNING
+
+
+async def test_a_crash_before_the_network_is_up_shows_not_ready(api: Api, tmp_path: Path) -> None:
+    """The kubelet then stops and removes it, which gives back what the network holds."""
+    sandbox_id = await api.sandbox()
+    record = api.world.node.store.sandboxes[sandbox_id].record
+    assert record is not None
+    half = type(record)(id=sandbox_id, config=record.config)
+    await api.world.node.checkpoints.save(half)
+    async with running_node(tmp_path, api.world.engine) as reborn:
+        assert not reborn.node.store.sandboxes[sandbox_id].ready
+        reborn.network.attached[sandbox_id] = "10.1.0.2"
+        again = Api(reborn)
+        await again.stop.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
+        assert reborn.network.attached == {}
+        await again.stop.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
+        assert again.nothing_is_left(tmp_path)
+
+
+async def test_a_record_without_a_container_is_shown_until_it_is_removed(api: Api, tmp_path: Path) -> None:
+    """A pause container that vanished while nobody looked still holds an address."""
+    sandbox_id = await api.sandbox()
+    api.world.engine.containers.clear()
+    async with running_node(tmp_path, api.world.engine) as reborn:
+        view = reborn.node.store.sandboxes[sandbox_id]
+        assert not view.ready
+        assert view.status.metadata.name == "web"
+        again = Api(reborn)
+        await again.stop.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
+        assert again.nothing_is_left(tmp_path)
+
+
+async def test_stop_ends_the_containers_and_can_be_repeated_at_no_cost(api: Api) -> None:
+    """The second call asks Docker nothing."""
+    sandbox_id = await api.sandbox()
+    container_id = await api.container(sandbox_id)
+    await api.start(container_id)
+    request = cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
+    await api.stop.stop_pod_sandbox(request)
+    assert api.world.node.store.containers[container_id].status.state == EXITED
+    assert api.world.logs.finished == [container_id]
+    assert api.world.network.attached == {}
+    await asyncio.sleep(0.01)
+    before = dict(api.world.engine.calls)
+    await api.stop.stop_pod_sandbox(request)
+    assert dict(api.world.engine.calls) == before
+
+
+async def test_a_network_that_cannot_be_torn_down_fails_the_stop(api: Api) -> None:
+    """The address is still held, so the kubelet must come again."""
+    sandbox_id = await api.sandbox()
+
+    async def broken(request: object, raw: object) -> None:
+        raise EngineFailed("DEL failed")
+
+    api.world.network.tear_down = broken  # type: ignore[method-assign] # a fault, not a mock
+    request = cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id)
+    with pytest.raises(EngineFailed):
+        await api.stop.stop_pod_sandbox(request)
+    del api.world.network.tear_down  # back to the class's own
+    await api.stop.stop_pod_sandbox(request)
+    assert api.world.network.attached == {}
+
+
+async def test_a_container_is_started_once(api: Api) -> None:
+    """Again while it runs is fine; after it ended it is refused."""
+    container_id = await api.container(await api.sandbox())
+    await api.start(container_id)
+    await api.start(container_id)
+    api.world.engine.end(container_id, 0)
+    await until(lambda: not api.world.node.store.containers[container_id].running)
+    with pytest.raises(FailedPrecondition):
+        await api.start(container_id)
+
+
+async def test_a_container_that_ends_by_itself_is_seen_after_its_log_is_written(api: Api) -> None:
+    """The exit becomes visible when the log is whole."""
+    container_id = await api.container(await api.sandbox())
+    await api.start(container_id)
+    api.world.engine.end(container_id, 3, oom=True)
+    await until(lambda: not api.world.node.store.containers[container_id].running)
+    status = api.world.node.store.containers[container_id].status
+    assert (status.exit_code, status.reason) == (3, "OOMKilled")
+    assert api.world.logs.finished == [container_id]
+
+
+async def test_the_same_container_again(api: Api) -> None:
+    """One that was created and not started gives way; one that runs does not."""
+    sandbox_id = await api.sandbox()
+    first = await api.container(sandbox_id)
+    second = await api.container(sandbox_id)
+    assert first not in api.world.node.store.containers
+    await api.start(second)
+    with pytest.raises(AlreadyExists):
+        await api.container(sandbox_id)
+
+
+async def test_containers_need_a_ready_sandbox_and_an_image(api: Api) -> None:
+    """Else the request is refused with the matching code."""
+    sandbox_id = await api.sandbox()
+    config = container_config()
+    config.image.image = "registry.k8s.io/none:1"
+    with pytest.raises(NotFound):
+        await api.container(sandbox_id, config)
+    with pytest.raises(NotFound):
+        await api.container("0" * 64)
+    await api.stop.stop_pod_sandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
+    with pytest.raises(FailedPrecondition):
+        await api.container(sandbox_id)
+
+
+async def test_port_mappings_and_names_are_checked(api: Api) -> None:
+    """Before anything is made."""
+    config = sandbox_config()
+    config.port_mappings.add(container_port=0, host_port=80)
+    with pytest.raises(InvalidArgument, match=r"config\.port_mappings\[0\]\.container_port"):
+        await api.sandbox(config)
+    with pytest.raises(InvalidArgument, match=r"config\.metadata\.name"):
+        await api.sandbox(sandbox_config("under_score"))
+    assert api.world.engine.calls["create_container"] == 0
+
+
+async def test_exec_that_is_cut_off_gives_no_guess(api: Api) -> None:
+    """The exit code is the one that Docker tells."""
+    container_id = await api.container(await api.sandbox())
+    await api.start(container_id)
+    api.world.engine.exec_results[("probe",)] = (b"ok", b"", 7)
+    response = await api.exec.exec_sync(cri.ExecSyncRequest(container_id=container_id, cmd=["probe"], timeout=1))
+    assert (response.stdout, response.exit_code) == (b"ok", 7)
+    with pytest.raises(InvalidArgument):
+        await api.exec.exec_sync(cri.ExecSyncRequest(container_id=container_id))
+
+
+async def test_events_lost_with_the_stream_are_found_by_the_list(api: Api) -> None:
+    """A container that ended while nobody listened is exited after the next connection."""
+    container_id = await api.container(await api.sandbox())
+    await api.start(container_id)
+    api.world.engine.cut_events()
+    container = api.world.engine.containers[container_id]
+    container["State"] |= {"Running": False, "Status": "exited", "ExitCode": 9, "FinishedAt": "2030-01-01T00:00:00Z"}
+    await until(lambda: not api.world.node.store.containers[container_id].running)
+    assert api.world.node.store.containers[container_id].status.exit_code == 9
+
+
+async def test_docker_away_is_a_condition_with_a_reason(api: Api) -> None:
+    """Reads go on from memory, mutations say Unavailable, and it comes back by itself."""
+    sandbox_id = await api.sandbox()
+    api.world.engine.go_away()
+    await until(lambda: "does not answer" in api.world.node.feeder.trouble)
+    assert api.world.node.store.sandboxes[sandbox_id].ready
+    with pytest.raises(Unavailable):
+        await api.sandbox(sandbox_config("other"))
+    api.world.engine.away = False
+    await until(lambda: not api.world.node.feeder.trouble)

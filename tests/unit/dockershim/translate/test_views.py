@@ -1,0 +1,129 @@
+"""What is shown, from what Docker says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cri_proto import runtime_v1 as cri
+from dockershim.translate.signals import to_cri_signal, to_docker_signal
+from dockershim.translate.views import SandboxRecord, container_view, image_view, parse_time_ns, sandbox_view
+
+NEVER = "0001-01-01T00:00:00Z"
+CREATED = "2026-11-22T20:16:17.123456789Z"
+STARTED = "2026-11-22T20:16:18Z"
+FINISHED = "2026-11-22T20:16:19.5Z"
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [
+        (NEVER, 0),
+        ("", 0),
+        (None, 0),
+        ("1970-01-01T00:00:01Z", 10**9),
+        ("1970-01-01T00:00:00.000000001Z", 1),
+        ("1970-01-01T01:00:00.5+01:00", 5 * 10**8),
+        ("2026-11-22T20:16:17.123456789Z", 1795378577123456789),
+    ],
+)
+def test_times_keep_their_nanoseconds(text: str | None, nanoseconds: int) -> None:
+    """Docker's times, whatever the number of digits."""
+    assert parse_time_ns(text) == nanoseconds
+
+
+def inspect(**state: Any) -> dict[str, Any]:
+    base = {"Running": False, "ExitCode": 0, "StartedAt": NEVER, "FinishedAt": NEVER, "Error": "", "OOMKilled": False}
+    return {
+        "Id": "c" * 64,
+        "Name": "/k8s_main_web_default_uid-1_2",
+        "Created": CREATED,
+        "Image": "sha256:" + "1" * 64,
+        "Config": {"Labels": {"io.kubernetes.sandbox.id": "s" * 64, "annotation.a": "b"}, "Image": "busybox:1"},
+        "HostConfig": {"Memory": 64, "MemorySwap": 64},
+        "State": base | state,
+        "Mounts": [],
+    }
+
+
+@pytest.mark.parametrize(
+    ("state", "shown", "reason"),
+    [
+        ({}, cri.ContainerState.CONTAINER_CREATED, ""),
+        ({"Running": True, "StartedAt": STARTED}, cri.ContainerState.CONTAINER_RUNNING, ""),
+        ({"StartedAt": STARTED, "FinishedAt": FINISHED}, cri.ContainerState.CONTAINER_EXITED, "Completed"),
+        ({"StartedAt": STARTED, "FinishedAt": FINISHED, "ExitCode": 2}, cri.ContainerState.CONTAINER_EXITED, "Error"),
+        (
+            {"StartedAt": STARTED, "FinishedAt": FINISHED, "ExitCode": 137, "OOMKilled": True},
+            cri.ContainerState.CONTAINER_EXITED,
+            "OOMKilled",
+        ),
+        ({"ExitCode": 127, "Error": "no such file"}, cri.ContainerState.CONTAINER_EXITED, "ContainerCannotRun"),
+    ],
+)
+def test_states(state: dict[str, Any], shown: cri.ContainerState, reason: str) -> None:
+    """Each state that Docker can be in."""
+    view = container_view(inspect(**state), lambda _: "", 1)
+    assert (view.status.state, view.status.reason) == (shown, reason)
+    assert view.item.state == shown
+    assert view.status.metadata == cri.ContainerMetadata(name="main", attempt=2)
+    assert view.status.image_id == view.status.image_ref == view.item.image_id == "sha256:" + "1" * 64
+    assert dict(view.status.annotations) == {"a": "b"}
+    assert view.sandbox_id == "s" * 64
+
+
+def sandbox_inspect(*, running: bool = True, network: str = "none") -> dict[str, Any]:
+    return {
+        "Id": "a" * 64,
+        "Name": "/k8s_POD_web_default_uid-1_3",
+        "Created": CREATED,
+        "Config": {"Labels": {"io.kubernetes.container.name": "POD", "app": "web"}},
+        "HostConfig": {"NetworkMode": network, "Runtime": "runc"},
+        "State": {"Running": running, "Pid": 7},
+        "ResolvConfPath": "/r",
+    }
+
+
+def test_a_sandbox_is_ready_when_it_runs_and_is_connected() -> None:
+    """And not before, nor after the network was torn down."""
+    record = SandboxRecord("a" * 64, cri.PodSandboxConfig())
+    connected = SandboxRecord("a" * 64, cri.PodSandboxConfig(), network_ready=True, ips=("10.0.0.1", "fd00::1"))
+    down = SandboxRecord("a" * 64, cri.PodSandboxConfig(), network_ready=True, network_torn_down=True)
+    assert not sandbox_view(sandbox_inspect(), record, 1).ready
+    assert sandbox_view(sandbox_inspect(), connected, 1).ready
+    assert not sandbox_view(sandbox_inspect(running=False), connected, 1).ready
+    assert not sandbox_view(sandbox_inspect(), down, 1).ready
+    status = sandbox_view(sandbox_inspect(), connected, 1).status
+    assert (status.network.ip, [ip.ip for ip in status.network.additional_ips]) == ("10.0.0.1", ["fd00::1"])
+
+
+def test_a_sandbox_of_cri_dockerd_is_taken_over() -> None:
+    """Metadata from the name where there are no labels, and it counts as ready."""
+    record = SandboxRecord("a" * 64, cri.PodSandboxConfig(), network_ready=True, foreign=True)
+    view = sandbox_view(sandbox_inspect(), record, 1)
+    assert view.ready
+    assert view.status.metadata == cri.PodSandboxMetadata(name="web", namespace="default", uid="uid-1", attempt=3)
+    assert dict(view.status.labels) == {"app": "web"}
+
+
+def test_images_without_names() -> None:
+    """Dangling marks are left out and the size is never zero."""
+    view = image_view({"Id": "sha256:1", "RepoTags": ["<none>:<none>"], "RepoDigests": None, "Size": 0}, {}, ())
+    assert (list(view.message.repo_tags), view.message.size, view.keys) == ([], 1, frozenset())
+
+
+@given(st.sampled_from([signal for signal in cri.Signal.values() if signal]))
+def test_signals_are_read_back(signal: cri.Signal) -> None:
+    """Every signal of CRI has a name for Docker that means it."""
+    assert to_cri_signal(to_docker_signal(signal)) == signal
+
+
+def test_signals_by_number_and_default() -> None:
+    """As images write them."""
+    assert to_cri_signal("3") == cri.Signal.SIGNAL_SIGQUIT
+    assert to_cri_signal("") == cri.Signal.SIGNAL_SIGTERM
+    assert to_cri_signal("QUIT") == cri.Signal.SIGNAL_SIGQUIT
+    assert to_docker_signal(cri.Signal.SIGNAL_RUNTIME_DEFAULT) == ""
