@@ -266,7 +266,10 @@ def test_exec_sync_kills_what_outlives_its_time(shim: Shim) -> None:
     code, _ = code_of(lambda: shim.exec(container_id, "sh", "-c", "sleep 777; echo never", timeout=1))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert time.monotonic() - begun < 5
-    processes = lambda: shim.exec(container_id, "ps").stdout.decode()  # noqa: E731 - asked again and again
+
+    def processes() -> str:
+        return shim.exec(container_id, "ps").stdout.decode()
+
     eventually(lambda: "777" not in processes())
     assert "sleep 1000" in processes()
 

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 
 import grpc
 import pytest
@@ -55,13 +56,16 @@ def test_what_happened_while_it_was_away_is_known_after(shim: Shim) -> None:
     eventually(lambda: lines() == ["before", "after"])
 
 
+def _try_to_run(shim: Shim, config: cri.PodSandboxConfig) -> None:
+    code_of(lambda: shim.run_sandbox(config))
+
+
 def test_kill_9_in_the_middle_of_mutations_leaves_nothing_behind(shim: Shim) -> None:
     """Whatever step each sandbox was at, after the restart it can be stopped and removed, or run again."""
     configs = [shim.sandbox_config() for _ in range(6)]
-    threads = [threading.Thread(target=lambda c=config: code_of(lambda: shim.run_sandbox(c))) for config in configs]
+    threads = [threading.Thread(target=_try_to_run, args=(shim, config)) for config in configs]
     for thread in threads:
         thread.start()
-    shim.process and shim.process.poll()
     threads[0].join(0.45)
     shim.kill()
     for thread in threads:
@@ -84,7 +88,7 @@ def test_a_client_that_goes_away_leaves_no_sandbox(shim: Shim) -> None:
     """RunPodSandbox with a deadline that passes in the middle is undone."""
     for deadline_seconds in (0.02, 0.1, 0.3):
         request = cri.RunPodSandboxRequest(config=shim.sandbox_config())
-        code, _ = code_of(lambda r=request, d=deadline_seconds: shim.runtime.RunPodSandbox(r, timeout=d))
+        code, _ = code_of(partial(shim.runtime.RunPodSandbox, request, timeout=deadline_seconds))
         assert code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.OK)
         if code is grpc.StatusCode.OK:
             shim.remove_all()

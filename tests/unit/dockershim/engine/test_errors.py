@@ -17,8 +17,10 @@ RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
     (404, "page not found", errors.NotFound),
     (
         409,
-        f'Conflict. The container name "/k8s_POD_a_b_c_0" is already in use by container "{ID}". You have to remove '
-        "(or rename) that container to be able to reuse that name.",
+        (
+            f'Conflict. The container name "/k8s_POD_a_b_c_0" is already in use by container "{ID}". You have to remove '
+            "(or rename) that container to be able to reuse that name."
+        ),
         errors.NameConflict,
     ),
     (409, f"removal of container {ID} is already in progress", engine_errors.RemovalInProgress),
@@ -31,8 +33,10 @@ RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
     ),
     (
         409,
-        'conflict: unable to remove repository reference "a:1" (must force) - container 5a40d9 is using its '
-        "referenced image 4d2b68a22110",
+        (
+            'conflict: unable to remove repository reference "a:1" (must force) - container 5a40d9 is using its '
+            "referenced image 4d2b68a22110"
+        ),
         errors.InUse,
     ),
     (
@@ -44,19 +48,23 @@ RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
     (500, f"Cannot kill container: {ID}: Container {ID} is not running", errors.NotRunning),
     (
         400,
-        "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process:"
-        ' exec: "/no/such": stat /no/such: no such file or directory: unknown',
+        (
+            "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process:"
+            ' exec: "/no/such": stat /no/such: no such file or directory: unknown'
+        ),
         errors.InvalidArgument,
     ),
     (
         500,
-        'OCI runtime create failed: container_linux.go:380: starting container process caused: exec: "nope": '
-        "executable file not found in $PATH: unknown",
+        (
+            'OCI runtime create failed: container_linux.go:380: starting container process caused: exec: "nope": '
+            "executable file not found in $PATH: unknown"
+        ),
         engine_errors.CannotStart,
     ),
     (
         500,
-        "linux spec user: unable to find user nobody2: no matching entries in passwd file",
+        "linux spec user: unable to find user nobody2: no matching entries in passwd",
         engine_errors.CannotStart,
     ),
     (500, f"unrecognized image ID sha256:{ID}", errors.NotFound),
