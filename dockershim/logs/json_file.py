@@ -16,18 +16,20 @@ from typing import TypeVar
 
 import structlog
 
+from dockershim.errors import FailedPrecondition, NotRunning
 from dockershim.logs import LogSource
 from dockershim.logs.position import PositionStore
 from dockershim.logs.pump import LogPump
 
 FINISH_SECONDS = 10.0
+CLOSE_SECONDS = 5.0
 PACE_SECONDS = 0.01
 
 T = TypeVar("T")
 logger = structlog.get_logger()
 
 
-class NotFollowed(Exception):
+class NotFollowed(NotRunning):
     """The container's log is not being written: it was never started, or it has ended."""
 
 
@@ -58,8 +60,12 @@ class JsonFileLogs:
         self._wake.set()
 
     async def reopen(self, container_id: str) -> None:
-        """See ContainerLogs. Raises NotFollowed, or OSError when the new file cannot be made."""
-        if not await self._in_thread(lambda: self._pump.reopen(container_id)):
+        """See ContainerLogs. Raises NotFollowed, or FailedPrecondition when the new file cannot be made."""
+        try:
+            followed = await self._in_thread(lambda: self._pump.reopen(container_id))
+        except OSError as error:
+            raise FailedPrecondition(f"the log of container {container_id} cannot be reopened: {error}") from error
+        if not followed:
             raise NotFollowed(f"the log of container {container_id} is not being written")
 
     async def remove(self, container_id: str) -> None:
@@ -91,7 +97,9 @@ class JsonFileLogs:
                 await asyncio.sleep(earliest - loop.time())
         finally:
             loop.remove_reader(descriptor)
-            self._thread.submit(self._pump.close)
+            with contextlib.suppress(TimeoutError):  # a disk that hangs must not hold up the end
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._in_thread(self._pump.close)
             self._thread.shutdown(wait=False)
 
     def _in_thread(self, action: Callable[[], T]) -> asyncio.Future[T]:

@@ -215,7 +215,7 @@ class LogPump:
         """Run it; a full disk or a missing directory is said once and tried again later (None)."""
         try:
             outcome = action()
-        except OSError as error:
+        except Exception as error:  # OSError is the disk; anything else is a bug, which must not end all other logs
             if followed.trouble != str(error):
                 followed.trouble = str(error)
                 source = followed.follower.source
@@ -225,6 +225,7 @@ class LogPump:
                     path=source.cri_log_path,
                     error=str(error),
                     retry_seconds=RETRY_SECONDS,
+                    exc_info=not isinstance(error, OSError),
                 )
             followed.retry_at = self._monotonic() + RETRY_SECONDS
             if followed not in self._retries:

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ KIND = "cni"
 INTERFACE = "eth0"
 PLUGIN_SECONDS = 120.0
 UNDO_SECONDS = 60.0
+VERSIONS_WITH_GC = ("1.1.0",)
 _WATCHED = (
     inotify.CLOSE_WRITE
     | inotify.MOVED_TO
@@ -61,6 +62,7 @@ class CniNetwork:
         self._runner = PluginRunner(plugin_directories, plugin_seconds)
         self._directory = Directory(None, ())
         self._pod_cidrs: tuple[str, ...] = ()
+        self._set_up_here: set[str] = set()
         self._inotify: inotify.Inotify | None = None
         self._watch_trouble = ""
 
@@ -150,6 +152,7 @@ class CniNetwork:
             raise NetworkFailed(self.condition().message)
         attachment = self._attachment(network, request, request.netns_path)
         raw = _to_raw(attachment)
+        self._set_up_here.add(request.sandbox_id)
         await asyncio.to_thread(self._prepare, request, raw)
         result: dict[str, Any] | None = None
         try:
@@ -201,6 +204,37 @@ class CniNetwork:
         await self._runner.delete(attachment, record.get("result") if record is not None else None)
         await asyncio.to_thread(self._forget, request.sandbox_id)
 
+    async def retain(self, sandbox_ids: Collection[str]) -> None:
+        """Give back what other sandboxes than these hold: at the start, for those that went while nobody looked.
+
+        First by our records, then by the plugins' own (GC), where the configuration speaks of it (1.1.0).
+        """
+        for sandbox_id in await asyncio.to_thread(self._all_recorded):
+            if sandbox_id in sandbox_ids or sandbox_id in self._set_up_here:
+                continue
+            record = await asyncio.to_thread(self._recorded, sandbox_id)
+            try:
+                if record is not None:
+                    await self._runner.delete(_from_raw(record, sandbox_id, ""), record.get("result"))
+            except NetworkFailed as error:
+                logger.warning("cni_stale_attachment_stays", sandbox_id=sandbox_id, error=str(error))
+                continue
+            await asyncio.to_thread(self._forget, sandbox_id)
+            logger.info("cni_stale_attachment_removed", sandbox_id=sandbox_id)
+        network = self._directory.network
+        if network is not None and network.version in VERSIONS_WITH_GC and not network.disable_gc:
+            valid = [(each, INTERFACE) for each in sorted({*sandbox_ids, *self._set_up_here})]
+            try:
+                await self._runner.collect_garbage(network, valid)
+            except NetworkFailed as error:
+                logger.warning("cni_gc_failed", network=network.name, error=str(error))
+
+    def _all_recorded(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self._state_directory) if not name.startswith(".")]
+        except FileNotFoundError:
+            return []
+
     def _recorded(self, sandbox_id: str) -> Mapping[str, Any] | None:
         try:
             content = json.loads((self._state_directory / sandbox_id).read_bytes())
@@ -209,6 +243,7 @@ class CniNetwork:
         return content if isinstance(content, dict) else None
 
     def _forget(self, sandbox_id: str) -> None:
+        self._set_up_here.discard(sandbox_id)
         with contextlib.suppress(FileNotFoundError):
             (self._state_directory / sandbox_id).unlink()
 

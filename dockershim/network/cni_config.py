@@ -33,6 +33,7 @@ class CniNetworkConfig:
     version: str
     plugins: tuple[Mapping[str, Any], ...]
     disable_check: bool = False
+    disable_gc: bool = False
 
     def to_raw(self) -> dict[str, Any]:
         """As a configuration list in JSON."""
@@ -40,6 +41,7 @@ class CniNetworkConfig:
             "cniVersion": self.version,
             "name": self.name,
             "disableCheck": self.disable_check,
+            "disableGC": self.disable_gc,
             "plugins": [dict(plugin) for plugin in self.plugins],
         }
 
@@ -102,8 +104,8 @@ def from_raw(content: Mapping[str, Any]) -> CniNetworkConfig:
         raise BadConfiguration(
             f"cniVersion {version} has no chains of plugins: use {FIRST_VERSION_WITH_CHAINS} or newer"
         )
-    disable_check = content.get("disableCheck", False)
-    return CniNetworkConfig(name, version, tuple(plugins), disable_check in (True, "true"))
+    disabled = {key: content.get(key) in (True, "true") for key in ("disableCheck", "disableGC")}
+    return CniNetworkConfig(name, version, tuple(plugins), disabled["disableCheck"], disabled["disableGC"])
 
 
 def _version(content: Mapping[str, Any]) -> str:

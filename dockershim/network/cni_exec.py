@@ -22,6 +22,7 @@ from dockershim.network.cni_config import CniNetworkConfig, plugin_input
 
 _STDERR_TAIL_CHARACTERS = 400
 _END_SECONDS = 5.0
+VALID_ATTACHMENTS = "cni.dev/valid-attachments"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class PluginRunner:
         for plugin in attachment.network.plugins:
             answer = await self._run("ADD", attachment, plugin, result)
             if not isinstance(answer, dict):
-                raise NetworkFailed(f"{_who(attachment, plugin, 'ADD')} succeeded without a result")
+                raise NetworkFailed(f"{_who(attachment.network, plugin, 'ADD')} succeeded without a result")
             result = answer
         assert result is not None
         return result
@@ -82,21 +83,47 @@ class PluginRunner:
         for plugin in attachment.network.plugins:
             await self._run("CHECK", attachment, plugin, result)
 
+    async def collect_garbage(self, network: CniNetworkConfig, valid: Sequence[tuple[str, str]]) -> None:
+        """GC (since 1.1.0): each plugin frees what is not of these attachments (container id, interface)."""
+        attachments = [{"containerID": container_id, "ifname": interface} for container_id, interface in valid]
+        failures: list[str] = []
+        for plugin in network.plugins:
+            content = {**plugin_input(network, plugin, {}, None), VALID_ATTACHMENTS: attachments}
+            try:
+                await self._invoke("GC", network, plugin, {}, content)
+            except NetworkFailed as failure:
+                failures.append(str(failure))
+        if failures:
+            raise NetworkFailed("; ".join(failures))
+
     async def _run(self, verb: str, attachment: Attachment, plugin: Mapping[str, Any], previous: Any) -> Any:
-        who = _who(attachment, plugin, verb)
+        content = plugin_input(attachment.network, plugin, attachment.runtime_config, previous)
+        parameters = {
+            "CNI_CONTAINERID": attachment.container_id,
+            "CNI_NETNS": attachment.netns_path,
+            "CNI_IFNAME": attachment.interface,
+            "CNI_ARGS": attachment.args,
+        }
+        return await self._invoke(verb, attachment.network, plugin, parameters, content)
+
+    async def _invoke(
+        self,
+        verb: str,
+        network: CniNetworkConfig,
+        plugin: Mapping[str, Any],
+        parameters: Mapping[str, str],
+        content: Mapping[str, Any],
+    ) -> Any:
+        who = _who(network, plugin, verb)
         path = self.find(plugin["type"])
         if path is None:
             raise NetworkFailed(f"{who}: not found in {', '.join(map(str, self._directories))}")
         environment = {
             "PATH": os.environ.get("PATH", os.defpath),
             "CNI_COMMAND": verb,
-            "CNI_CONTAINERID": attachment.container_id,
-            "CNI_NETNS": attachment.netns_path,
-            "CNI_IFNAME": attachment.interface,
-            "CNI_ARGS": attachment.args,
             "CNI_PATH": os.pathsep.join(map(str, self._directories)),
+            **parameters,
         }
-        content = plugin_input(attachment.network, plugin, attachment.runtime_config, previous)
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 status, output, errors = await _execute(path, environment, json.dumps(content).encode())
@@ -107,8 +134,8 @@ class PluginRunner:
         return _answer(who, status, output, errors)
 
 
-def _who(attachment: Attachment, plugin: Mapping[str, Any], verb: str) -> str:
-    return f"network {attachment.network.name}: plugin {plugin['type']} ({verb})"
+def _who(network: CniNetworkConfig, plugin: Mapping[str, Any], verb: str) -> str:
+    return f"network {network.name}: plugin {plugin['type']} ({verb})"
 
 
 def _answer(who: str, status: int, output: bytes, errors: bytes) -> Any:

@@ -298,6 +298,46 @@ def test_pod_ranges_and_labels_reach_the_plugins_that_want_them(host: Host) -> N
     run_in_new_network(body)
 
 
+def test_what_sandboxes_hold_that_went_while_nobody_looked_is_given_back(host: Host) -> None:
+    async def body() -> None:
+        host.configure(PORTMAP)
+        network = host.network()
+        await network.start()
+        with pod_network() as gone, pod_network() as there:
+            stays = NetworkRequest("c3" * 32, "stays", "default", "uid-3", str(there), (), {}, None)
+            await network.set_up(request_for(gone))
+            kept = await network.set_up(stays)
+            await network.retain({stays.sandbox_id})
+            assert host.leased() == set(kept.ips)
+            assert [path.name for path in (host.root / "state").iterdir()] == [stays.sandbox_id]
+            await network.tear_down(stays, kept.raw)
+        await network.close()
+
+    run_in_new_network(body)
+
+
+def test_plugins_that_know_gc_are_told_what_is_still_there(host: Host) -> None:
+    async def body() -> None:
+        told = host.root / "told"
+        host.install("collects", f'echo "$CNI_COMMAND [$CNI_CONTAINERID]" > {told}; cat >> {told}')
+        content = {"cniVersion": "1.1.0", "name": "pods", "plugins": [{"type": "collects"}]}
+        (host.configuration / "10-pods.conflist").write_text(json.dumps(content))
+        network = host.network()
+        await network.start()
+        await network.retain({ID})
+        verb, _, given = told.read_text().partition("\n")
+        assert verb == "GC []"
+        assert json.loads(given) == {
+            "cniVersion": "1.1.0",
+            "name": "pods",
+            "type": "collects",
+            "cni.dev/valid-attachments": [{"containerID": ID, "ifname": "eth0"}],
+        }
+        await network.close()
+
+    run_in_new_network(body)
+
+
 def test_thirty_pods_at_once_get_addresses_of_their_own(host: Host) -> None:
     async def body() -> None:
         host.configure(PORTMAP)
