@@ -8,7 +8,10 @@ kuberuntime_manager.go.
 """
 
 import asyncio
+import contextlib
+import glob
 import os
+import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
@@ -112,6 +115,7 @@ class _Pass:
     sandbox: ObservedSandbox | None = None
     failures: list[KubeletError] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
+    renews_sandbox: bool = False
 
 
 class PodSync:
@@ -209,6 +213,7 @@ class PodSync:
 
     async def _run(self, plan: tuple[Action, ...], current: _Pass) -> None:
         """Batch after batch; the first failure that matters ends it."""
+        current.renews_sandbox = any(isinstance(action, CreateSandbox) for action in plan)
         for batch in batches(plan):
             outcomes = await asyncio.gather(*(self._act(action, current) for action in batch), return_exceptions=True)
             must_stop = False
@@ -226,7 +231,7 @@ class PodSync:
         services, pod = self._services, current.pod
         match action:
             case KillPod():
-                if "sandbox" in action.cause and current.observed.sandboxes:
+                if current.renews_sandbox and current.observed.sandboxes:
                     message = "Pod sandbox changed, it will be killed and re-created."
                     services.events(pod, "Normal", "SandboxChanged", message)
                 await _unbroken(services.killer.kill_pod(pod, current.observed))
@@ -240,6 +245,8 @@ class PodSync:
                 )
             case RemoveContainer():
                 await _unbroken(self._remove_container(action.container_id))
+                if not action.keep_log:
+                    await asyncio.to_thread(self._remove_logs, pod, action, current.observed)
             case CreateSandbox():
                 current.sandbox = await _unbroken(services.starter.run_sandbox(pod, action.attempt))
                 await self._report_sandbox(current)
@@ -302,6 +309,21 @@ class PodSync:
             await self._services.client.remove_container(container_id)
         except RuntimeNotFound:
             return
+
+    def _remove_logs(self, pod: core_v1.Pod, action: RemoveContainer, observed: ObservedPod) -> None:
+        """The log files of a run that is gone; the newest stay, their names carry the restart count. Blocking."""
+        removed = next((c for c in observed.containers if c.id == action.container_id), None)
+        newest = observed.newest(action.container_name)
+        if removed is None or newest is None or removed.restart_count == newest.restart_count:
+            return
+        metadata = pods.metadata_of(pod)
+        directory = labels.pod_log_directory(
+            self._services.pod_logs_root, metadata.namespace or "", metadata.name or "", pods.uid_of(pod)
+        )
+        path = f"{directory}/{labels.container_log_path(action.container_name, removed.restart_count)}"
+        for file in (path, *glob.glob(f"{glob.escape(path)}.*")):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file)
 
     # Stop
 
@@ -493,6 +515,4 @@ def _logged_restart_counts(directory: str, names: list[str]) -> dict[str, int]:
 
 
 def _remove_tree(directory: str) -> None:
-    import shutil
-
     shutil.rmtree(directory, ignore_errors=True)
