@@ -50,8 +50,10 @@ class Node:
 
     def host_security(self, seccomp_profile: str | None) -> HostSecurity:
         """What the engine's host can do, with the profile that was read for a request."""
-        apparmor = self.feeder.require_info().has_security("apparmor")
-        return HostSecurity(apparmor, seccomp_profile, self.settings.missing_capabilities)
+        info = self.feeder.require_info()
+        # newer engines leave out by themselves what the host cannot give, and refuse to be told
+        missing = self.settings.missing_capabilities if info.api_version <= (1, 41) else ()
+        return HostSecurity(info.has_security("apparmor"), seccomp_profile, missing)
 
     def sandbox_context(self, image_id: str, seccomp_profile: str | None) -> SandboxContext:
         """What the node adds to a sandbox."""

@@ -18,8 +18,8 @@ RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
     (
         409,
         (
-            f'Conflict. The container name "/k8s_POD_a_b_c_0" is already in use by container "{ID}". You have to remove '
-            "(or rename) that container to be able to reuse that name."
+            f'Conflict. The container name "/k8s_POD_a_b_c_0" is already in use by container "{ID}". You have to '
+            "remove (or rename) that container to be able to reuse that name."
         ),
         errors.NameConflict,
     ),
@@ -49,8 +49,8 @@ RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
     (
         400,
         (
-            "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container process:"
-            ' exec: "/no/such": stat /no/such: no such file or directory: unknown'
+            "failed to create shim task: OCI runtime create failed: runc create failed: unable to start container "
+            'process: exec: "/no/such": stat /no/such: no such file or directory: unknown'
         ),
         errors.InvalidArgument,
     ),
