@@ -69,8 +69,8 @@ async def _batches(cluster: Cluster, meter: AgentMeter, into: dict[int, list[Bat
             starts = sorted(batch.starts)
             _say(
                 f"  {size:4} at once: start p50 {starts[len(starts) // 2]:.2f} s, "
-                f"all Ready {batch.all_ready_seconds:.2f} s, all gone {batch.all_gone_seconds:.2f} s, CPU {batch.cpu_seconds:.2f} s, "
-                f"idle {batch.idle_cpu_percent:.1f} %, RSS {batch.resident_mib:.0f} MiB"
+                f"all Ready {batch.all_ready_seconds:.2f} s, all gone {batch.all_gone_seconds:.2f} s, "
+                f"CPU {batch.cpu_seconds:.2f} s, idle {batch.idle_cpu_percent:.1f} %, RSS {batch.resident_mib:.0f} MiB"
             )
     finally:
         await bench.close()
