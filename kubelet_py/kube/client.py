@@ -32,6 +32,7 @@ from kubelet_py.errors import (
 from kubelet_py.kube.connection import Connection
 from kubelet_py.kube.rate_limit import TokenBucket
 from kubelet_py.kube.resources import Resource
+from kubelet_py.kube.tls_buffers import shrink_tls_buffers
 
 T = TypeVar("T")
 A = TypeVar("A")
@@ -40,6 +41,7 @@ DEFAULT_TIMEOUT_SECONDS: Final = 30.0
 WATCH_CONNECT_SECONDS: Final = 15.0
 LONGEST_RETRY_AFTER_SECONDS: Final = 10.0
 MAX_TRIES: Final = 4
+KEEP_IDLE_SECONDS: Final = 30.0
 LARGEST_EVENT_BYTES: Final = 32 << 20
 
 
@@ -82,7 +84,8 @@ class ClientSettings:
     qps: float = 50.0
     burst: int = 100
     timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS
-    max_parallel: int = 64
+    max_parallel: int = 16
+    """Each request in flight is a connection, each connection costs memory; the rate limit is what slows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,8 +327,11 @@ class ApiClient:
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
+            shrink_tls_buffers()
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=90, socket_factory=_open_socket),
+                connector=aiohttp.TCPConnector(
+                    limit=0, keepalive_timeout=KEEP_IDLE_SECONDS, socket_factory=_open_socket
+                ),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 headers={"User-Agent": self._settings.user_agent},
             )

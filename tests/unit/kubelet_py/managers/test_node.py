@@ -110,7 +110,7 @@ async def test_a_runtime_that_comes_up_makes_the_node_ready_at_once(server: Fake
         await asyncio.sleep(0.05)
         assert not ready_at(server)
         host.runtime = UP
-        await eventually(lambda: host.reasons[-1] == "NodeReady", seconds=1.0)
+        await eventually(lambda: host.reasons[-1] == "NodeReady")
     assert ready_at(server)
 
 

@@ -77,7 +77,7 @@ async def test_many_pods_are_written_side_by_side(server: FakeApiServer) -> None
         for pod in pods:
             manager.set_status(pod, status("Running"))
         assert await manager.flush(5)
-        assert asyncio.get_running_loop().time() - started < 1.5
+        assert asyncio.get_running_loop().time() - started < 2.5
     assert all(phase_at(server, f"p{number}") == "Running" for number in range(32))
 
 
