@@ -225,4 +225,4 @@ def _warnings(
         yield f"deprecated flags, set them in the --config file instead: {' '.join(given.deprecated)}"
     ignored = list(unsupported_settings(config, base, flags))
     if ignored:
-        yield f"not implemented yet, ignored: {', '.join(ignored)}"
+        yield f"not implemented, ignored: {', '.join(ignored)}"

@@ -1,7 +1,7 @@
 """Settings that are read and checked but that nothing acts on yet.
 
 Owns the list, and the one warning per setting that differs from its default. A feature that arrives takes its
-settings off the list; a test holds that nothing on it is read by the agent. Pure.
+settings off the list. A test holds that every field is either read by the agent or stands in one of these lists. Pure.
 """
 
 from collections.abc import Iterator
@@ -11,7 +11,6 @@ from kubelet_py.config.node_flags import NodeFlags
 from kubelet_py.config.shapes import value_at
 
 NOT_YET: tuple[str, ...] = (
-    "allowedUnsafeSysctls",
     "containerLogMaxFiles",
     "containerLogMaxSize",
     "containerLogMaxWorkers",
@@ -20,8 +19,11 @@ NOT_YET: tuple[str, ...] = (
     "cpuManagerPolicyOptions",
     "cpuManagerReconcilePeriod",
     "defaultPodSysctls",
+    "enableDebugFlagsHandler",
+    "enableProfilingHandler",
+    "enableSystemLogHandler",
     "enableSystemLogQuery",
-    "evictionHard",
+    "enforceNodeAllocatable",
     "evictionMaxPodGracePeriod",
     "evictionMinimumReclaim",
     "evictionPressureTransitionPeriod",
@@ -31,25 +33,34 @@ NOT_YET: tuple[str, ...] = (
     "imageGCLowThresholdPercent",
     "imageMaximumGCAge",
     "imageMinimumGCAge",
+    "imagePullCredentialsVerificationPolicy",
+    "imageServiceEndpoint",
     "kernelMemcgNotification",
     "kubeReservedCgroup",
     "kubeletCgroups",
-    "localStorageCapacityIsolation",
+    "makeIPTablesUtilChains",
+    "maxOpenFiles",
     "memoryManagerPolicy",
     "memoryReservationPolicy",
     "memorySwap.swapBehavior",
-    "memoryThrottlingFactor",
+    "oomScoreAdj",
+    "podCIDR",
     "preloadedImagesVerificationAllowlist",
     "protectKernelDefaults",
     "qosReserved",
+    "registryBurst",
+    "registryPullQPS",
     "reservedMemory",
+    "reservedSystemCPUs",
     "rotateCertificates",
     "serverTLSBootstrap",
+    "showHiddenMetricsForVersion",
     "shutdownGracePeriod",
     "shutdownGracePeriodByPodPriority",
     "shutdownGracePeriodCriticalPods",
     "systemCgroups",
     "systemReservedCgroup",
+    "tlsCurvePreferences",
     "topologyManagerPolicy",
     "topologyManagerPolicyOptions",
     "topologyManagerScope",
@@ -58,6 +69,29 @@ NOT_YET: tuple[str, ...] = (
     "volumePluginDir",
     "volumeStatsAggPeriod",
 )
+PARTLY = {"evictionHard": "counts for allocatable, but nothing is evicted yet"}
+"""Settings that do less than they say."""
+
+WITHOUT_EFFECT = {
+    "contentType": "this agent speaks JSON with every API server",
+    "enableContentionProfiling": "a profile of Go's runtime",
+    "hairpinMode": "upstream has no use for it either",
+    "iptablesDropBit": "upstream has no use for it either",
+    "iptablesMasqueradeBit": "upstream has no use for it either",
+    "logging.flushFrequency": "every line is written at once",
+    "logging.options.json.infoBufferSize": "every line is written at once",
+    "logging.options.json.splitStream": "everything goes to standard error",
+    "logging.options.text.infoBufferSize": "every line is written at once",
+    "logging.options.text.splitStream": "everything goes to standard error",
+    "logging.vmodule": "it names source files of the Go kubelet",
+    "runOnce": "refused, as upstream",
+    "streamingConnectionIdleTimeout": "upstream has no use for it either",
+}
+"""Settings that will never do anything here, with the reason."""
+
+HANDLED_BY_THE_CONFIGURATION = frozenset({"failCgroupV1", "failSwapOn", "featureGates", "mergeDefaultEvictionSettings"})
+"""Settings that are used up before the agent starts."""
+
 NOT_YET_FLAGS: tuple[str, ...] = (
     "bootstrap_kubeconfig",
     "exit_on_lock_contention",
@@ -66,6 +100,7 @@ NOT_YET_FLAGS: tuple[str, ...] = (
     "housekeeping_interval",
     "image_credential_provider_bin_dir",
     "image_credential_provider_config",
+    "lock_file",
     "maximum_dead_containers",
     "maximum_dead_containers_per_container",
     "minimum_container_ttl_duration",
@@ -74,11 +109,16 @@ NOT_YET_FLAGS: tuple[str, ...] = (
 
 
 def unsupported_settings(config: KubeletConfiguration, base: KubeletConfiguration, flags: NodeFlags) -> Iterator[str]:
-    """Name and value of each setting that differs from its default and has no effect yet."""
+    """Each setting that differs from its default and has no effect, or not the whole one."""
     for path in NOT_YET:
-        value = value_at(config, path)
-        if value != value_at(base, path):
+        if value_at(config, path) != value_at(base, path):
             yield path
+    for path, effect in PARTLY.items():
+        if value_at(config, path) != value_at(base, path):
+            yield f"{path} ({effect})"
+    for path, reason in WITHOUT_EFFECT.items():
+        if value_at(config, path) != value_at(base, path):
+            yield f"{path} ({reason})"
     defaults = NodeFlags()
     for name in NOT_YET_FLAGS:
         if getattr(flags, name) != getattr(defaults, name):

@@ -8,12 +8,18 @@ from typing import Any
 
 import pytest
 
-from kubelet_py.config import Answer, HostTraits, Settings, load
+from kubelet_py.config import Answer, HostTraits, NodeFlags, Settings, load
 from kubelet_py.config.durations import format_duration
 from kubelet_py.config.load import DEFAULT_EVICTION_HARD
 from kubelet_py.config.model import KubeletConfiguration
-from kubelet_py.config.shapes import leaves_of
-from kubelet_py.config.unsupported import NOT_YET, NOT_YET_FLAGS
+from kubelet_py.config.shapes import fields_of, leaves_of
+from kubelet_py.config.unsupported import (
+    HANDLED_BY_THE_CONFIGURATION,
+    NOT_YET,
+    NOT_YET_FLAGS,
+    PARTLY,
+    WITHOUT_EFFECT,
+)
 from kubelet_py.errors import ConfigError
 
 HEADER = "apiVersion: kubelet.config.k8s.io/v1beta1\nkind: KubeletConfiguration\n"
@@ -306,7 +312,7 @@ def test_what_is_not_there_yet_is_taken_and_warned_about_once(node: Node) -> Non
     """All of it in one line; defaults are not mentioned."""
     node.write("topologyManagerPolicy: none\nshutdownGracePeriod: 10s\n")
     warnings = node.load("--runtime-cgroups=/x").warnings
-    assert warnings == ("not implemented yet, ignored: shutdownGracePeriod, --runtime-cgroups",)
+    assert warnings == ("not implemented, ignored: shutdownGracePeriod, --runtime-cgroups",)
 
 
 def test_deprecated_flags_are_named_in_one_warning() -> None:
@@ -315,24 +321,40 @@ def test_deprecated_flags_are_named_in_one_warning() -> None:
     assert warning == "deprecated flags, set them in the --config file instead: --max-pods --port"
 
 
-def test_the_list_of_what_is_not_there_yet_names_real_settings() -> None:
-    """A renamed field must not linger."""
-    names = {path for path, _ in leaves_of(KubeletConfiguration)} | {"tracing", "userNamespaces"}
-    assert set(NOT_YET) <= names
-    assert list(NOT_YET) == sorted(NOT_YET)
-
-
-def test_nothing_that_is_called_not_there_yet_is_read_by_the_agent() -> None:
-    """A feature that arrives takes its settings off the list."""
+def names_read_by_the_agent() -> set[str]:
+    """Every attribute that the code outside this package looks at."""
     agent = Path(__file__).resolve().parents[4] / "kubelet_py"
     read: set[str] = set()
     for path in agent.rglob("*.py"):
-        if "config" not in path.relative_to(agent).parts[:1]:
-            tree = ast.parse(path.read_text())
-            read |= {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
-    listed = {path.rpartition(".")[2] for path in NOT_YET} | set(NOT_YET_FLAGS)
-    # CRI and the pod API have fields of these names too
-    assert listed & read - {"tracing", "userNamespaces"} == set()
+        if path.relative_to(agent).parts[0] != "config":
+            read |= {node.attr for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
+    return read
+
+
+def test_every_field_is_used_or_listed_as_not_used() -> None:
+    """A feature that arrives takes its settings off the list, and none is forgotten."""
+    read = names_read_by_the_agent()
+    paths = [path for path, _ in leaves_of(KubeletConfiguration)]
+    listed = {*NOT_YET, *WITHOUT_EFFECT, *HANDLED_BY_THE_CONFIGURATION}
+    forgotten = [path for path in paths if path.rpartition(".")[2] not in read and path not in listed]
+    assert [path for path in forgotten if path.partition(".")[0] not in NOT_YET] == [], "read these, or list them"
+    # CRI and the pod API have fields of these two names, which the agent reads
+    used = [path for path in NOT_YET if path.rpartition(".")[2] in read - {"tracing", "userNamespaces"}]
+    assert used == [], "take these off the list"
+
+
+def test_every_flag_of_the_node_is_used_or_listed_as_not_used() -> None:
+    """As with the fields; the two that say where the configuration is are used up by it."""
+    read = names_read_by_the_agent()
+    names = set(fields_of(NodeFlags)) - {"config", "config_dir"}
+    assert names - read == set(NOT_YET_FLAGS)
+
+
+def test_the_lists_are_in_order_and_name_real_fields() -> None:
+    """A renamed field must not linger."""
+    names = {path for path, _ in leaves_of(KubeletConfiguration)} | {"tracing", "userNamespaces"}
+    assert {*NOT_YET, *WITHOUT_EFFECT, *HANDLED_BY_THE_CONFIGURATION, *PARTLY} <= names
+    assert list(NOT_YET) == sorted(NOT_YET)
 
 
 def test_configz_reads_back_to_the_same_configuration(node: Node, tmp_path: Path) -> None:
