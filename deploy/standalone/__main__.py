@@ -26,6 +26,9 @@ def main() -> int:
         if arguments.command == "up":
             sys.stderr.write("\n`make down` removes what was started.\n")
         return 1
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped; `make up` goes on from here, `make down` removes what was started\n")
+        return 130
     return 0
 
 
