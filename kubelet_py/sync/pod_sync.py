@@ -14,7 +14,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import structlog
@@ -58,6 +58,7 @@ T = TypeVar("T")
 NS_PER_SECOND = 1_000_000_000
 RETRY_SECONDS = 10.0
 NETWORK_RETRY_SECONDS = 1.0
+DEADLINE_TICK_SECONDS = 1.0
 # A plan can uncover the next (an init container that ends at once); more rounds than this wait for the PLEG.
 MAX_ROUNDS = 8
 
@@ -139,6 +140,8 @@ class PodSync:
             result = PassResult(retry_seconds=_retry_seconds(error), error=str(error))
             if not isinstance(error, RuntimeCallError):
                 log.warning("pod_sync_failed", pod=pods.display_name(pod), pod_uid=pods.uid_of(pod), error=str(error))
+        if not result.is_terminal:
+            result = _awake_at_deadline(result, self._deadline_seconds(pod))
         self._tell(pod, began_ns, stimulus, observed, actions, result)
         return result
 
@@ -177,13 +180,18 @@ class PodSync:
                 return _result_of(current)
         return PassResult()
 
-    def _check_deadline(self, pod: core_v1.Pod, memory: PodMemory) -> None:
+    def _deadline_seconds(self, pod: core_v1.Pod) -> float | None:
+        """The time left until the pod has been active for too long; None for no limit or not yet started."""
         limit = pods.spec_of(pod).activeDeadlineSeconds
         status = self._services.statuses.status_of(pods.uid_of(pod)) or pod.status
         started = status.startTime if status is not None else None
-        if limit is None or started is None or memory.failure is not None:
-            return
-        if self._services.clock_ns() / NS_PER_SECOND - started.timestamp() >= limit:
+        if limit is None or started is None:
+            return None
+        return started.timestamp() + limit - self._services.clock_ns() / NS_PER_SECOND
+
+    def _check_deadline(self, pod: core_v1.Pod, memory: PodMemory) -> None:
+        left_seconds = self._deadline_seconds(pod)
+        if left_seconds is not None and left_seconds <= 0 and memory.failure is None:
             message = "Pod was active on the node longer than the specified deadline"
             memory.failure = ("DeadlineExceeded", message)
             self._services.events(pod, "Normal", "DeadlineExceeded", message)
@@ -494,6 +502,13 @@ def _result_of(current: _Pass) -> PassResult:
     waits.extend(_retry_seconds(failure) for failure in current.failures if not isinstance(failure, PullBackOff))
     error = "; ".join(str(failure) for failure in current.failures)
     return PassResult(retry_seconds=min(waits), error=error)
+
+
+def _awake_at_deadline(result: PassResult, left_seconds: float | None) -> PassResult:
+    """The same result, with a look at the pod when its deadline comes."""
+    if left_seconds is None or (result.retry_seconds is not None and result.retry_seconds <= left_seconds):
+        return result
+    return replace(result, retry_seconds=max(left_seconds, DEADLINE_TICK_SECONDS))
 
 
 def _retry_seconds(error: KubeletError) -> float:
