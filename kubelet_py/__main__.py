@@ -6,6 +6,9 @@ Exit code 0 after a stop that was asked for, 1 with one clear line for each thin
 import sys
 from collections.abc import Sequence
 
+# structlog loads rich for its developer console whenever it happens to be installed: 6 MiB that nobody looks at here.
+sys.modules.setdefault("rich", None)  # type: ignore[arg-type] # None is how the import system spells "not to be had"
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The console script."""
