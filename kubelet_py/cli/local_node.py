@@ -20,6 +20,7 @@ from kubelet_py.errors import KubeletError
 CONFIG_VARIABLE = "KUBELET_PY_CONFIG"
 DEFAULT_CONFIG = "/var/lib/kubelet/config.yaml"
 _REPLY_SECONDS = 10.0
+_NOT_SERVED = (404, 405, 501)
 
 
 class CommandError(KubeletError):
@@ -78,6 +79,8 @@ class LocalNode:
                 text: str = reply.read().decode()
                 return text
         except urllib.error.HTTPError as error:
+            if error.code in _NOT_SERVED:
+                raise CommandError(f"this agent does not serve {url} ({error.code} {error.reason})") from error
             raise CommandError(f"{url}: {error.code} {error.reason}") from error
         except OSError as error:
             raise CommandError(f"{url}: nobody answers ({error}); does kubelet-py run?") from error
