@@ -11,7 +11,7 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
@@ -31,8 +31,10 @@ from kubelet_py.core.admission import NodeState, SysctlAllowlist, compute_sysctl
 from kubelet_py.core.backoff import crash_policy
 from kubelet_py.core.cgroup_rules import CgroupDriver
 from kubelet_py.core.event_rules import pod_reference
-from kubelet_py.core.node_rules import default_labels
+from kubelet_py.core.gc_rules import GcPolicy
+from kubelet_py.core.node_rules import default_labels, node_reference
 from kubelet_py.core.pod_story import PodStories
+from kubelet_py.core.pod_worker import WorkerState, is_content_removable, is_runtime_removable
 from kubelet_py.core.source_merge import PodSet
 from kubelet_py.core.volume_payload import NodeFacts
 from kubelet_py.cri import RuntimeClient, connect
@@ -42,6 +44,7 @@ from kubelet_py.host.cgroups import CgroupTree
 from kubelet_py.host.systemd import READY, STOPPING, WATCHDOG, notifier_from, watchdog_interval_seconds
 from kubelet_py.kube.objects import ServiceStore, Strategy, config_maps, secrets
 from kubelet_py.kube.pods import ApiPodSource
+from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
 from kubelet_py.managers.events import EventRecorder
 from kubelet_py.managers.images import Images
 from kubelet_py.managers.lease import LeaseManager
@@ -240,6 +243,26 @@ class _Agent:
             names.append(pods.SOURCE_API)
         return names
 
+    def _make_gc(self) -> ContainerGc:
+        config, flags = self.settings.config, self.settings.flags
+        policy = GcPolicy(
+            flags.minimum_container_ttl_duration,
+            flags.maximum_dead_containers_per_container,
+            flags.maximum_dead_containers,
+        )
+
+        def asks(predicate: Callable[[WorkerState | None, bool], bool]) -> Callable[[str], bool]:
+            return lambda uid: predicate(self.workers.state(uid), self.merge.ready)
+
+        knowledge = PodKnowledge(asks(is_runtime_removable), asks(is_content_removable), lambda: self.merge.ready)
+        logs = Path(config.podLogsDir)
+        return ContainerGc(
+            self.client, knowledge, GcSettings(logs, logs.parent / "containers", policy), self._gc_failed
+        )
+
+    def _gc_failed(self, message: str) -> None:
+        self.events.record(node_reference(self.identity.settings.name), "Warning", "ContainerGCFailed", message)
+
     def _node(self) -> core_v1.Node | None:
         return self.node_manager.node if self.node_manager is not None else None
 
@@ -335,6 +358,7 @@ class _Agent:
             ("sync-loop", self.loop.run()),
             ("pod-statuses", self.statuses.run()),
             ("events", self.events.run()),
+            ("container-gc", self._make_gc().run()),
         ]
 
     def _api_tasks(self, clients: ApiClients) -> list[tuple[str, Coroutine[Any, Any, None]]]:

@@ -50,7 +50,7 @@ class LocalNode:
     def story(self, pod: Mapping[str, Any]) -> str:
         """What the agent did for the pod, and why."""
         metadata = pod["metadata"]
-        return self._get(f"/debug/why/{quote(metadata['namespace'])}/{quote(metadata['name'])}")
+        return self._get(f"/why/{quote(metadata['namespace'])}/{quote(metadata['name'])}")
 
     def log_file(self, pod: Mapping[str, Any], container: str, *, previous: bool = False) -> Path:
         """The newest log of a container, or the one before it."""

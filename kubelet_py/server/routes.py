@@ -59,6 +59,7 @@ class Routes:
             ("GET", "/runningpods", self.running_pods),
             ("GET", "/runningpods/", self.running_pods),
             ("GET", "/configz", self.configz),
+            ("GET", "/why/{namespace}/{pod}", self.why),
             ("GET", "/metrics", self.metrics),
             ("GET", "/containerLogs/{namespace}/{pod}/{container}", self.container_logs),
             *((method, path, not_implemented) for method, path in _NOT_YET),
@@ -106,6 +107,14 @@ class Routes:
     async def configz(self, _request: web.Request) -> web.Response:
         """The effective configuration."""
         return web.Response(body=codec.encode({"kubeletconfig": self._backend.configuration()}), content_type=_JSON)
+
+    async def why(self, request: web.Request) -> web.Response:
+        """The story of one pod: ours, the Go kubelet has no such thing."""
+        namespace, name = request.match_info["namespace"], request.match_info["pod"]
+        pod = self._backend.find_pod(namespace, name)
+        if pod is None:
+            return web.Response(status=404, text=f'pod "{name}" does not exist')
+        return web.Response(text=self._backend.story(pod))
 
     async def metrics(self, _request: web.Request) -> web.Response:
         """Everything that was registered."""

@@ -80,6 +80,9 @@ class ServerBackend(Protocol):
     async def is_container_running(self, container_id: str) -> bool:
         """Whether its log can still grow; False when nobody knows the container."""
 
+    def story(self, pod: core_v1.Pod) -> str:
+        """What was done for a pod and why, for people: lines of text, oldest first."""
+
     def health_problems(self) -> Mapping[str, str]:
         """The checks by name (`syncloop` ...): "" when well, else what is the matter."""
 

@@ -14,6 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from kubelet_py.api import authentication_v1, authorization_v1, codec, core_v1
+from kubelet_py.api.pod import display_name
 from kubelet_py.errors import ApiUnavailable, RuntimeNotFound
 from kubelet_py.server.settings import ApiReviews
 
@@ -111,6 +112,9 @@ class Node:
 
     def health_problems(self) -> Mapping[str, str]:
         return {"syncloop": "", **self.problems}
+
+    def story(self, pod: core_v1.Pod) -> str:
+        return f"the story of {display_name(pod)}\n"
 
     def configuration(self) -> Mapping[str, Any]:
         return {"kind": "KubeletConfiguration", "port": 10250}
