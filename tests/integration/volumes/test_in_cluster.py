@@ -13,7 +13,7 @@ import pytest
 from tests.integration.cluster.waiting import eventually
 from tests.lab.cluster import Cluster
 from tests.lab.lab import BUSYBOX, Lab
-from tests.lab.node import start_kubelet_py
+from tests.lab.node import start_dockershim, start_kubelet_py
 
 pytestmark = pytest.mark.lab
 
@@ -76,10 +76,12 @@ def everything_pod() -> dict[str, Any]:
     }
 
 
-@pytest.fixture(scope="module")
-def cluster() -> Iterator[Cluster]:
-    with Lab.start(containerd="1.6") as lab, Cluster.start(lab) as cluster:
-        start_kubelet_py(cluster, lab.containerd_socket, node="node-1", flags=("-v=4",))
+@pytest.fixture(scope="module", params=["containerd", "docker"])
+def cluster(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    starting = Lab.start(containerd="1.6") if request.param == "containerd" else Lab.start(docker="20.10")
+    with starting as lab, Cluster.start(lab) as cluster:
+        socket = lab.containerd_socket if request.param == "containerd" else start_dockershim(lab).socket
+        start_kubelet_py(cluster, socket, node="node-1", flags=("-v=4",))
         namespace = "/api/v1/namespaces/default"
         cluster.request(
             "POST", f"{namespace}/configmaps", {"metadata": {"name": "settings"}, "data": {"key": "first\n"}}
