@@ -155,6 +155,17 @@ class ApiClient:
         """The server answered the last time somebody asked."""
         return self._connection.health.reachable
 
+    async def rest(self, seconds: float) -> None:
+        """Wait before the next try: so long, or until the server answers somebody again if it is away."""
+        if self.reachable:
+            await asyncio.sleep(seconds)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                await self._connection.health.back.wait()
+        except TimeoutError:
+            pass
+
     async def get(self, resource: Resource[T], name: str, namespace: str = "", *, cached: bool = False) -> T:
         """One object; `cached` allows an answer from the server's watch cache."""
         parameters = {"resourceVersion": "0"} if cached else {}

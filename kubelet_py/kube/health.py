@@ -4,6 +4,7 @@ All clients and watches of one connection share one of these, so that an outage 
 watch. Upstream has no counterpart: there every reflector logs for itself.
 """
 
+import asyncio
 from collections.abc import Callable
 from time import monotonic
 
@@ -19,6 +20,9 @@ class ServerHealth:
         self._server = server
         self._clock = clock
         self._away_since: float | None = None
+        self.back = asyncio.Event()
+        """Set while the server answers; who waits for a next try after an outage need not wait longer."""
+        self.back.set()
 
     @property
     def reachable(self) -> bool:
@@ -29,6 +33,7 @@ class ServerHealth:
         """A request got no answer."""
         if self._away_since is None:
             self._away_since = self._clock()
+            self.back.clear()
             log.warning(
                 "api_server_unreachable",
                 server=self._server,
@@ -45,3 +50,4 @@ class ServerHealth:
                 away_seconds=round(self._clock() - self._away_since, 1),
             )
             self._away_since = None
+            self.back.set()

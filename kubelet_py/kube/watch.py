@@ -88,7 +88,7 @@ class Reflector(Generic[T]):
                 say = log.warning if refusals == REFUSALS_BEFORE_WARNING else log.debug
                 say("watch_refused", resource=self._resource.plural, query=self._query.field_selector, error=str(error))
                 listed = False
-            await asyncio.sleep(self._backoff.next_seconds(asyncio.get_running_loop().time()))
+            await self._client.rest(self._backoff.next_seconds(asyncio.get_running_loop().time()))
 
     async def _list(self, version: str | None) -> None:
         page = await self._client.list(

@@ -103,7 +103,7 @@ class EventRecorder:
                 if len(self._queue) >= self._queue_limit:
                     self._drop(str(error), occurrence.reason)
                     return
-                await asyncio.sleep(error.retry_after_seconds or RETRY_SECONDS)
+                await client.rest(error.retry_after_seconds or RETRY_SECONDS)
             except ApiError as error:
                 log.warning("event_refused", reason=occurrence.reason, error=str(error))
                 return

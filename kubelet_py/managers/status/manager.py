@@ -166,7 +166,7 @@ class StatusManager:
         async with asyncio.TaskGroup() as tasks:
             for number in range(self._parallel_writers):
                 tasks.create_task(self._writer(self._client), name=f"pod-status-writer-{number}")
-            tasks.create_task(self._retry_loop(), name="pod-status-retry")
+            tasks.create_task(self._retry_loop(self._client), name="pod-status-retry")
             tasks.create_task(self._full_pass_loop(), name="pod-status-full-pass")
 
     async def flush(self, deadline_seconds: float) -> bool:
@@ -297,11 +297,11 @@ class StatusManager:
         if known is None or seen.version >= known.version:
             entry.at_server = seen
 
-    async def _retry_loop(self) -> None:
+    async def _retry_loop(self, client: ApiClient) -> None:
         while True:
             await self._failure.wait()
             self._failure.clear()
-            await asyncio.sleep(self._backoff.next_seconds(asyncio.get_running_loop().time()))
+            await client.rest(self._backoff.next_seconds(asyncio.get_running_loop().time()))
             for uid in tuple(self._failed):
                 self._mark(uid)
 

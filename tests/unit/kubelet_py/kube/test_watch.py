@@ -124,6 +124,19 @@ async def test_an_outage_is_slept_through(server: FakeApiServer) -> None:
     assert mirror.lists == 1
 
 
+async def test_the_first_answer_after_an_outage_ends_every_pause(server: FakeApiServer) -> None:
+    """A lease that is renewed tells the watches too: nobody sits out a pause of half a minute."""
+    mirror = Mirror()
+    async with client_for(server.url) as client:
+        patient = Reflector(client, PODS, mirror, backoff=Backoff(60.0, 60.0, random=lambda: 0.0))
+        await server.stop()
+        async with background(patient.run()):
+            await eventually(lambda: not client.reachable)
+            await server.start()
+            await client.get_raw("/api/v1/nodes")
+            await eventually(lambda: mirror.lists == 1)
+
+
 async def test_a_server_that_is_away_at_first_is_waited_for(server: FakeApiServer) -> None:
     await server.stop()
     async with reflecting(server) as (mirror, _):
