@@ -67,7 +67,8 @@ def parse_image(image: str) -> ImageReference:
     if colon and not _TAG.fullmatch(tag):
         raise _invalid(image, f"{tag!r} is no tag: at most 128 letters, digits, '_', '.' and '-'")
     registry, repository = _split_registry(path)
-    if not _DOMAIN.fullmatch(registry):
+    # A first part that is no host but would be a fine path element (it has an underscore) passes, as everywhere else.
+    if not _DOMAIN.fullmatch(registry) and not _PATH.fullmatch(registry):
         raise _invalid(image, f"{registry!r} is no registry host")
     if repository.lower() != repository:
         raise _invalid(image, "the repository name must be lowercase")

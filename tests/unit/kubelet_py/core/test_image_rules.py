@@ -33,6 +33,7 @@ DIGEST = "sha256:" + "0a" * 32
         ("Host/app", ("Host", "app", "latest", "")),
         (f"app@{DIGEST}", ("docker.io", "library/app", "", DIGEST)),
         (f"r.example/app:v@{DIGEST}", ("r.example", "app", "v", DIGEST)),
+        ("a__b.d/e", ("a__b.d", "e", "latest", "")),
         ("a__b-c/e--f.g", ("docker.io", "a__b-c/e--f.g", "latest", "")),
     ],
 )
@@ -44,7 +45,7 @@ def test_parts(image: str, expected: tuple[str, str, str, str]) -> None:
 
 
 _REFUSED = [
-    *("", "A", "a/B", "a b", "a:", "a:b:c/", "a@", "/a", "a//b", "-a", "r.example/", "host_x:1/a", "a__b-c.d/e"),
+    *("", "A", "a/B", "a b", "a:", "a:b:c/", "a@", "/a", "a//b", "-a", "r.example/", "host_x:1/a", "H_x.y/a"),
     *("a@sha256:12", "a@md5:" + "0" * 64, "0" * 64, "a:" + "t" * 129, "a/" + "b" * 260),
 ]
 
