@@ -4,7 +4,8 @@ A value is held exactly, as a whole number of nano-units; finer parts are rounde
 Knows nothing of what is counted: the unit (cores, bytes) is the reader's business.
 
 Upstream counterpart: apimachinery pkg/api/resource. Differences: every value above 2^63-1 is cut to it (upstream lets
-some decimal ones through), and a text longer than 256 characters is refused.
+some decimal ones through, and reads others as zero), nothing overflows, negative fractions are rounded as positive
+ones are, and a text longer than 256 characters is refused.
 """
 
 import re
