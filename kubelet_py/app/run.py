@@ -22,6 +22,7 @@ from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.app.backend import NodeBackend
+from kubelet_py.app.manifest_events import ManifestEvents
 from kubelet_py.app.node_parts import ApiClients, NodeIdentity, is_unified_cgroup, make_clients, read_identity
 from kubelet_py.app.node_view import HostView
 from kubelet_py.app.pod_objects import ApiObjects, StandaloneObjects
@@ -379,7 +380,8 @@ class _Agent:
         config, name = self.settings.config, self.identity.settings.name
         tasks: list[tuple[str, Coroutine[Any, Any, None]]] = []
         if config.staticPodPath:
-            files = FileSource(config.staticPodPath, name, config.fileCheckFrequency, self.loop.accept)
+            accept = ManifestEvents(self.events, name, self.loop.accept).accept
+            files = FileSource(config.staticPodPath, name, config.fileCheckFrequency, accept)
             tasks.append(("file-source", files.run()))
         if config.staticPodURL:
             url = UrlSource(

@@ -176,7 +176,6 @@ class Images:
         cause = f"{reason}: {detail}"
         self._backoff[key] = next_entry(self._backoff.get(key), self._policy, self._clock(), cause=cause)
         self._events(request.pod, "Warning", "Failed", message, request.container_name)
-        self._events(request.pod, "Warning", "Failed", f"Error: {reason}", request.container_name)
         raise SyncError(reason, detail, request.container_name) from error
 
 

@@ -104,17 +104,21 @@ class ContainerStarter:
         pod, container = order.pod, order.container
         handler = order.sandbox.runtime_handler
         sandbox_config = compute_sandbox_plan(pod, order.sandbox.attempt, self._sandbox_context()).config
-        image = await self._images.ensure(
-            ImageRequest(
-                pod,
-                container.name,
-                container.image or "",
-                container.imagePullPolicy or default_pull_policy(container.image or ""),
-                handler,
-                await self._objects.pull_credentials(pod, container.image or ""),
-                sandbox_config,
+        try:
+            image = await self._images.ensure(
+                ImageRequest(
+                    pod,
+                    container.name,
+                    container.image or "",
+                    container.imagePullPolicy or default_pull_policy(container.image or ""),
+                    handler,
+                    await self._objects.pull_credentials(pod, container.image or ""),
+                    sandbox_config,
+                )
             )
-        )
+        except SyncError as error:
+            self._events(pod, "Warning", "Failed", f"Error: {error.reason}", container.name)
+            raise
         config = await self._configure(order, image)
         try:
             container_id = await self._client.create_container(order.sandbox.id, config, sandbox_config)
