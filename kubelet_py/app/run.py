@@ -196,6 +196,7 @@ class _Agent:
             prober=NoProber(),
             stories=self.stories,
             pod_logs_root=config.podLogsDir,
+            log_links_root=f"{Path(config.podLogsDir).parent}/containers",
             crash_policy=crash_policy(settings.config.crashLoopBackOff.maxContainerRestartPeriod),
             agent_started_at_ns=self._started_at_ns,
         )

@@ -48,6 +48,7 @@ from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.container_start import ContainerOrder, ContainerStarter
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
+from kubelet_py.sync.pod_logs import remove_pod_logs
 from kubelet_py.sync.ports import CgroupKeeper, EventSink, NodeView, PodObjects, Prober, StatusSink
 from kubelet_py.sync.termination_messages import read_termination_message
 
@@ -100,6 +101,7 @@ class PodServices:
     prober: Prober
     stories: PodStories
     pod_logs_root: str = "/var/log/pods"
+    log_links_root: str = "/var/log/containers"
     crash_policy: BackoffPolicy = CRASH_BACKOFF
     agent_started_at_ns: int = 0
     clock_ns: Callable[[], int] = time.time_ns
@@ -388,7 +390,8 @@ class PodSync:
             directory = labels.pod_log_directory(
                 services.pod_logs_root, metadata.namespace or "", metadata.name or "", pod_uid
             )
-            await asyncio.to_thread(_remove_tree, directory)
+            prefix = f"{metadata.name}_{metadata.namespace}_"
+            await asyncio.to_thread(remove_pod_logs, directory, services.log_links_root, prefix)
 
     # Report
 
@@ -527,7 +530,3 @@ def _logged_restart_counts(directory: str, names: list[str]) -> dict[str, int]:
         if numbers:
             counts[name] = max(numbers) + 1
     return counts
-
-
-def _remove_tree(directory: str) -> None:
-    shutil.rmtree(directory, ignore_errors=True)
