@@ -113,7 +113,6 @@ def make_parts(config: Config) -> Parts:
 def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
     """Connect the parts."""
     checkpoints = Checkpoints(root_directory)
-    checkpoints.prepare()
     store = Store(time.time_ns)
     logs = parts.logs
 
@@ -156,6 +155,7 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
     try:
         async with Tasks() as tasks:
             node = build_node(parts, config.root_directory, tasks)
+            await asyncio.to_thread(node.checkpoints.prepare)
             if not isinstance(parts.network, BridgeNetwork):
                 await parts.network.start()
             server = grpc.aio.server(interceptors=[CallInterceptor(node.feeder)], options=_SERVER_OPTIONS)

@@ -79,6 +79,7 @@ class Feeder:
         self._records: dict[str, SandboxRecord] = {}
         self._claims: dict[str, list[EngineEvent]] = {}
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._following = False
         self._in_flight: set[str] = set()
         self._again: set[str] = set()
         self._inspects = asyncio.Semaphore(PARALLEL_INSPECTS)
@@ -206,6 +207,7 @@ class Feeder:
             self._connected.set()
             await self._resync()
             self._filled.set()
+            self._following = True
             self._clear_trouble()
             while (event := await stream.next()) is not None:
                 if event.type == "image":
@@ -213,6 +215,7 @@ class Feeder:
                 elif event.type == "container":
                     self._handle_container_event(event)
         finally:
+            self._following = False
             stream.close()
 
     async def _image_loop(self) -> None:
@@ -228,8 +231,8 @@ class Feeder:
     async def _health_loop(self) -> None:
         while True:
             await asyncio.sleep(PING_SECONDS)
-            if not self.filled:
-                continue
+            if not self._following:
+                continue  # the one who dials knows better
             try:
                 await self._engine.ping()
             except ShimError as error:

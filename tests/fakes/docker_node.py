@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -109,6 +110,7 @@ async def running_node(
     parts = app.Parts(engine, network, logs, settings or NodeSettings(pause_image=PAUSE))
     async with Tasks() as tasks:
         node = app.build_node(parts, root, tasks)
+        await asyncio.to_thread(node.checkpoints.prepare)
         tasks.spawn_logged(node.feeder.run(), "feed")
         try:
             await node.feeder.wait_filled()

@@ -1,4 +1,4 @@
-"""One suite for the fake engine and for Docker 20.10: what the rest of dockershim relies on."""
+"""One suite for the fake engine and for Docker 20.10 and 29: what the rest of dockershim relies on."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def lab(request: pytest.FixtureRequest) -> Iterator[Lab | None]:
     if request.param == "fake":
         yield None
         return
-    with Lab.start(docker="20.10", registry=[PAUSE, BUSYBOX]) as started:
+    with Lab.start(docker=request.param, registry=[PAUSE, BUSYBOX]) as started:
         yield started
 
 
@@ -49,10 +49,10 @@ async def engine(lab: Lab | None) -> AsyncIterator[DockerEngine]:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Run each test against both."""
+    """Run each test against all."""
     if "lab" in metafunc.fixturenames:
-        both: list[Any] = ["fake", pytest.param("docker", marks=pytest.mark.lab)]
-        metafunc.parametrize("lab", both, indirect=True, scope="module")
+        real = [pytest.param(version, marks=pytest.mark.lab) for version in ("20.10", "29")]
+        metafunc.parametrize("lab", ["fake", *real], indirect=True, scope="module")
 
 
 def body(*command: str, **fields: Any) -> dict[str, Any]:

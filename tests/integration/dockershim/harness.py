@@ -24,7 +24,14 @@ _numbers = itertools.count()
 class Shim:
     """One dockershim and its stubs."""
 
-    def __init__(self, lab: Lab, name: str = "dockershim", docker_socket: Path | None = None, *flags: str) -> None:
+    def __init__(
+        self,
+        lab: Lab,
+        name: str = "dockershim",
+        docker_socket: Path | None = None,
+        *flags: str,
+        wait_ready: bool = True,
+    ) -> None:
         self.lab = lab
         self.name = name
         self.root = lab.root / name
@@ -33,7 +40,7 @@ class Shim:
         self.flags = flags
         self.process: LabProcess | None = None
         self._channel: grpc.Channel | None = None
-        self.start()
+        self.start(wait_ready=wait_ready)
 
     def command(self) -> list[str]:
         """What is started."""

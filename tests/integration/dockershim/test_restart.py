@@ -166,13 +166,7 @@ def test_it_starts_without_docker_and_catches_up(own_lab: Lab) -> None:
     dockerd = own_lab.docker.dockerd
     assert dockerd is not None
     dockerd.stop()
-    shim = Shim.__new__(Shim)
-    shim.process = None
-    shim._channel = None
-    shim.lab, shim.name, shim.flags = own_lab, "shim-early", ()
-    shim.root, shim.socket = own_lab.root / "early", own_lab.root / "run" / "early.sock"
-    shim.docker_socket = own_lab.docker_socket
-    shim.start(wait_ready=False)
+    shim = Shim(own_lab, "shim-early", wait_ready=False)
     status = shim.runtime.Status(cri.StatusRequest()).status
     assert not status.conditions[0].status
     assert status.conditions[0].message

@@ -1,0 +1,119 @@
+"""Pods on a CNI network: address, host port, and giving back without a configuration."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from functools import partial
+
+import grpc
+import pytest
+
+from cri_proto import runtime_v1 as cri
+from tests.integration.dockershim.harness import Shim, code_of, eventually
+from tests.lab.lab import Lab
+
+pytestmark = pytest.mark.lab
+
+CONFIGURATION = {
+    "cniVersion": "0.4.0",
+    "name": "pods",
+    "plugins": [
+        {
+            "type": "bridge",
+            "bridge": "cni0",
+            "isGateway": True,
+            "ipMasq": False,
+            "ipam": {"type": "host-local", "ranges": [[{"subnet": "10.201.0.0/16"}]], "dataDir": "/run/ipam"},
+        },
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+    ],
+}
+WRITE = "mkdir -p /etc/cni/net.d && cat > /etc/cni/net.d/10-pods.conflist"
+
+
+@pytest.fixture(scope="module")
+def shim() -> Iterator[Shim]:
+    with Lab.start(docker="20.10") as lab:
+        started = Shim(lab, "shim-cni", None, "--network-plugin=cni", wait_ready=False)
+        eventually(lambda: started.runtime.Status(cri.StatusRequest()).status.conditions[0].status)
+        yield started
+        started.stop()
+
+
+def leases(shim: Shim) -> list[str]:
+    """Addresses that are held."""
+    listed = shim.lab.run(["sh", "-c", "ls /run/ipam/pods 2>/dev/null || true"]).stdout.split()
+    return [name for name in listed if name[0].isdigit()]
+
+
+def configure(shim: Shim, text: str = json.dumps(CONFIGURATION)) -> None:
+    shim.lab.run(["sh", "-c", WRITE], text_input=text)
+    shim.wait_ready()
+
+
+def test_without_a_configuration_the_network_is_not_ready(shim: Shim) -> None:
+    """Status has the reason, pods are refused and leave nothing; a configuration makes it ready."""
+    conditions = shim.runtime.Status(cri.StatusRequest()).status.conditions
+    assert (conditions[1].type, conditions[1].status) == ("NetworkReady", False)
+    assert conditions[1].message
+    assert code_of(lambda: shim.run_sandbox())[0] is not grpc.StatusCode.OK
+    assert shim.docker_ids() == []
+    configure(shim)
+
+
+def test_a_pod_has_its_address_and_gives_it_back(shim: Shim) -> None:
+    """The status shows the address of the plugin, which is the one inside; removing frees it."""
+    configure(shim)
+    sandbox = shim.run_sandbox()
+    address = shim.sandbox_status(sandbox[0]).network.ip
+    assert address.startswith("10.201.")
+    container_id = shim.run(sandbox, "exec sleep 1000")
+    assert address in shim.exec(container_id, "ip", "addr").stdout.decode()
+    assert leases(shim) == [address]
+    shim.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox[0]))
+    assert leases(shim) == []
+    shim.remove_sandbox(sandbox[0])
+
+
+def test_a_pod_goes_also_without_a_configuration_and_after_kill_9(shim: Shim) -> None:
+    """What was recorded at the set-up is enough to give back what it holds."""
+    configure(shim)
+    sandbox_id, _ = shim.run_sandbox()
+    shim.kill()
+    shim.lab.run(["rm", "/etc/cni/net.d/10-pods.conflist"])
+    shim.lab.docker.client("rm", "-f", sandbox_id)
+    shim.start(wait_ready=False)
+    eventually(lambda: shim.sandbox_status(sandbox_id).state == cri.PodSandboxState.SANDBOX_NOTREADY)
+    assert len(leases(shim)) == 1
+    shim.remove_sandbox(sandbox_id)
+    assert leases(shim) == []
+    configure(shim)
+
+
+def test_a_failing_plugin_leaves_nothing(shim: Shim) -> None:
+    """The second plugin fails after the first gave an address; both are undone."""
+    broken = {**CONFIGURATION, "plugins": [*CONFIGURATION["plugins"], {"type": "tuning", "sysctl": {"no.such": "1"}}]}
+    configure(shim, json.dumps(broken))
+    code, message = code_of(lambda: shim.run_sandbox())
+    assert code is grpc.StatusCode.UNKNOWN
+    assert "tuning" in message
+    assert leases(shim) == []
+    assert shim.docker_ids() == []
+    configure(shim)
+
+
+def test_kill_9_between_the_steps_frees_every_address(shim: Shim) -> None:
+    """Whatever was half done is shown as not ready and is given back when it is removed."""
+    configure(shim)
+    calls = [
+        shim.runtime.RunPodSandbox.future(cri.RunPodSandboxRequest(config=shim.sandbox_config())) for _ in range(5)
+    ]
+    code_of(lambda: calls[0].result(timeout=20))
+    shim.kill()
+    for call in calls[1:]:
+        code_of(partial(call.result, timeout=20))
+    shim.start()
+    shim.remove_all()
+    assert shim.docker_ids() == []
+    assert leases(shim) == []

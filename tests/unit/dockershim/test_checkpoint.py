@@ -1,0 +1,63 @@
+"""Records on disk."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cri_proto import runtime_v1 as cri
+from dockershim.checkpoint import Checkpoints, decode_record, encode_record
+from dockershim.translate.views import SandboxRecord
+
+ID = "a" * 64
+
+
+@given(st.text(max_size=20), st.integers(0, 2**62), st.booleans(), st.lists(st.text(max_size=20), max_size=3))
+def test_records_are_read_back(handler: str, created_at_ns: int, flag: bool, ips: list[str]) -> None:
+    """Exactly."""
+    config = cri.PodSandboxConfig(annotations={"a": "b"}, port_mappings=[cri.PortMapping(host_port=1)])
+    record = SandboxRecord(ID, config, handler, created_at_ns, flag, not flag, tuple(ips), {"x": [1]})
+    decoded = decode_record(ID, encode_record(record))
+    assert decoded == record
+    assert decoded.config == config
+
+
+async def test_one_bad_file_harms_nothing_else(tmp_path: Path) -> None:
+    """It is set aside; half-written files vanish."""
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.prepare()
+    good = SandboxRecord(ID, cri.PodSandboxConfig())
+    await checkpoints.save(good)
+    directory = tmp_path / "sandbox"
+    (directory / ("b" * 64)).write_text('{"version": "v1", "data": null')
+    (directory / ("c" * 64)).write_text("[]")
+    (directory / f"{'d' * 64}.tmp").write_text("half")
+    assert await checkpoints.load_all() == {ID: good}
+    assert sorted(path.name for path in directory.iterdir()) == [ID, f"{'b' * 64}.unreadable", f"{'c' * 64}.unreadable"]
+    await checkpoints.delete(ID)
+    await checkpoints.delete(ID)
+    await checkpoints.delete("../../etc/passwd")
+    assert await checkpoints.load_all() == {}
+
+
+def test_records_of_cri_dockerd() -> None:
+    """Names, ports and host network are all they hold; a missing part is no error."""
+    body = {
+        "version": "v1",
+        "name": "web",
+        "namespace": "default",
+        "data": {
+            "port_mappings": [{"protocol": "udp", "container_port": 53, "host_port": 5353, "host_ip": "127.0.0.1"}],
+            "host_network": True,
+        },
+        "checksum": 1,
+    }
+    record = decode_record(ID, json.dumps(body).encode())
+    assert record.foreign
+    assert record.host_network
+    assert record.config.metadata.name == "web"
+    assert record.config.port_mappings[0].protocol == cri.Protocol.UDP
+    assert not decode_record(ID, b'{"version": "v1", "data": null}').host_network

@@ -1,0 +1,98 @@
+"""Small things of the host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cri_proto import runtime_v1 as cri
+from dockershim import host
+from dockershim.errors import EngineFailed, InvalidArgument
+
+
+def test_resolv_conf() -> None:
+    """Only the lines that are asked for."""
+    assert host.render_resolv_conf(cri.DNSConfig()) == ""
+    dns = cri.DNSConfig(servers=["1.1.1.1", "::1"], searches=["a", "b"], options=["ndots:5"])
+    assert host.render_resolv_conf(dns) == "nameserver 1.1.1.1\nnameserver ::1\nsearch a b\noptions ndots:5\n"
+
+
+async def test_resolv_conf_is_written_in_place(tmp_path: Path) -> None:
+    """The containers have the file itself mounted: the inode stays."""
+    path = tmp_path / "resolv.conf"
+    path.write_text("nameserver 9.9.9.9\n" * 50)
+    before = path.stat().st_ino
+    await host.write_resolv_conf(str(path), cri.DNSConfig(servers=["1.1.1.1"]))
+    assert (path.read_text(), path.stat().st_ino) == ("nameserver 1.1.1.1\n", before)
+    with pytest.raises(EngineFailed, match="nowhere"):
+        await host.write_resolv_conf(str(tmp_path / "nowhere"), cri.DNSConfig())
+
+
+async def test_mount_sources(tmp_path: Path) -> None:
+    """Made when missing; a way through a file and a link to nothing are refused by the field."""
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "dangling").symlink_to(tmp_path / "gone")
+    await host.ensure_mount_sources([("m", str(tmp_path / "a" / "b")), ("m", str(tmp_path / "file"))])
+    assert (tmp_path / "a" / "b").is_dir()
+    for bad in (tmp_path / "file" / "below", tmp_path / "dangling"):
+        with pytest.raises(InvalidArgument, match=r"config\.mounts\[0\]"):
+            await host.ensure_mount_sources([("config.mounts[0].host_path", str(bad))])
+
+
+async def test_seccomp_profiles(tmp_path: Path) -> None:
+    """Read and checked to be JSON; other kinds need no file."""
+    path = tmp_path / "profile.json"
+    path.write_text('{ "defaultAction":  "SCMP_ACT_ALLOW" }')
+    kind = cri.SecurityProfile.ProfileType
+    local = cri.SecurityProfile(profile_type=kind.Localhost, localhost_ref=f"localhost/{path}")
+    assert await host.read_seccomp_profile(local, "f") == '{"defaultAction":"SCMP_ACT_ALLOW"}'
+    assert await host.read_seccomp_profile(cri.SecurityProfile(profile_type=kind.Unconfined), "f") is None
+    for ref in ("relative.json", str(tmp_path / "none.json"), str(tmp_path)):
+        bad = cri.SecurityProfile(profile_type=kind.Localhost, localhost_ref=ref)
+        with pytest.raises(InvalidArgument, match="localhost_ref"):
+            await host.read_seccomp_profile(bad, "f")
+    path.write_text("not json")
+    with pytest.raises(InvalidArgument, match="no JSON"):
+        await host.read_seccomp_profile(local, "f")
+
+
+def test_the_lowest_oom_score_is_found_and_ours_is_put_back() -> None:
+    """Whatever this machine permits: the value found can be set."""
+    before = Path("/proc/self/oom_score_adj").read_text()
+    lowest = host.lowest_oom_score()
+    assert Path("/proc/self/oom_score_adj").read_text() == before
+    assert -1000 <= lowest <= int(before)
+
+
+def test_capabilities_outside_the_bounding_set(tmp_path: Path) -> None:
+    """By name; none when the set is full."""
+    (tmp_path / "status").write_text("Name:\tx\nCapBnd:\t000001fffeffffff\n")
+    assert host.missing_capabilities(tmp_path) == ("SYS_RESOURCE",)
+    (tmp_path / "status").write_text("CapBnd:\t000001ffffffffff\n")
+    assert host.missing_capabilities(tmp_path) == ()
+
+
+async def test_only_a_process_of_the_container_is_killed() -> None:
+    """A process whose cgroup does not name the container is left alone, and so is init."""
+    command = [sys.executable, "-c", "input()"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE) as other:  # noqa: ASYNC220 - it is only a target
+        assert not await host.kill_process_tree(other.pid, "f" * 64)
+        assert not await host.kill_process_tree(1, "f" * 64)
+        assert not await host.kill_process_tree(0, "f" * 64)
+        assert other.poll() is None
+        other.kill()
+
+
+async def test_a_log_file_is_there_before_the_process(tmp_path: Path) -> None:
+    """Made with its directories, kept when it is there, and no path is no log."""
+    path = tmp_path / "pod" / "c" / "0.log"
+    await host.ensure_log_file(str(path))
+    path.write_text("kept")
+    await host.ensure_log_file(str(path))
+    await host.ensure_log_file("")
+    assert path.read_text() == "kept"
+    assert os.stat(path).st_mode & 0o777 == 0o640
