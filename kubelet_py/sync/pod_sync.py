@@ -11,7 +11,6 @@ import asyncio
 import contextlib
 import glob
 import os
-import shutil
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, field, replace
