@@ -42,6 +42,7 @@ WATCH_CONNECT_SECONDS: Final = 15.0
 LONGEST_RETRY_AFTER_SECONDS: Final = 10.0
 MAX_TRIES: Final = 4
 KEEP_IDLE_SECONDS: Final = 30.0
+CLOSING_SECONDS: Final = 0.05
 LARGEST_EVENT_BYTES: Final = 32 << 20
 
 
@@ -149,6 +150,7 @@ class ApiClient:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+            await asyncio.sleep(CLOSING_SECONDS)  # transports close in later turns of the loop, TLS ones in several
 
     @property
     def reachable(self) -> bool:
