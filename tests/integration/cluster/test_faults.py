@@ -32,16 +32,18 @@ def wait_node_ready(stage: Stage, within_seconds: float = 60) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_restart_of_the_agent_restarts_no_container(stage: Stage, number: int) -> None:
-    """Running pods keep their containers; a pod deleted meanwhile goes, one created meanwhile starts, one that ended
+    """Running and finished pods stay as they are; one deleted meanwhile goes, one created meanwhile starts, one that ended
     meanwhile is reported, and the next restart of a crashed container counts on.
     """
     kept, deleted, created = (stage.unique(stem) for stem in ("kept", "deleted", "created"))
-    ended, crashed = stage.unique("ended"), stage.unique("crashed")
+    done, ended, crashed = (stage.unique(stem) for stem in ("done", "ended", "crashed"))
     stage.create_pod(pod(kept, container(), container(SLEEP, "second")))
     stage.create_pod(pod(deleted))
+    stage.create_pod(pod(done, container("echo well done"), restart="Never"))
     stage.create_pod(mortal_pod(ended, 3, restart="Never"))
     stage.create_pod(mortal_pod(crashed, 3))
     before = {name: stage.wait_ready(name) for name in (kept, deleted, ended, crashed)}
+    finished = stage.wait_phase(done, "Succeeded")
     stage.kubelet.send_signal(number)
     code = stage.kubelet.wait(20)
     assert code == (0 if number == signal.SIGTERM else -signal.SIGKILL)
@@ -66,6 +68,8 @@ def test_a_restart_of_the_agent_restarts_no_container(stage: Stage, number: int)
 
     holds(restarted, within_seconds=30)
     assert runs_of(stage.wait_ready(kept)) == runs_of(before[kept])
+    assert stage.pod(done)["status"] == finished["status"]
+    assert stage.logs(done) == "well done\n"
     uid = before[kept]["metadata"]["uid"]
     assert len(stage.containers(uid)) == 2
     assert len(stage.sandboxes(uid)) == 1
@@ -198,7 +202,7 @@ def test_an_agent_that_starts_without_its_runtime_waits_and_says_so_once(stage: 
 
 def test_nothing_is_left_when_everything_is_deleted(stage: Stage) -> None:
     """After thirty pods came and went there is no container, sandbox, cgroup, mount or directory of theirs, and the
-    agent has no more descriptors and hardly more memory than before.
+    agent has no more descriptors than before.
     """
     stage.cluster.request("DELETE", f"{PODS}?gracePeriodSeconds=1")
     eventually("a node without pods", lambda: not stage.pods(), within_seconds=60)

@@ -77,6 +77,8 @@ def test_unusable_manifests_are_said_and_leave_others_alone(stage: Stage) -> Non
         log.wait(f"{bad}-twice.yaml", f"is in {MANIFESTS}/{good}.yaml already")
         log.wait(f"{bad}-large.yaml")
         log.wait(f"{bad}-link.yaml", "the link leads nowhere")
+        stage.wait_event(NODE, "FailedValidation", f"{bad}.yaml")
+        stage.wait_event(NODE, "FailedValidation", f"{bad}-twice.yaml")
     text = yaml.safe_dump(manifest(bad))
     with stage.new_log_lines() as log:
         stage.write_manifest(f"{bad}.yaml", text[: len(text) // 2])

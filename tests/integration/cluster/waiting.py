@@ -16,13 +16,13 @@ LONGEST_PAUSE_SECONDS = 0.3
 
 
 def holds(look: Callable[[], T], *, within_seconds: float) -> T:
-    """What `look` gives once it raises no AssertionError any more; its last one when it never stops."""
+    """What `look` gives once it finds what it looks for; its last complaint when it never stops."""
     deadline = time.monotonic() + within_seconds
     pause_seconds = FIRST_PAUSE_SECONDS
     while True:
         try:
             return look()
-        except (AssertionError, OSError):  # OSError: the API server is away
+        except (AssertionError, LookupError, OSError):  # not there yet; OSError: the API server is away
             if time.monotonic() > deadline:
                 raise
         time.sleep(pause_seconds)
