@@ -32,8 +32,8 @@ def wait_node_ready(stage: Stage, within_seconds: float = 60) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["SIGTERM", "SIGKILL"])
 def test_a_restart_of_the_agent_restarts_no_container(stage: Stage, number: int) -> None:
-    """Running and finished pods stay as they are; one deleted meanwhile goes, one created meanwhile starts, one that ended
-    meanwhile is reported, and the next restart of a crashed container counts on.
+    """Running and finished pods stay as they are. What was deleted meanwhile goes, what was created starts, what ended
+    is reported, and a container that crashed is restarted with the next count.
     """
     kept, deleted, created = (stage.unique(stem) for stem in ("kept", "deleted", "created"))
     done, ended, crashed = (stage.unique(stem) for stem in ("done", "ended", "crashed"))
