@@ -27,7 +27,7 @@ from kubelet_py.core.sandbox_config import SandboxContext, compute_sandbox_plan
 from kubelet_py.core.security import ImageUser
 from kubelet_py.core.volume_plan import MountedVolume
 from kubelet_py.cri import RuntimeClient
-from kubelet_py.errors import RuntimeCallError, SyncError
+from kubelet_py.errors import KubeletError, RuntimeCallError, SyncError
 from kubelet_py.managers.images import ImageRequest, Images
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.ports import EventSink, NodeView, PodObjects
@@ -135,6 +135,10 @@ class ContainerStarter:
         )
         return container_id
 
+    def forget_pod(self, pod_uid: str) -> None:
+        """The pod starts nothing any more."""
+        self._images.forget_pod(pod_uid)
+
     def _sandbox_context(self) -> SandboxContext:
         return SandboxContext(dns=self._node.dns(), cgroups=self._node.cgroups(), pod_logs_root=self._logs.pods_root)
 
@@ -158,7 +162,7 @@ class ContainerStarter:
                 target_container_id=order.target_container_id,
             )
             return compute_container_config(pod, container, context)
-        except (SyncError, OSError) as error:
+        except (KubeletError, OSError) as error:
             reason = error.reason if isinstance(error, SyncError) else "CreateContainerConfigError"
             self._fail(order, reason, str(error), error)
 

@@ -21,13 +21,13 @@ from kubelet_py.errors import KubeletError
 from kubelet_py.managers.pleg import Pleg
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.pod_workers import PodWorkers
-from kubelet_py.sync.ports import EventSink, NodeView, StatusSink
+from kubelet_py.sync.ports import CgroupKeeper, EventSink, NodeView, StatusSink
 from kubelet_py.sync.sources.merge import SourceMerge
 
 log = structlog.get_logger()
 
 HOUSEKEEPING_SECONDS = 2.0
-ORPHAN_VOLUMES_SECONDS = 10.0
+ORPHANS_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,7 @@ class LoopServices:
     merge: SourceMerge
     pleg: Pleg
     volumes: VolumeManager
+    cgroups: CgroupKeeper
     statuses: StatusSink
     events: EventSink
     node: NodeView
@@ -59,7 +60,7 @@ class SyncLoop:
 
     def __init__(self, services: LoopServices) -> None:
         self._services = services
-        self._since_volumes = 0.0
+        self._since_orphans = 0.0
 
     async def accept(self, pod_set: PodSet) -> None:
         """A source's newest set. Waits for the first look into the runtime: what runs already decides how to begin."""
@@ -147,14 +148,16 @@ class SyncLoop:
                 log.warning("unknown_pod_stopped", pod=f"{record.namespace}/{record.name}", pod_uid=uid)
                 services.workers.stop_orphan(uid, f"{record.name}_{record.namespace}")
         for pod in self._unhandled(known, desired):
-            services.workers.update(pod)
-        self._since_volumes += HOUSEKEEPING_SECONDS
-        if self._since_volumes >= ORPHAN_VOLUMES_SECONDS:
-            self._since_volumes = 0.0
+            self._add(pod)
+        self._since_orphans += HOUSEKEEPING_SECONDS
+        if self._since_orphans >= ORPHANS_SECONDS:
+            self._since_orphans = 0.0
+            everyone = {*services.workers.states(), *desired, *services.pleg.records}
             try:
-                await services.volumes.cleanup_orphans({*services.workers.states(), *desired, *services.pleg.records})
+                await services.volumes.cleanup_orphans(everyone)
+                await services.cgroups.remove_orphans(everyone)
             except (KubeletError, OSError) as error:
-                log.warning("orphaned_volumes_left", error=str(error))
+                log.warning("orphans_left", error=str(error))
 
     def _unhandled(self, known: Iterable[str], desired: set[pods.PodUid]) -> list[core_v1.Pod]:
         """Pods of a source without a worker: a UID that was stopped as unknown and then turned up after all."""

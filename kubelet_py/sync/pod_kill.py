@@ -5,7 +5,8 @@ Upstream counterpart: killContainer, killContainersWithSyncResult and killPodWit
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any
 
 import structlog
 
@@ -44,19 +45,8 @@ class PodKiller:
         living = observed.alive
         steps = compute_kill_steps(pod, living) if pod is not None else [KillStep(c.id, c.name) for c in living]
         gone = {step.container_name: asyncio.Event() for step in steps}
-        failures = [
-            failure
-            for failure in await asyncio.gather(
-                *(self._kill_in_order(pod, step, gone, grace_override) for step in steps), return_exceptions=True
-            )
-            if failure is not None
-        ]
-        for failure in failures:
-            if not isinstance(failure, SyncError):
-                raise failure
-        if failures:
-            raise SyncError("KillContainer", "; ".join(str(failure) for failure in failures))
-        await asyncio.gather(*(self._stop_sandbox(sandbox.id) for sandbox in observed.sandboxes))
+        await _all("KillContainer", [self._kill_in_order(pod, step, gone, grace_override) for step in steps])
+        await _all("KillPodSandbox", [self._stop_sandbox(sandbox.id) for sandbox in observed.sandboxes])
 
     async def _kill_in_order(
         self, pod: core_v1.Pod | None, step: KillStep, gone: dict[str, asyncio.Event], grace_override: int | None
@@ -98,3 +88,13 @@ class PodKiller:
         except RuntimeCallError as error:
             message = f'failed to "KillPodSandbox" for "{sandbox_id}" with KillPodSandboxError: {error}'
             raise SyncError("KillPodSandbox", message) from error
+
+
+async def _all(reason: str, work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Does everything, whatever fails of it; then SyncError with all failures."""
+    failures = [f for f in await asyncio.gather(*work, return_exceptions=True) if f is not None]
+    for failure in failures:
+        if not isinstance(failure, SyncError):
+            raise failure
+    if failures:
+        raise SyncError(reason, "; ".join(str(failure) for failure in failures))

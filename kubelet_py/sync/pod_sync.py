@@ -41,7 +41,7 @@ from kubelet_py.core.pod_story import PodStories, StoryEntry, describe_all, dige
 from kubelet_py.core.termination import container_grace_period_seconds
 from kubelet_py.core.volume_plan import MountedVolume
 from kubelet_py.cri import RuntimeClient
-from kubelet_py.errors import KubeletError, RuntimeCallError, RuntimeNotFound, SyncError
+from kubelet_py.errors import KubeletError, RuntimeNotFound, SyncError
 from kubelet_py.managers.images import PullBackOff
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.container_start import ContainerOrder, ContainerStarter
@@ -58,9 +58,12 @@ T = TypeVar("T")
 NS_PER_SECOND = 1_000_000_000
 RETRY_SECONDS = 10.0
 NETWORK_RETRY_SECONDS = 1.0
+LATE_COMER_GRACE_SECONDS = 1
 DEADLINE_TICK_SECONDS = 1.0
-# A plan can uncover the next (an init container that ends at once); more rounds than this wait for the PLEG.
+# A plan can uncover the next (an init container that ends at once); after so many rounds the pass ends all the same.
 MAX_ROUNDS = 8
+FAULT_STORY_ENTRIES = 8
+MORE_ROUNDS_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -76,10 +79,14 @@ class PodMemory:
 
 @dataclass(frozen=True, slots=True)
 class PassResult:
-    """How a syncing pass ended. `retry_seconds` None: nothing to wait for but the usual re-sync."""
+    """How a syncing pass ended, and when to look again besides the usual re-sync.
+
+    `retry_seconds` follows a failure and may be spread out; `due_seconds` is a moment that is known (back-off, deadline).
+    """
 
     is_terminal: bool = False
     retry_seconds: float | None = None
+    due_seconds: float | None = None
     error: str = ""
 
 
@@ -131,20 +138,27 @@ class PodSync:
     async def sync_pod(self, pod: core_v1.Pod, memory: PodMemory, stimulus: str) -> PassResult:
         """One pass towards the spec. Raises nothing but cancellation; what went wrong is in the result."""
         services = self._services
-        began_ns = services.clock_ns()
+        teller = _Teller(pods.uid_of(pod), _name_of(pod), stimulus, services.clock_ns())
         actions: list[Action] = []
         observed = ObservedPod(pods.uid_of(pod))
         try:
             observed = await services.observer.observe(pods.uid_of(pod))
             result = await self._sync_observed(pod, memory, observed, actions)
         except KubeletError as error:
-            result = PassResult(retry_seconds=_retry_seconds(error), error=str(error))
-            if not isinstance(error, RuntimeCallError):
-                log.warning("pod_sync_failed", pod=pods.display_name(pod), pod_uid=pods.uid_of(pod), error=str(error))
+            result = PassResult(retry_seconds=RETRY_SECONDS, error=str(error))
         if not result.is_terminal:
             result = _awake_at_deadline(result, self._deadline_seconds(pod))
-        self._tell(pod, began_ns, stimulus, observed, actions, result)
+        self._tell(teller, observed, actions, result)
         return result
+
+    def note_fault(self, pod_uid: str, pod_name: str, stimulus: str, error: Exception) -> None:
+        """A pass raised what it never should: the fault is ours. The pod is looked at again later."""
+        services = self._services
+        story = services.stories.tell(pod_uid)[-FAULT_STORY_ENTRIES:]
+        earlier = [f"{entry.stimulus}: {entry.result}" for entry in story]
+        text = f"fault of the agent: {type(error).__name__}: {error}"
+        services.stories.add(pod_uid, StoryEntry(services.clock_ns(), stimulus, "not known", (), text))
+        log.error("pod_pass_broke", pod=pod_name, pod_uid=pod_uid, stimulus=stimulus, story=earlier, exc_info=error)
 
     async def _sync_observed(
         self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod, done: list[Action]
@@ -179,6 +193,9 @@ class PodSync:
                 return PassResult(is_terminal=True)
             if current.failures or current.waits:
                 return _result_of(current)
+        else:
+            # What this pass saw is no news to the PLEG, so nothing else would wake the pod.
+            return PassResult(retry_seconds=MORE_ROUNDS_SECONDS)
         return PassResult()
 
     def _deadline_seconds(self, pod: core_v1.Pod) -> float | None:
@@ -243,14 +260,13 @@ class PodSync:
                 if current.renews_sandbox and current.observed.sandboxes:
                     message = "Pod sandbox changed, it will be killed and re-created."
                     services.events(pod, "Normal", "SandboxChanged", message)
-                await _unbroken(services.killer.kill_pod(pod, current.observed))
+                # Not seen through: the pass that comes instead stops the same things, maybe with less time.
+                await services.killer.kill_pod(pod, current.observed)
                 current.sandbox = None
             case KillContainer():
                 grace_seconds = container_grace_period_seconds(pod, action.grace_period_override_seconds)
-                await _unbroken(
-                    services.killer.kill_container(
-                        pod, action.container_id, action.container_name, action.message, grace_seconds
-                    )
+                await services.killer.kill_container(
+                    pod, action.container_id, action.container_name, action.message, grace_seconds
                 )
             case RemoveContainer():
                 await _unbroken(self._remove_container(action.container_id))
@@ -344,28 +360,40 @@ class PodSync:
         `pod` None: only the runtime knows it. Cancelled and called again when the grace period shrinks.
         """
         services = self._services
-        began_ns = services.clock_ns()
-        observed = await services.observer.observe(pod_uid)
-        if pod is not None:
-            services.prober.stop_for_termination(pod_uid)
-            await self._report(pod, memory, observed)
-        if observed.alive or observed.ready_sandboxes:
-            await services.killer.kill_pod(pod, observed, grace_seconds)
+        teller = _Teller(pod_uid, _name_of(pod), f"stop with {grace_seconds} s: {stimulus}", services.clock_ns())
+        observed = ObservedPod(pod_uid)
+        try:
             observed = await services.observer.observe(pod_uid)
-        if observed.alive:
-            names = ", ".join(container.name for container in observed.alive)
-            raise SyncError("FailedKillPod", f"containers still run after they were stopped: {names}")
+            if pod is not None:
+                services.prober.stop_for_termination(pod_uid)
+                await self._report(pod, memory, observed)
+            observed = await self._stop_what_lives(pod, observed, grace_seconds)
+        except KubeletError as error:
+            self._tell(teller, observed, [], PassResult(error=str(error)))
+            raise
         services.prober.forget_pod(pod_uid)
         if pod is not None:
             await self._report(pod, memory, observed, is_stopped_for_good=True)
-            self._tell(pod, began_ns, f"stop: {stimulus}", observed, [], PassResult())
+        self._tell(teller, observed, [], PassResult())
+
+    async def _stop_what_lives(self, pod: core_v1.Pod | None, observed: ObservedPod, grace_seconds: int) -> ObservedPod:
+        """The pod as it is when nothing of it lives; SyncError when something does all the same."""
+        if not observed.alive and not observed.ready_sandboxes:
+            return observed
+        await self._services.killer.kill_pod(pod, observed, grace_seconds)
+        observed = await self._services.observer.observe(observed.uid)
+        if observed.alive:
+            names = ", ".join(container.name for container in observed.alive)
+            raise SyncError("FailedKillPod", f"containers still run after they were stopped: {names}")
+        return observed
 
     async def clean_up_pod(self, pod: core_v1.Pod, memory: PodMemory) -> None:
         """Takes down what a stopped pod held: volumes, cgroup; then its status is final. Raises KubeletError."""
         services, uid = self._services, pods.uid_of(pod)
         observed = await services.observer.observe(uid)
-        if observed.alive:
-            raise SyncError("FailedKillPod", "a container came alive after the pod was stopped")
+        # A start whose reply was lost can come true after the stop.
+        observed = await self._stop_what_lives(pod, observed, LATE_COMER_GRACE_SECONDS)
+        services.starter.forget_pod(uid)
         await services.volumes.teardown_volumes(uid)
         await services.cgroups.remove_pod(pod)
         services.objects.forget_pod(uid)
@@ -381,7 +409,8 @@ class PodSync:
         for container in containers:
             await self._remove_container(container.id)
         for sandbox in sandboxes:
-            await services.client.remove_pod_sandbox(sandbox.id)
+            with contextlib.suppress(RuntimeNotFound):
+                await services.client.remove_pod_sandbox(sandbox.id)
         services.observer.forget(pod_uid)
         await services.volumes.remove_pod_directory(pod_uid)
         if pod is not None:
@@ -453,31 +482,38 @@ class PodSync:
             for container_id in messages.keys() - present:
                 del messages[container_id]
 
-    def _tell(
-        self,
-        pod: core_v1.Pod,
-        began_ns: int,
-        stimulus: str,
-        observed: ObservedPod,
-        actions: list[Action],
-        result: PassResult,
-    ) -> None:
-        """One line in the log and one entry in the pod's story."""
-        now_ns = self._services.clock_ns()
-        uid = pods.uid_of(pod)
+    def _tell(self, teller: "_Teller", observed: ObservedPod, actions: list[Action], result: PassResult) -> None:
+        """One line in the log and one entry in the pod's story. What only repeats itself is told at length once."""
+        stories, now_ns = self._services.stories, self._services.clock_ns()
         lines = describe_all(actions)
-        text = result.error or ("done" if result.retry_seconds is None else f"again in {result.retry_seconds:.1f} s")
-        self._services.stories.add(uid, StoryEntry(now_ns, stimulus, digest(observed), lines, text))
-        tell = log.info if actions or result.error else log.debug
+        wait_seconds = result.retry_seconds if result.due_seconds is None else result.due_seconds
+        text = result.error or ("done" if wait_seconds is None else f"again in {wait_seconds:.0f} s")
+        stories.add(teller.uid, StoryEntry(now_ns, teller.stimulus, digest(observed), lines, text))
+        is_news = not stories.tell(teller.uid)[-1].repeats
+        tell = log.info if is_news and (actions or result.error) else log.debug
         tell(
             "pod_synced",
-            pod=pods.display_name(pod),
-            pod_uid=uid,
-            stimulus=stimulus,
+            pod=teller.name,
+            pod_uid=teller.uid,
+            stimulus=teller.stimulus,
             actions=lines,
             result=text,
-            seconds=round((now_ns - began_ns) / NS_PER_SECOND, 3),
+            seconds=round((now_ns - teller.began_ns) / NS_PER_SECOND, 3),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class _Teller:
+    """What the story of a pass begins with."""
+
+    uid: str
+    name: str
+    stimulus: str
+    began_ns: int
+
+
+def _name_of(pod: core_v1.Pod | None) -> str:
+    return pods.display_name(pod) if pod is not None else ""
 
 
 async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
@@ -487,11 +523,17 @@ async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
     here: this function does not return before it has ended.
     """
     task = asyncio.get_running_loop().create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait((task,))
-        raise
+    interruption: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError as error:
+            interruption = error
+    if interruption is not None:
+        if not task.cancelled():
+            task.exception()  # the next observation says what became of it
+        raise interruption
+    return task.result()
 
 
 def _container_named(pod: core_v1.Pod, name: str) -> AnyContainer:
@@ -499,22 +541,20 @@ def _container_named(pod: core_v1.Pod, name: str) -> AnyContainer:
 
 
 def _result_of(current: _Pass) -> PassResult:
-    """The soonest reason to look again."""
-    waits = list(current.waits)
-    waits.extend(_retry_seconds(failure) for failure in current.failures if not isinstance(failure, PullBackOff))
-    error = "; ".join(str(failure) for failure in current.failures)
-    return PassResult(retry_seconds=min(waits), error=error)
+    """The soonest reasons to look again."""
+    has_failed = any(not isinstance(failure, PullBackOff) for failure in current.failures)
+    return PassResult(
+        retry_seconds=RETRY_SECONDS if has_failed else None,
+        due_seconds=min(current.waits, default=None),
+        error="; ".join(str(failure) for failure in current.failures),
+    )
 
 
 def _awake_at_deadline(result: PassResult, left_seconds: float | None) -> PassResult:
     """The same result, with a look at the pod when its deadline comes."""
-    if left_seconds is None or (result.retry_seconds is not None and result.retry_seconds <= left_seconds):
+    if left_seconds is None or (result.due_seconds is not None and result.due_seconds <= left_seconds):
         return result
-    return replace(result, retry_seconds=max(left_seconds, DEADLINE_TICK_SECONDS))
-
-
-def _retry_seconds(error: KubeletError) -> float:
-    return error.remaining_seconds if isinstance(error, PullBackOff) else RETRY_SECONDS
+    return replace(result, due_seconds=max(left_seconds, DEADLINE_TICK_SECONDS))
 
 
 def _logged_restart_counts(directory: str, names: list[str]) -> dict[str, int]:

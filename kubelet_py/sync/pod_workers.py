@@ -228,15 +228,20 @@ class PodWorkers:
         return task.result()
 
     async def _pass_of(self, worker: _Worker) -> float | None:
-        match worker.state.phase:
-            case Phase.SYNCING:
-                return await self._sync_pass(worker)
-            case Phase.TERMINATING:
-                return await self._stop_pass(worker)
-            case Phase.TERMINATED:
-                return await self._clean_pass(worker)
-            case Phase.FINISHED:
-                return await self._purge_pass(worker)
+        """The pass. A fault of ours in it costs this pod a wait and no other pod anything."""
+        try:
+            match worker.state.phase:
+                case Phase.SYNCING:
+                    return await self._sync_pass(worker)
+                case Phase.TERMINATING:
+                    return await self._stop_pass(worker)
+                case Phase.TERMINATED:
+                    return await self._clean_pass(worker)
+                case Phase.FINISHED:
+                    return await self._purge_pass(worker)
+        except Exception as error:
+            self._sync.note_fault(worker.state.uid, worker.state.full_name, worker.stimulus, error)
+            return self._spread(RETRY_SECONDS)
 
     async def _sync_pass(self, worker: _Worker) -> float | None:
         pod = worker.pod
@@ -251,10 +256,12 @@ class PodWorkers:
         self._apply(worker, table.SyncDone(result.is_terminal, grace_seconds), "the pod is through")
         if worker.state.phase is not Phase.SYNCING:
             return 0.0
+        waits = [self._spread(self._resync_seconds)]
         if result.retry_seconds is not None:
-            # Crash and pull back-off say exactly when; only failures are spread out.
-            return result.retry_seconds if not result.error else self._spread(result.retry_seconds)
-        return self._spread(self._resync_seconds)
+            waits.append(self._spread(result.retry_seconds))
+        if result.due_seconds is not None:
+            waits.append(result.due_seconds)
+        return min(waits)
 
     async def _stop_pass(self, worker: _Worker) -> float | None:
         try:

@@ -4,7 +4,7 @@ Kept as protocols so that a pass can be run against fakes that were verified aga
 standalone node (no API server) is a matter of wiring and not of special cases.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
 from cri_proto import runtime_v1 as cri
@@ -98,6 +98,9 @@ class CgroupKeeper(Protocol):
 
     async def remove_pod(self, pod: core_v1.Pod) -> None:
         """Removes it; again is fine."""
+
+    async def remove_orphans(self, known_pod_uids: Collection[str]) -> None:
+        """Removes those of pods that nobody knows."""
 
 
 class Prober(Protocol):
