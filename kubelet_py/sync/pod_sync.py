@@ -81,7 +81,7 @@ class PodMemory:
 class PassResult:
     """How a syncing pass ended, and when to look again besides the usual re-sync.
 
-    `retry_seconds` follows a failure and may be spread out; `due_seconds` is a moment that is known (back-off, deadline).
+    `retry_seconds` follows a failure and may be spread out; `due_seconds` is known: a back-off's end, a deadline.
     """
 
     is_terminal: bool = False

@@ -212,11 +212,9 @@ class FakeRuntimeClient:
             return sandbox.id
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None:
-        """StopPodSandbox; again, and for what is not there, is fine."""
+        """StopPodSandbox; again is fine. One that is not there is not found, as containerd says."""
         async with self._rpc("StopPodSandbox", sandbox_id):
-            sandbox = self.sandboxes.get(sandbox_id)
-            if sandbox is not None:
-                self.kill_sandbox(sandbox)
+            self.kill_sandbox(self._sandbox("StopPodSandbox", sandbox_id))
 
     async def remove_pod_sandbox(self, sandbox_id: str) -> None:
         """RemovePodSandbox with its containers; again is fine."""
@@ -231,7 +229,7 @@ class FakeRuntimeClient:
     async def pod_sandbox_status(self, sandbox_id: str) -> cri.PodSandboxStatusResponse:
         """PodSandboxStatus."""
         async with self._rpc("PodSandboxStatus", sandbox_id):
-            return cri.PodSandboxStatusResponse(status=sandbox_status(self._sandbox(sandbox_id)))
+            return cri.PodSandboxStatusResponse(status=sandbox_status(self._sandbox("PodSandboxStatus", sandbox_id)))
 
     async def list_pod_sandboxes(self, pod_uid: str | None = None) -> list[cri.PodSandbox]:
         """ListPodSandbox."""
@@ -255,7 +253,7 @@ class FakeRuntimeClient:
     ) -> str:
         """CreateContainer."""
         async with self._rpc("CreateContainer", config.metadata.name):
-            sandbox = self._sandbox(sandbox_id)
+            sandbox = self._sandbox("CreateContainer", sandbox_id)
             for other in self.containers.values():
                 if other.sandbox_id == sandbox_id and other.config.metadata == config.metadata:
                     raise _error("CreateContainer", "ALREADY_EXISTS", f"the name is reserved for {other.id}")
@@ -460,9 +458,9 @@ class FakeRuntimeClient:
     def _uid_of(self, container: FakeContainer) -> str:
         return container.config.labels.get(POD_UID_LABEL, "")
 
-    def _sandbox(self, sandbox_id: str) -> FakeSandbox:
+    def _sandbox(self, call: str, sandbox_id: str) -> FakeSandbox:
         if sandbox_id not in self.sandboxes:
-            raise RuntimeNotFound("PodSandboxStatus", "NOT_FOUND", f"no such sandbox: {sandbox_id}")
+            raise RuntimeNotFound(call, "NOT_FOUND", f"no such sandbox: {sandbox_id}")
         return self.sandboxes[sandbox_id]
 
     def _container(self, call: str, container_id: str) -> FakeContainer:

@@ -1,6 +1,7 @@
 """What the agent relies on in a CRI runtime: the same for the fake, containerd and dockershim."""
 
 import asyncio
+import contextlib
 import time
 
 import pytest
@@ -85,10 +86,12 @@ async def test_an_exit_code_is_kept(runtime: Runtime, command: tuple[str, ...], 
 
 
 async def test_a_container_starts_once(runtime: Runtime) -> None:
+    """A second start is refused, or does nothing (Docker)."""
     container_id = await runtime.run(await runtime.run_sandbox())
-    with pytest.raises(RuntimeCallError):
+    before = await runtime.client.container_status(container_id)
+    with contextlib.suppress(RuntimeCallError):
         await runtime.client.start_container(container_id)
-    assert (await runtime.client.container_status(container_id)).state == cri.CONTAINER_RUNNING
+    assert await runtime.client.container_status(container_id) == before
 
 
 async def test_a_container_that_ignores_the_signal_is_killed_after_its_time(runtime: Runtime) -> None:
