@@ -132,8 +132,8 @@ def translate(call: str, error: grpc.aio.AioRpcError) -> RuntimeCallError:
 
 def target_of(endpoint: str) -> str:
     """The gRPC target of a CRI endpoint; raises ConfigError for what is no local unix socket."""
-    if endpoint.startswith("unix://"):
-        path = endpoint.removeprefix("unix://")
+    if endpoint.startswith("unix:"):
+        path = endpoint.removeprefix("unix:").removeprefix("//")
     elif endpoint.startswith("/"):
         path = endpoint
     else:
@@ -334,9 +334,15 @@ class GrpcRuntimeClient:
 
 
 async def wait_until_ready(client: RuntimeClient, poll_seconds: float = 0.5) -> cri.VersionResponse:
-    """The first Version answer, however long it takes; raises RuntimeCallError when the runtime speaks no CRI v1."""
+    """The first Version answer, however long it takes; raises ConfigError when what answers speaks no CRI v1.
+
+    A runtime that is starting may refuse for any reason (containerd: UNKNOWN, not initialized yet), so only "no such
+    service" counts as a word for good.
+    """
     while True:
         try:
             return await client.version()
-        except (RuntimeUnavailable, RuntimeTimeout):
+        except RuntimeUnimplemented as error:
+            raise ConfigError(f"containerRuntimeEndpoint: what answers there is no CRI v1 runtime: {error}") from error
+        except RuntimeCallError:
             await asyncio.sleep(poll_seconds)

@@ -45,6 +45,8 @@ class RuntimeHealth:
         self._images: list[core_v1.ContainerImage] = []
         self._images_at = float("-inf")
         self._was_well = False
+        self._may_be_another = False
+        """The runtime was away: it may have been replaced by another version meanwhile."""
         self._said = ""
         self.answered = asyncio.Event()
         """Set once the runtime has answered for the first time."""
@@ -80,12 +82,17 @@ class RuntimeHealth:
 
     async def _ask(self) -> None:
         try:
-            if self._version is None:
-                self._version = await self._client.version()
-            status = await self._client.status()
+            async with asyncio.timeout(DOWN_AFTER_SECONDS):
+                if self._version is None or self._may_be_another:
+                    self._version = await self._client.version()
+                status = await self._client.status()
         except RuntimeCallError as error:
-            self._unwell(error)
+            self._unwell(str(error))
             return
+        except TimeoutError:
+            self._unwell(f"no answer within {DOWN_AFTER_SECONDS:.0f} s")
+            return
+        self._may_be_another = False
         now = self._clock()
         self._last_good = now
         self._state = runtime_state(self._version, status)
@@ -110,10 +117,10 @@ class RuntimeHealth:
             for image in found
         ]
 
-    def _unwell(self, error: RuntimeCallError) -> None:
+    def _unwell(self, error: str) -> None:
         """One bad answer is no illness: only after half a minute the node says that the runtime is down."""
-        self._version = None if self._last_good is None else self._version
-        silent = self._last_good is None or self._clock() - self._last_good > DOWN_AFTER_SECONDS
+        self._may_be_another = True
+        silent = self._last_good is None or self._clock() - self._last_good >= DOWN_AFTER_SECONDS
         if silent:
             self._state = RuntimeState(
                 version=self._state.version,
