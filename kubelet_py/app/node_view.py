@@ -10,9 +10,16 @@ from dataclasses import dataclass, field
 
 from kubelet_py.api.quantity import Quantity
 from kubelet_py.config import Settings
-from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupSettings
+from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, CgroupSettings, cpu_shares_of
 from kubelet_py.core.dns import NodeDns, ResolvConf, parse_resolv_conf
-from kubelet_py.core.node_rules import MachineInfo, NodeObservation, NodeSettings, compute_allocatable, compute_capacity
+from kubelet_py.core.node_rules import (
+    MachineInfo,
+    NodeObservation,
+    NodeSettings,
+    compute_allocatable,
+    compute_capacity,
+    node_allocatable_limits,
+)
 from kubelet_py.core.security import SecuritySettings
 from kubelet_py.managers.runtime_health import RuntimeHealth
 
@@ -88,6 +95,14 @@ class HostView:
             single_process_oom_kill=config.singleProcessOOMKill,
             memory_throttling_factor=config.memoryThrottlingFactor,
         )
+
+    def pods_limits(self) -> CgroupLimits:
+        """What the cgroup of all pods may use: enforceNodeAllocatable "pods"; eviction thresholds are not taken off."""
+        if "pods" not in self.settings.config.enforceNodeAllocatable:
+            return CgroupLimits()
+        observed = NodeObservation(machine=self.machine, addresses=())
+        limits = node_allocatable_limits(self.node_settings, compute_capacity(self.node_settings, observed))
+        return CgroupLimits(cpu_shares=cpu_shares_of(limits["cpu"].milli_value), memory_bytes=limits["memory"].value)
 
     def security(self) -> SecuritySettings:
         """Defaults for security contexts."""

@@ -149,7 +149,7 @@ class _Agent:
                 ),
             ),
         )
-        self.cgroups = PodCgroups(CgroupTree(), self.node.cgroups)
+        self.cgroups = PodCgroups(CgroupTree(), self.node.cgroups, self.node.pods_limits)
         self.sync = PodSync(self._pod_services())
         self.workers = PodWorkers(self.sync, self.statuses, config.syncFrequency)
         self.merge = SourceMerge(self._source_names())
@@ -160,6 +160,7 @@ class _Agent:
                 self.merge,
                 self.pleg,
                 self.volumes,
+                self.cgroups,
                 self.statuses,
                 self._pod_event,
                 self.node,

@@ -23,7 +23,6 @@ NOT_YET: tuple[str, ...] = (
     "enableProfilingHandler",
     "enableSystemLogHandler",
     "enableSystemLogQuery",
-    "enforceNodeAllocatable",
     "evictionMaxPodGracePeriod",
     "evictionMinimumReclaim",
     "evictionPressureTransitionPeriod",

@@ -1,12 +1,15 @@
 """The cgroups of pods: made with their limits before the sandbox, removed after the last container.
 
-Owns when; what the limits are says `core.cgroup_rules`, how they are written `host.cgroups`. With the systemd driver
-the runtime asks systemd for the slices and this agent writes nothing.
-Upstream counterpart: pkg/kubelet/cm/pod_container_manager_linux.go and qos_container_manager_linux.go.
+Owns when, and the CPU shares of the Burstable class, which are the sum of its pods' requests. What the limits are says
+`core.cgroup_rules`, how they are written `host.cgroups`. With the systemd driver the runtime asks systemd for the
+slices and this agent writes nothing.
+
+Upstream counterpart: pkg/kubelet/cm/pod_container_manager_linux.go and qos_container_manager_linux.go. Difference: the
+shares of the class follow each pod at once and not each minute.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import structlog
 
@@ -19,64 +22,111 @@ from kubelet_py.core.cgroup_rules import (
     CgroupSettings,
     cgroup_path,
     compute_pod_limits,
+    cpu_shares_of,
     node_cgroup_name,
     pod_cgroup_name,
     qos_cgroup_name,
 )
-from kubelet_py.core.qos import QosClass
+from kubelet_py.core.pod_resources import CPU, compute_pod_requests
+from kubelet_py.core.qos import QosClass, qos_class_of
 from kubelet_py.errors import SyncError
 from kubelet_py.host.cgroups import CgroupTree
 
 log = structlog.get_logger()
 
-SMALLEST_CPU_SHARES = 2
+_POD_PREFIX = "pod"
 
 
 class PodCgroups:
     """The CgroupKeeper of the real node. Without cgroups per QoS there is nothing to keep."""
 
-    def __init__(self, tree: CgroupTree, settings: Callable[[], CgroupSettings]) -> None:
+    def __init__(
+        self,
+        tree: CgroupTree,
+        settings: Callable[[], CgroupSettings],
+        node_limits: Callable[[], CgroupLimits] = CgroupLimits,
+    ) -> None:
+        """`node_limits`: what all pods together may use."""
         self._tree = tree
         self._settings = settings
-        self._made: set[str] = set()
-        self._has_classes = False
+        self._node_limits = node_limits
+        self._made: dict[str, CgroupLimits] = {}
+        self._burstable_milli_cpu: dict[str, int] = {}
+        self._class_shares: int | None = None
 
     async def ensure_pod(self, pod: core_v1.Pod) -> None:
-        """The pod's cgroup; SyncError("FailedCreatePodContainer") when the kernel refuses."""
+        """The pod's cgroup with its present limits; SyncError("FailedCreatePodContainer") when the kernel refuses."""
         settings, uid = self._settings(), pods.uid_of(pod)
-        if not self._is_ours(settings) or uid in self._made:
+        if not self._is_ours(settings):
             return
+        limits = compute_pod_limits(pod, settings)
+        if self._made.get(uid) == limits:
+            return
+        if qos_class_of(pod) is QosClass.BURSTABLE:
+            request = compute_pod_requests(pod).get(CPU)
+            self._burstable_milli_cpu[uid] = request.milli_value if request is not None else 0
         try:
-            if not self._has_classes:
-                await asyncio.to_thread(self._make_classes, settings)
-                self._has_classes = True
-            path = _path(pod_cgroup_name(pod, settings))
-            await asyncio.to_thread(self._tree.ensure, path, compute_pod_limits(pod, settings))
+            await asyncio.to_thread(self._ensure, settings, _path(pod_cgroup_name(pod, settings)), limits)
         except OSError as error:
             raise SyncError("FailedCreatePodContainer", f"unable to ensure pod container exists: {error}") from error
-        self._made.add(uid)
+        self._made[uid] = limits
 
     async def remove_pod(self, pod: core_v1.Pod) -> None:
         """Removes the pod's cgroup with what is below it; again is fine."""
-        settings = self._settings()
-        self._made.discard(pods.uid_of(pod))
+        settings, uid = self._settings(), pods.uid_of(pod)
+        self._made.pop(uid, None)
+        self._burstable_milli_cpu.pop(uid, None)
         if not self._is_ours(settings):
             return
         try:
-            await asyncio.to_thread(self._tree.remove, _path(pod_cgroup_name(pod, settings)))
+            await asyncio.to_thread(self._remove, settings, _path(pod_cgroup_name(pod, settings)))
         except OSError as error:
             raise SyncError("FailedKillPod", f"the pod's cgroup cannot be removed: {error}") from error
+
+    async def remove_orphans(self, known_pod_uids: Collection[str]) -> None:
+        """Removes the cgroups of pods that nobody knows, such as those of a life before this one."""
+        settings = self._settings()
+        if self._is_ours(settings):
+            await asyncio.to_thread(self._remove_orphans, settings, frozenset(known_pod_uids))
 
     @staticmethod
     def _is_ours(settings: CgroupSettings) -> bool:
         return settings.cgroups_per_qos and settings.driver is CgroupDriver.CGROUPFS
 
-    def _make_classes(self, settings: CgroupSettings) -> None:
-        """The cgroup of all pods and those of the two lower classes. Blocking."""
-        self._tree.ensure(_path(node_cgroup_name(settings)))
-        for qos_class in (QosClass.BURSTABLE, QosClass.BEST_EFFORT):
-            self._tree.ensure(_path(qos_cgroup_name(qos_class, settings)), CgroupLimits(cpu_shares=SMALLEST_CPU_SHARES))
-        log.debug("qos_cgroups_made", root=_path(node_cgroup_name(settings)))
+    # Blocking, run in threads
+
+    def _ensure(self, settings: CgroupSettings, path: str, limits: CgroupLimits) -> None:
+        self._sync_classes(settings)
+        self._tree.ensure(path, limits)
+
+    def _remove(self, settings: CgroupSettings, path: str) -> None:
+        self._tree.remove(path)
+        if self._class_shares is not None:
+            self._sync_classes(settings)
+
+    def _sync_classes(self, settings: CgroupSettings) -> None:
+        """The cgroup of all pods and those of the two lower classes, as they should be now."""
+        shares = cpu_shares_of(sum(self._burstable_milli_cpu.values()))
+        if shares == self._class_shares:
+            return
+        if self._class_shares is None:
+            node = _path(node_cgroup_name(settings))
+            self._tree.ensure(node, self._node_limits())
+            best_effort = _path(qos_cgroup_name(QosClass.BEST_EFFORT, settings))
+            self._tree.ensure(best_effort, CgroupLimits(cpu_shares=cpu_shares_of(0)))
+            log.debug("qos_cgroups_made", root=node)
+        burstable = _path(qos_cgroup_name(QosClass.BURSTABLE, settings))
+        self._tree.ensure(burstable, CgroupLimits(cpu_shares=shares))
+        self._class_shares = shares
+
+    def _remove_orphans(self, settings: CgroupSettings, known: frozenset[str]) -> None:
+        for qos_class in QosClass:
+            parent = _path(qos_cgroup_name(qos_class, settings))
+            for name in self._tree.children(parent):
+                uid = name.removeprefix(_POD_PREFIX)
+                if name.startswith(_POD_PREFIX) and uid not in known:
+                    log.info("orphaned_pod_cgroup_removed", pod_uid=uid, cgroup=f"{parent}/{name}")
+                    self._tree.remove(f"{parent}/{name}")
 
 
 def _path(name: CgroupName) -> str:
