@@ -100,9 +100,6 @@ NOT_YET_FLAGS: tuple[str, ...] = (
     "image_credential_provider_bin_dir",
     "image_credential_provider_config",
     "lock_file",
-    "maximum_dead_containers",
-    "maximum_dead_containers_per_container",
-    "minimum_container_ttl_duration",
     "runtime_cgroups",
 )
 
