@@ -32,14 +32,21 @@ _CONTROLLER_NAMES: Final = frozenset(
 class CgroupTree:
     """Where cgroups are: `unified` is the v2 hierarchy when it rules; else `controllers` has each one of v1.
 
-    Without arguments it is the tree of this machine.
+    `hybrid` is a v2 hierarchy beside those of v1, without controllers: nothing is made there, but runc puts containers
+    there too, so what it leaves is removed. Without arguments it is the tree of this machine.
     """
 
-    def __init__(self, unified: Path | None = None, controllers: Mapping[str, Path] | None = None) -> None:
+    def __init__(
+        self,
+        unified: Path | None = None,
+        controllers: Mapping[str, Path] | None = None,
+        hybrid: Path | None = None,
+    ) -> None:
         if unified is None and controllers is None:
-            unified, controllers = _discover(list_mounts())
+            unified, controllers, hybrid = _discover(list_mounts())
         self.unified = unified
         self.controllers: Mapping[str, Path] = controllers or {}
+        self.hybrid = hybrid
 
     @property
     def is_unified(self) -> bool:
@@ -48,9 +55,7 @@ class CgroupTree:
 
     def directories(self, path: str) -> Iterator[Path]:
         """Where a cgroup is in the file system: once on v2, once for each hierarchy on v1."""
-        relative = path.strip("/")
-        if ".." in relative.split("/"):
-            raise ValueError(f"{path!r} is no cgroup path")
+        relative = _relative(path)
         roots = [self.unified] if self.unified is not None else dict.fromkeys(self.controllers.values())
         for root in roots:
             yield root / relative if relative else root
@@ -105,6 +110,8 @@ class CgroupTree:
         """Remove the cgroup and all beneath it; what still runs in it is killed. Absent is fine."""
         for directory in self.directories(path):
             _remove(directory)
+        if self.hybrid is not None:
+            _remove(self.hybrid / _relative(path))
 
 
 def discover(mounts: Iterable[MountEntry] | None = None) -> CgroupTree:
@@ -144,7 +151,14 @@ def v1_files(limits: CgroupLimits) -> Iterator[tuple[str, str, str]]:
         yield "hugetlb", f"hugetlb.{size}.limit_in_bytes", str(amount)
 
 
-def _discover(mounts: Iterable[MountEntry]) -> tuple[Path | None, dict[str, Path]]:
+def _relative(path: str) -> str:
+    relative = path.strip("/")
+    if ".." in relative.split("/"):
+        raise ValueError(f"{path!r} is no cgroup path")
+    return relative
+
+
+def _discover(mounts: Iterable[MountEntry]) -> tuple[Path | None, dict[str, Path], Path | None]:
     """v1 rules as soon as one controller is mounted there: v2 then has none to give."""
     controllers: dict[str, Path] = {}
     unified: Path | None = None
@@ -155,7 +169,7 @@ def _discover(mounts: Iterable[MountEntry]) -> tuple[Path | None, dict[str, Path
             for option in entry.super_options.split(","):
                 if option in _CONTROLLER_NAMES:
                     controllers.setdefault(option, Path(entry.mount_point))
-    return (None if controllers else unified), controllers
+    return (None, controllers, unified) if controllers else (unified, {}, None)
 
 
 def _make_unified(root: Path, directory: Path) -> None:

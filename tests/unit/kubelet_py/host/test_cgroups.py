@@ -78,3 +78,16 @@ def test_on_v2_each_level_passes_its_controllers_on(tmp_path: Path) -> None:
     assert (pod / "cpu.max").read_text() == "max 100000"
     assert not (pod / "pids.max").exists(), "a controller that is not there is left out"
     assert not (pod / "cgroup.subtree_control").exists()
+
+
+def test_beside_v1_the_v2_hierarchy_is_only_tidied(tmp_path: Path) -> None:
+    """runc puts containers into a v2 hierarchy without controllers too: nothing is made there, all is removed."""
+    assert discover(parse_mountinfo(V1)).hybrid == Path("/sys/fs/cgroup/unified")
+    tree = CgroupTree(controllers={"memory": tmp_path / "memory"}, hybrid=tmp_path / "unified")
+    (tmp_path / "memory").mkdir()
+    tree.ensure("/kubepods/pod1")
+    assert not (tmp_path / "unified").exists()
+    (tmp_path / "unified/kubepods/pod1/container").mkdir(parents=True)
+    tree.remove("/kubepods/pod1")
+    assert list((tmp_path / "unified/kubepods").iterdir()) == []
+    assert list((tmp_path / "memory/kubepods").iterdir()) == []
