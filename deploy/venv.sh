@@ -15,11 +15,21 @@ as_root() {
     if [ "$(id -u)" = 0 ]; then "$@"; else sudo "$@"; fi
 }
 
+# What package managers say is only worth reading when they fail.
+quietly() {
+    if ! "$@" >"$cache/venv.log" 2>&1; then
+        tail -n 20 "$cache/venv.log" >&2
+        return 1
+    fi
+}
+
+apt_get() { as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -y -o DPkg::Lock::Timeout=600 "$@"; }
+
 apt_install() {
     say "Installing Debian packages: $*"
-    # a fresh machine has no package lists yet
-    DEBIAN_FRONTEND=noninteractive as_root apt-get -qq -y install --no-install-recommends "$@" >&2 ||
-        { as_root apt-get -qq update >&2 && DEBIAN_FRONTEND=noninteractive as_root apt-get -qq -y install --no-install-recommends "$@" >&2; }
+    # the lists of a fresh machine are missing or old
+    apt_get install --no-install-recommends "$@" >/dev/null 2>&1 ||
+        { quietly apt_get update && quietly apt_get install --no-install-recommends "$@"; }
 }
 
 find_python() {
@@ -53,7 +63,8 @@ if [ ! -e "$stamp" ] || [ ! -x "$venv/bin/python" ]; then
         fi
     fi
     say "Installing the packages of requirements.lock"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" >&2
+    quietly "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes -r "$lock" ||
+        { say "The packages could not be installed; all that pip said is in $cache/venv.log."; exit 1; }
     rm -f "$venv"/.made-from-*
     : >"$stamp"
 fi

@@ -20,6 +20,7 @@ def step(text: str) -> Iterator[None]:
         yield
     except BaseException:
         sys.stdout.write("failed\n")
+        sys.stdout.flush()  # before what standard error says about it
         raise
     sys.stdout.write(f"done ({time.monotonic() - started:.1f} s)\n")
     sys.stdout.flush()
