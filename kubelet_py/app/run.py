@@ -36,15 +36,17 @@ from kubelet_py.core.gc_rules import GcPolicy
 from kubelet_py.core.node_rules import default_labels, node_reference
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.pod_worker import WorkerState, is_content_removable, is_runtime_removable
-from kubelet_py.core.source_merge import PodSet
+from kubelet_py.core.source_merge import PodSet, SourceProblem
 from kubelet_py.core.volume_payload import NodeFacts
 from kubelet_py.cri import RuntimeClient, connect
 from kubelet_py.cri.client import wait_until_ready
 from kubelet_py.errors import ConfigError, RuntimeCallError, RuntimeUnimplemented
 from kubelet_py.host.cgroups import CgroupTree
+from kubelet_py.host.process import raise_open_files, set_oom_score_adj
 from kubelet_py.host.systemd import READY, STOPPING, WATCHDOG, notifier_from, watchdog_interval_seconds
 from kubelet_py.kube.objects import ServiceStore, Strategy, config_maps, secrets
 from kubelet_py.kube.pods import ApiPodSource
+from kubelet_py.kube.rate_limit import TokenBucket
 from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
 from kubelet_py.managers.events import EventRecorder
 from kubelet_py.managers.images import Images
@@ -166,6 +168,7 @@ class _Agent:
                 self.node,
                 Admission(self._node_state, self._sysctls()),
                 self._on_pods,
+                self._source_problem,
                 time.time_ns,
             )
         )
@@ -173,7 +176,8 @@ class _Agent:
     def _pod_services(self) -> PodServices:
         settings, config = self.settings, self.settings.config
         max_parallel = 1 if config.serializeImagePulls else config.maxParallelImagePulls
-        images = Images(self.client, self._pod_event, max_parallel)
+        rate = TokenBucket(float(config.registryPullQPS), config.registryBurst)
+        images = Images(self.client, self._pod_event, max_parallel, pull_rate=rate)
         starter = ContainerStarter(
             self.client,
             images,
@@ -311,6 +315,11 @@ class _Agent:
         if self.mirrors is not None:
             self.mirrors.on_static_pods(all_pods, complete=complete)
 
+    def _source_problem(self, problem: SourceProblem) -> None:
+        """The source has logged it; the API server's users see it as an event of the node."""
+        message = f"{problem.location}: {problem.message}"
+        self.events.record(node_reference(self.identity.settings.name), "Warning", "FailedValidation", message)
+
     def _on_api_pods(self, source: str, api_pods: tuple[core_v1.Pod, ...]) -> None:
         """A set from the API server. The first may come before the runtime was listed: the loop then takes the last."""
         self.statuses.on_api_pods(api_pods)
@@ -350,6 +359,8 @@ class _Agent:
     def _prepare_directories(self) -> None:
         self.volumes.prepare()
         config = self.settings.config
+        raise_open_files(config.maxOpenFiles)
+        set_oom_score_adj(config.oomScoreAdj)
         for path, mode in ((config.podLogsDir, 0o750), (f"{Path(config.podLogsDir).parent}/containers", 0o755)):
             os.makedirs(path, mode=mode, exist_ok=True)
 

@@ -22,6 +22,7 @@ from kubelet_py.core.backoff import IMAGE_BACKOFF, BackoffEntry, BackoffPolicy, 
 from kubelet_py.core.image_rules import PullPolicy
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeCallError, SyncError
+from kubelet_py.kube.rate_limit import TokenBucket
 
 log = structlog.get_logger()
 
@@ -71,12 +72,14 @@ class Images:
         events: EventSink,
         max_parallel: int | None = 1,
         policy: BackoffPolicy = IMAGE_BACKOFF,
+        pull_rate: TokenBucket | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
         self._events = events
         self._turns = asyncio.Semaphore(max_parallel) if max_parallel is not None else None
         self._policy = policy
+        self._pull_rate = pull_rate
         self._clock = clock
         self._backoff: dict[tuple[str, str], BackoffEntry] = {}
 
@@ -143,6 +146,8 @@ class Images:
         self._events(request.pod, "Normal", "Pulling", f'Pulling image "{request.image}"', request.container_name)
         started_at = self._clock()
         try:
+            if self._pull_rate is not None and not self._pull_rate.try_take(started_at):
+                raise RuntimeCallError("PullImage", "", "pull QPS exceeded")
             reference = await self._pull_with_credentials(request, spec)
         except RuntimeCallError as error:
             self._fail(request, key, error)

@@ -16,7 +16,7 @@ from kubelet_py.api import pod as pods
 from kubelet_py.core.admission import NodeState, Rejection, SysctlAllowlist, admit
 from kubelet_py.core.pod_status import StatusContext, compute_rejected_status
 from kubelet_py.core.pod_worker import Phase
-from kubelet_py.core.source_merge import PodOperation, PodSet, PodUpdate
+from kubelet_py.core.source_merge import PodOperation, PodSet, PodUpdate, SourceProblem
 from kubelet_py.errors import KubeletError
 from kubelet_py.managers.pleg import Pleg
 from kubelet_py.managers.volumes import VolumeManager
@@ -40,7 +40,8 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class LoopServices:
-    """What the loop works with. `on_pods` hears of all pods after each change, and whether every source has spoken."""
+    """What the loop works with. `on_pods` hears of all pods after each change, and whether every source has
+    spoken; `on_problem` of everything that a source holds and cannot be used, once each time it changes."""
 
     workers: PodWorkers
     merge: SourceMerge
@@ -52,6 +53,7 @@ class LoopServices:
     node: NodeView
     admission: Admission
     on_pods: Callable[[list[core_v1.Pod], bool], None]
+    on_problem: Callable[[SourceProblem], None]
     clock_ns: Callable[[], int]
 
 
@@ -61,6 +63,7 @@ class SyncLoop:
     def __init__(self, services: LoopServices) -> None:
         self._services = services
         self._since_orphans = 0.0
+        self._problems: dict[str, frozenset[SourceProblem]] = {}
 
     async def accept(self, pod_set: PodSet) -> None:
         """A source's newest set. Waits for the first look into the runtime: what runs already decides how to begin."""
@@ -77,6 +80,10 @@ class SyncLoop:
             self._handle(update)
         if services.merge.ready and not was_ready:
             log.info("sources_ready", pods=len(services.merge.pods()))
+        problems = frozenset(pod_set.problems)
+        for problem in sorted(problems - self._problems.get(pod_set.source, frozenset()), key=lambda p: p.location):
+            services.on_problem(problem)
+        self._problems[pod_set.source] = problems
         services.on_pods(services.merge.pods(), services.merge.ready)
 
     async def run(self) -> None:
