@@ -26,17 +26,24 @@ class RemovalRefused(KubeletError):
     """Something is mounted inside the tree; nothing of the mount's content was touched."""
 
 
-def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Readers see the old content or the new, never a part; the mode is exact, whatever the umask."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+def write_atomic(path: Path, data: bytes, mode: int = 0o644, *, may_replace: bool = True) -> None:
+    """Readers see the old content or the new, never a part; the mode is exact, whatever the umask.
+
+    `may_replace` False: FileExistsError when somebody else was faster.
+    """
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")  # several threads may write the same file
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.rename(temporary, path)
+        if may_replace:
+            os.rename(temporary, path)
+        else:
+            os.link(temporary, path)
+            os.unlink(temporary)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)

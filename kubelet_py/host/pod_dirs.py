@@ -9,6 +9,7 @@ Knows nothing of what is in a volume.
 Upstream counterpart: pkg/kubelet/kubelet_getters.go.
 """
 
+import contextlib
 import os
 import secrets
 from dataclasses import dataclass
@@ -88,7 +89,9 @@ class PodDirs:
                 return path
         except FileNotFoundError:
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            write_atomic(path, data, 0o644)
+            # Containers of the pod start side by side, and all must get the same inode.
+            with contextlib.suppress(FileExistsError):
+                write_atomic(path, data, 0o644, may_replace=False)
             return path
         # In place, because a running container would never see a new inode.
         path.write_bytes(data)
