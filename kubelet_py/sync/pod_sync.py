@@ -371,9 +371,9 @@ class PodSync:
         except KubeletError as error:
             self._tell(teller, observed, [], PassResult(error=str(error)))
             raise
-        services.prober.forget_pod(pod_uid)
         if pod is not None:
             await self._report(pod, memory, observed, is_stopped_for_good=True)
+        services.prober.forget_pod(pod_uid)
         self._tell(teller, observed, [], PassResult())
 
     async def _stop_what_lives(self, pod: core_v1.Pod | None, observed: ObservedPod, grace_seconds: int) -> ObservedPod:
