@@ -1,0 +1,305 @@
+"""An agent's pod machinery around the fake runtime, without an API server: what the tests of passes stand on."""
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import codec, core_v1
+from kubelet_py.api import pod as pods
+from kubelet_py.api.pod import PodUid
+from kubelet_py.api.quantity import Quantity
+from kubelet_py.core.cgroup_rules import CgroupSettings
+from kubelet_py.core.dns import NodeDns
+from kubelet_py.core.env import EnvSources
+from kubelet_py.core.observed import ObservedContainer, ProbeVerdict
+from kubelet_py.core.pleg_diff import PodRecord
+from kubelet_py.core.pod_resources import AnyContainer
+from kubelet_py.core.pod_story import PodStories
+from kubelet_py.core.security import SecuritySettings
+from kubelet_py.errors import SyncError
+from kubelet_py.managers.images import Images
+from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
+from kubelet_py.sync.container_start import ContainerStarter, LogPlaces
+from kubelet_py.sync.observer import PodObserver
+from kubelet_py.sync.pod_kill import PodKiller
+from kubelet_py.sync.pod_sync import PodMemory, PodServices, PodSync
+from tests.fakes.runtime import FakeRuntimeClient
+
+START_NS = 1_700_000_000_000_000_000
+NS_PER_SECOND = 1_000_000_000
+UID = "0a1b2c3d-0000-4000-8000-000000000001"
+IMAGE = "registry.example/app:1"
+
+
+def a_container(name: str = "main", **fields: Any) -> dict[str, Any]:
+    """A container as the API server gives it."""
+    return {"name": name, "image": IMAGE, "terminationMessagePath": "/dev/termination-log", **fields}
+
+
+def a_pod(*containers: dict[str, Any], metadata: dict[str, Any] | None = None, **spec: Any) -> core_v1.Pod:
+    """The pod web of the namespace shop, with one container unless others are given."""
+    return codec.from_builtins(
+        core_v1.Pod,
+        {
+            "metadata": {"name": "web", "namespace": "shop", "uid": UID, **(metadata or {})},
+            "spec": {
+                "containers": list(containers) or [a_container()],
+                "restartPolicy": "Always",
+                "terminationGracePeriodSeconds": 30,
+                **spec,
+            },
+        },
+    )
+
+
+class InlineExecutor(ThreadPoolExecutor):
+    """Does the work at once: in virtual time a thread would be overtaken by every timer."""
+
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> "Future[Any]":
+        """Done when it returns."""
+        done: Future[Any] = Future()
+        try:
+            done.set_result(fn(*args, **kwargs))
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+
+class Clock:
+    """A clock that stands still until it is moved."""
+
+    def __init__(self) -> None:
+        self.now_ns = START_NS
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+    def seconds(self) -> float:
+        """For what counts in seconds."""
+        return self.now_ns / NS_PER_SECOND
+
+    def advance(self, seconds: float) -> None:
+        """Time goes by."""
+        self.now_ns += int(seconds * NS_PER_SECOND)
+
+
+class Statuses:
+    """A StatusSink that forgets nothing."""
+
+    def __init__(self) -> None:
+        self.newest: dict[str, core_v1.PodStatus] = {}
+        self.history: list[core_v1.PodStatus] = []
+        self.finished: list[str] = []
+        self.forgotten: list[str] = []
+
+    def status_of(self, uid: PodUid) -> core_v1.PodStatus | None:
+        return self.newest.get(uid)
+
+    def set_status(self, pod: core_v1.Pod, status: core_v1.PodStatus) -> None:
+        self.newest[pods.uid_of(pod)] = status
+        self.history.append(status)
+
+    def finish(self, uid: PodUid) -> None:
+        self.finished.append(uid)
+
+    def forget(self, uid: PodUid) -> None:
+        self.forgotten.append(uid)
+
+    @property
+    def phases(self) -> list[str | None]:
+        """The phases that were reported, each once in a row."""
+        return [phase for phase, _ in itertools.groupby(status.phase for status in self.history)]
+
+
+@dataclass
+class Node:
+    """A NodeView."""
+
+    problem: str | None = None
+
+    def dns(self) -> NodeDns:
+        return NodeDns()
+
+    def cgroups(self) -> CgroupSettings:
+        return CgroupSettings()
+
+    def security(self) -> SecuritySettings:
+        return SecuritySettings()
+
+    def host_ips(self) -> tuple[str, ...]:
+        return ("192.0.2.1",)
+
+    def allocatable(self) -> Mapping[str, Quantity]:
+        return {}
+
+    def hosts_file(self) -> str:
+        return "127.0.0.1 localhost\n"
+
+    def network_problem(self) -> str | None:
+        return self.problem
+
+    def runtime_type(self) -> str:
+        return "fake"
+
+
+@dataclass
+class Objects:
+    """PodObjects; `error` is what asking for environment sources raises."""
+
+    error: Exception | None = None
+    handler_error: SyncError | None = None
+    watched: set[str] = field(default_factory=set)
+
+    async def env_sources(self, pod: core_v1.Pod, container: AnyContainer, pod_ips: tuple[str, ...]) -> EnvSources:
+        if self.error is not None:
+            raise self.error
+        return EnvSources(has_api=False, pod_ips=pod_ips)
+
+    async def pull_credentials(self, pod: core_v1.Pod, image: str) -> Sequence[cri.AuthConfig]:
+        return ()
+
+    async def runtime_handler(self, pod: core_v1.Pod) -> str:
+        if self.handler_error is not None:
+            raise self.handler_error
+        return pods.spec_of(pod).runtimeClassName or ""
+
+    def watch_pod(self, pod: core_v1.Pod) -> None:
+        self.watched.add(pods.uid_of(pod))
+
+    def forget_pod(self, pod_uid: str) -> None:
+        self.watched.discard(pod_uid)
+
+
+@dataclass
+class Cgroups:
+    """A CgroupKeeper."""
+
+    made: set[str] = field(default_factory=set)
+    error: Exception | None = None
+
+    async def ensure_pod(self, pod: core_v1.Pod) -> None:
+        if self.error is not None:
+            raise self.error
+        self.made.add(pods.uid_of(pod))
+
+    async def remove_pod(self, pod: core_v1.Pod) -> None:
+        if self.error is not None:
+            raise self.error
+        self.made.discard(pods.uid_of(pod))
+
+    async def remove_orphans(self, known_pod_uids: Any) -> None:
+        self.made &= set(known_pod_uids)
+
+
+@dataclass
+class Prober:
+    """A Prober whose verdicts the test writes."""
+
+    found: dict[str, ProbeVerdict] = field(default_factory=dict)
+    probed: dict[str, list[str]] = field(default_factory=dict)
+    stopping: list[str] = field(default_factory=list)
+
+    def verdicts(self, pod_uid: str) -> Mapping[str, ProbeVerdict]:
+        return self.found
+
+    def sync_pod(self, pod: core_v1.Pod, running: Sequence[ObservedContainer], pod_ips: tuple[str, ...]) -> None:
+        self.probed[pods.uid_of(pod)] = sorted(container.name for container in running)
+
+    def stop_for_termination(self, pod_uid: str) -> None:
+        self.stopping.append(pod_uid)
+
+    def forget_pod(self, pod_uid: str) -> None:
+        self.probed.pop(pod_uid, None)
+
+
+class Rig:
+    """The parts, and the agent that `boot` makes anew of what survives it: the runtime and the files."""
+
+    def __init__(self, root: Path, clock: Clock | None = None) -> None:
+        self.root = root
+        self.clock = clock or Clock()
+        self.fake = FakeRuntimeClient(self.clock)
+        self.fake.add_image(IMAGE)
+        self.logs = root / "logs"
+        self.links = root / "links"
+        self.node, self.objects, self.cgroups, self.prober = Node(), Objects(), Cgroups(), Prober()
+        self.events: list[tuple[str, str, str]] = []
+        self.learned: list[PodRecord] = []
+        self.statuses = Statuses()
+        self.boot()
+        self.volumes.prepare()
+
+    def boot(self) -> None:
+        """The agent starts and knows nothing."""
+        self.statuses = Statuses()
+        self.stories = PodStories()
+        self.memory = PodMemory()
+        self.volumes = VolumeManager(self.root / "kubelet", None, VolumeSettings(make_root_shared=False))
+        self.images = Images(self.fake, self.event, clock=self.clock.seconds)
+        self.observer = PodObserver(self.fake, self.learned.append, self.clock)
+        starter = ContainerStarter(
+            self.fake,
+            self.images,
+            self.volumes,
+            self.node,
+            self.objects,
+            self.event,
+            LogPlaces(str(self.logs), str(self.links)),
+        )
+        self.sync = PodSync(
+            PodServices(
+                client=self.fake,
+                observer=self.observer,
+                starter=starter,
+                killer=PodKiller(self.fake, self.event),
+                volumes=self.volumes,
+                node=self.node,
+                objects=self.objects,
+                statuses=self.statuses,
+                events=self.event,
+                cgroups=self.cgroups,
+                prober=self.prober,
+                stories=self.stories,
+                pod_logs_root=str(self.logs),
+                log_links_root=str(self.links),
+                clock_ns=self.clock,
+            )
+        )
+
+    def event(self, pod: core_v1.Pod, event_type: str, reason: str, message: str, container_name: str = "", /) -> None:
+        """The EventSink."""
+        self.events.append((event_type, reason, message))
+
+    @property
+    def reasons(self) -> list[str]:
+        """The reasons of the events so far."""
+        return [reason for _, reason, _ in self.events]
+
+    @property
+    def status(self) -> core_v1.PodStatus:
+        """What was reported last."""
+        return self.statuses.history[-1]
+
+    def waiting(self, name: str = "main") -> tuple[str | None, str | None]:
+        """Reason and message of a container that waits."""
+        status = self.status
+        for known in (*(status.initContainerStatuses or ()), *(status.containerStatuses or ())):
+            if known.name == name and known.state is not None and known.state.waiting is not None:
+                return known.state.waiting.reason, known.state.waiting.message
+        return None, None
+
+    def log_directory(self, pod: core_v1.Pod) -> Path:
+        """Where the pod's logs are."""
+        metadata = pods.metadata_of(pod)
+        return self.logs / f"{metadata.namespace}_{metadata.name}_{metadata.uid}"
+
+    def write_logs(self, pod: core_v1.Pod) -> None:
+        """What a real runtime leaves: a log file for each run."""
+        for container in self.fake.containers.values():
+            path = Path(container.log_path)
+            if path.is_relative_to(self.log_directory(pod)) and path.parent.is_dir():
+                path.touch()
