@@ -118,6 +118,48 @@ def test_the_engine_restarts_under_running_pods(stage: Stage) -> None:
         stage.wait_gone(each)
 
 
+def test_a_node_that_rebooted_runs_its_pods_again(stage: Stage) -> None:
+    """After the loss of everything that ran, pods come back with new sandboxes and one restart counted, init containers
+    run again, a pod that may not restart has failed, and a finished one stays finished.
+    """
+    always, never, done = (stage.unique(stem) for stem in ("always", "never", "done"))
+    setup = container("echo set up", "setup")
+    stage.create_pod(pod(always, container(f"echo up; {SLEEP}"), initContainers=[setup]))
+    stage.create_pod(pod(never, restart="Never"))
+    stage.create_pod(pod(done, container("echo well done"), restart="Never"))
+    before = stage.wait_ready(always)
+    stage.wait_ready(never)
+    stage.wait_phase(done, "Succeeded")
+    stage.kubelet.kill()
+    stage.kubelet.wait(10)
+    if stage.shim is not None:
+        stage.shim.process.kill()
+        stage.shim.process.wait(10)
+    stage.engine_process().kill()
+    stage.engine_process().wait(10)
+    stage.kill_containers()
+    stage.start_engine()
+    if stage.shim is not None:
+        stage.start_shim()
+    stage.start_kubelet()
+
+    def again() -> None:
+        seen = stage.pod(always)
+        main = container_status(seen)
+        assert main["restartCount"] == 1, main
+        assert condition(seen, "Ready") == "True", seen["status"]
+        assert seen["metadata"]["uid"] == before["metadata"]["uid"]
+
+    holds(again, within_seconds=60)
+    assert stage.logs(always) == "up\n"
+    assert container_status(stage.wait_phase(never, "Failed"))["restartCount"] == 0
+    assert stage.pod(done)["status"]["phase"] == "Succeeded"
+    assert stage.logs(done) == "well done\n"
+    for name in (always, never, done):
+        stage.delete_pod(name)
+        stage.wait_gone(name)
+
+
 def test_pods_live_on_while_the_api_server_is_away(stage: Stage) -> None:
     """A container that dies meanwhile is restarted, and its status is there once the API server is back."""
     name, dying = stage.unique("alone"), stage.unique("dying")
