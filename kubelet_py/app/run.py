@@ -70,6 +70,7 @@ from kubelet_py.sync.pod_workers import PodWorkers
 from kubelet_py.sync.sources.file import FileSource
 from kubelet_py.sync.sources.merge import SourceMerge
 from kubelet_py.sync.sources.url import UrlSource
+from kubelet_py.sync.start_gate import StartGate
 
 log = structlog.get_logger()
 
@@ -178,6 +179,7 @@ class _Agent:
         max_parallel = 1 if config.serializeImagePulls else config.maxParallelImagePulls
         rate = TokenBucket(float(config.registryPullQPS), config.registryBurst)
         images = Images(self.client, self._pod_event, max_parallel, pull_rate=rate)
+        gate = StartGate()
         starter = ContainerStarter(
             self.client,
             images,
@@ -186,12 +188,13 @@ class _Agent:
             self.objects,
             self._pod_event,
             LogPlaces(config.podLogsDir, f"{Path(config.podLogsDir).parent}/containers"),
+            gate,
         )
         return PodServices(
             client=self.client,
             observer=PodObserver(self.client, self.pleg.learn),
             starter=starter,
-            killer=PodKiller(self.client, self._pod_event),
+            killer=PodKiller(self.client, self._pod_event, gate=gate),
             volumes=self.volumes,
             node=self.node,
             objects=self.objects,

@@ -31,6 +31,7 @@ from kubelet_py.errors import KubeletError, RuntimeCallError, SyncError
 from kubelet_py.managers.images import ImageRequest, Images
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.ports import EventSink, NodeView, PodObjects
+from kubelet_py.sync.start_gate import Rank, StartGate
 
 log = structlog.get_logger()
 
@@ -69,6 +70,7 @@ class ContainerStarter:
         objects: PodObjects,
         events: EventSink,
         logs: LogPlaces,
+        gate: StartGate | None = None,
     ) -> None:
         self._client = client
         self._images = images
@@ -77,6 +79,7 @@ class ContainerStarter:
         self._objects = objects
         self._events = events
         self._logs = logs
+        self._gate = gate or StartGate()
 
     async def run_sandbox(self, pod: core_v1.Pod, attempt: int) -> ObservedSandbox:
         """A new sandbox, ready and with its addresses."""
@@ -85,7 +88,8 @@ class ContainerStarter:
             plan = compute_sandbox_plan(pod, attempt, context)
             handler = await self._objects.runtime_handler(pod)
             await asyncio.to_thread(_make_directories, plan.config.log_directory)
-            sandbox_id = await self._client.run_pod_sandbox(plan.config, handler)
+            async with self._gate.place(Rank.SANDBOX):
+                sandbox_id = await self._client.run_pod_sandbox(plan.config, handler)
         except (SyncError, RuntimeCallError, OSError) as error:
             message = f"Failed to create pod sandbox: {_detail(error)}"
             self._events(pod, "Warning", "FailedCreatePodSandBox", message)
@@ -120,6 +124,17 @@ class ContainerStarter:
             self._events(pod, "Warning", "Failed", f"Error: {error.reason}", container.name)
             raise
         config = await self._configure(order, image)
+        async with self._gate.place(Rank.CONTAINER):
+            container_id = await self._create_and_start(order, config, sandbox_config)
+        await asyncio.to_thread(
+            self._link_log, order, container_id, f"{sandbox_config.log_directory}/{config.log_path}"
+        )
+        return container_id
+
+    async def _create_and_start(
+        self, order: ContainerOrder, config: cri.ContainerConfig, sandbox_config: cri.PodSandboxConfig
+    ) -> str:
+        pod, container = order.pod, order.container
         try:
             container_id = await self._client.create_container(order.sandbox.id, config, sandbox_config)
         except RuntimeCallError as error:
@@ -130,9 +145,6 @@ class ContainerStarter:
         except RuntimeCallError as error:
             self._fail(order, "RunContainerError", _detail(error), error)
         self._events(pod, "Normal", "Started", "Container started", container.name)
-        await asyncio.to_thread(
-            self._link_log, order, container_id, f"{sandbox_config.log_directory}/{config.log_path}"
-        )
         return container_id
 
     def forget_pod(self, pod_uid: str) -> None:

@@ -21,6 +21,7 @@ from kubelet_py.core.termination import (
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, SyncError
 from kubelet_py.sync.ports import EventSink
+from kubelet_py.sync.start_gate import Rank, StartGate
 
 log = structlog.get_logger()
 
@@ -28,10 +29,17 @@ log = structlog.get_logger()
 class PodKiller:
     """Stops what runs. Raises SyncError("KillContainer" or "KillPodSandbox") when something would not stop."""
 
-    def __init__(self, client: RuntimeClient, events: EventSink, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        client: RuntimeClient,
+        events: EventSink,
+        clock: Callable[[], float] = time.monotonic,
+        gate: StartGate | None = None,
+    ) -> None:
         self._client = client
         self._events = events
         self._clock = clock
+        self._gate = gate or StartGate()
 
     async def kill_container(
         self, pod: core_v1.Pod, container_id: str, container_name: str, message: str, grace_seconds: int
@@ -82,7 +90,8 @@ class PodKiller:
 
     async def _stop_sandbox(self, sandbox_id: str) -> None:
         try:
-            await self._client.stop_pod_sandbox(sandbox_id)
+            async with self._gate.place(Rank.STOP):
+                await self._client.stop_pod_sandbox(sandbox_id)
         except RuntimeNotFound:
             return
         except RuntimeCallError as error:

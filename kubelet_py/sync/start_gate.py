@@ -1,0 +1,84 @@
+"""Lets a few runtime operations through at a time, those first that complete a pod.
+
+A node that gets a hundred pods at once is not faster for making a hundred sandboxes side by side: they share its cores,
+and all are ready at the end. A few at a time are ready one after the other, half of them in half the time, and the
+whole takes no longer. Who waits longest goes first within a rank; starting a container ranks before making another
+sandbox, so that what was begun is finished.
+
+An operation that hangs must not hold up the node: after `patience_seconds` its place is given to the next while it
+goes on. Upstream counterpart: none (the Go kubelet starts everything at once).
+"""
+
+import asyncio
+import heapq
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from enum import IntEnum
+
+PATIENCE_SECONDS = 5.0
+PLACES_PER_CORE = 4
+
+
+class Rank(IntEnum):
+    """What goes first."""
+
+    CONTAINER = 0
+    STOP = 1
+    SANDBOX = 2
+
+
+def default_places() -> int:
+    """How many operations at a time keep this machine busy without making each wait for all."""
+    return max(4, PLACES_PER_CORE * (os.cpu_count() or 1))
+
+
+class StartGate:
+    """A semaphore with ranks whose places come back from those who hang."""
+
+    def __init__(self, places: int | None = None, patience_seconds: float = PATIENCE_SECONDS) -> None:
+        self._free = places if places is not None else default_places()
+        self._patience_seconds = patience_seconds
+        self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
+        self._count = 0
+
+    @asynccontextmanager
+    async def place(self, rank: Rank) -> AsyncIterator[None]:
+        """Waits for a place and holds it, for `patience_seconds` at the most."""
+        await self._take(rank)
+        given_back = False
+
+        def give_back() -> None:
+            nonlocal given_back
+            if not given_back:
+                given_back = True
+                self._release()
+
+        timer = asyncio.get_running_loop().call_later(self._patience_seconds, give_back)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            give_back()
+
+    async def _take(self, rank: Rank) -> None:
+        if self._free > 0 and not self._waiting:
+            self._free -= 1
+            return
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._count += 1
+        heapq.heappush(self._waiting, (rank, self._count, turn))
+        try:
+            await turn
+        except asyncio.CancelledError:
+            if turn.done() and not turn.cancelled():
+                self._release()  # the place came together with the cancellation
+            raise
+
+    def _release(self) -> None:
+        while self._waiting:
+            _, _, turn = heapq.heappop(self._waiting)
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._free += 1
