@@ -5,6 +5,7 @@ import asyncio
 import pytest
 
 from kubelet_py.sync.start_gate import Rank, StartGate, default_places
+from tests.fakes.waiting import eventually
 
 
 class Crowd:
@@ -73,9 +74,7 @@ async def test_an_operation_that_hangs_holds_its_place_only_for_a_while() -> Non
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(crowd.work("hangs", Rank.SANDBOX))
         tasks.create_task(crowd.work("next", Rank.SANDBOX))
-        async with asyncio.timeout(5):
-            while "next" not in crowd.inside:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: "next" in crowd.inside)
         assert crowd.inside == ["hangs", "next"]
         crowd.let_go("hangs")
         crowd.let_go("next")
@@ -88,9 +87,7 @@ async def test_a_late_end_does_not_free_a_second_place() -> None:
     crowd = Crowd(StartGate(1, patience_seconds=0.01))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(crowd.work("hangs", Rank.SANDBOX))
-        async with asyncio.timeout(5):
-            while crowd.gate._free == 0:
-                await asyncio.sleep(0.005)
+        await eventually(lambda: crowd.gate._free == 1)
         crowd.let_go("hangs")
     assert crowd.gate._free == 1
 
