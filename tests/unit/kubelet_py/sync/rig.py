@@ -1,5 +1,6 @@
 """An agent's pod machinery around the fake runtime, without an API server: what the tests of passes stand on."""
 
+import asyncio
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -303,3 +304,13 @@ class Rig:
             path = Path(container.log_path)
             if path.is_relative_to(self.log_directory(pod)) and path.parent.is_dir():
                 path.touch()
+
+
+class LoopClock(Clock):
+    """The time of the running loop, for tests in virtual time."""
+
+    def __call__(self) -> int:
+        return START_NS + int(asyncio.get_running_loop().time() * NS_PER_SECOND)
+
+    def seconds(self) -> float:
+        return self() / NS_PER_SECOND

@@ -7,6 +7,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from blockbuster import blockbuster_ctx
+from structlog.testing import capture_logs
 
 from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.api import pod as pods
@@ -29,7 +30,7 @@ from tests.unit.kubelet_py.sync.rig import IMAGE, UID, Rig, a_container, a_pod
 @pytest.fixture
 async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     made = Rig(tmp_path)
-    with blockbuster_ctx("kubelet_py"):
+    with blockbuster_ctx("kubelet_py"), capture_logs():
         yield made
     made.volumes.close()
 
