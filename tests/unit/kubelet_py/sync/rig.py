@@ -109,6 +109,7 @@ class Statuses:
 
     def forget(self, uid: PodUid) -> None:
         self.forgotten.append(uid)
+        self.newest.pop(uid, None)
 
     @property
     def phases(self) -> list[str | None]:

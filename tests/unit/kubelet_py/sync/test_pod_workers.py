@@ -208,6 +208,7 @@ async def test_a_grace_period_can_shrink_but_not_grow(stage: Stage) -> None:
     stage.rig.fake.stubborn = {"main"}
     stage.workers.update(a_pod())
     await settled(stage)
+    container = stage.rig.fake.container("main")
     began = asyncio.get_running_loop().time()
     stage.workers.update(a_pod(metadata=DELETED | {"deletionGracePeriodSeconds": 100}))
     await asyncio.sleep(5)
@@ -216,7 +217,7 @@ async def test_a_grace_period_can_shrink_but_not_grow(stage: Stage) -> None:
     stage.workers.update(a_pod(metadata=DELETED | {"deletionGracePeriodSeconds": 3}))
     await stage.until(lambda: not stage.rig.fake.running())
     assert asyncio.get_running_loop().time() - began == pytest.approx(13, abs=0.5)
-    assert stage.rig.fake.container("main").grace_periods == [100, 3]
+    assert container.grace_periods == [100, 3]
 
 
 async def test_a_stop_that_fails_is_tried_again_soon(stage: Stage) -> None:
