@@ -66,8 +66,8 @@ def test_a_failing_job_gives_up_at_its_limit(stage: Stage) -> None:
 
     def failed() -> dict[str, Any]:
         status: dict[str, Any] = stage.cluster.request("GET", f"{JOBS}/{name}")[1]["status"]
-        reasons = {c["reason"] for c in status.get("conditions", ()) if c["status"] == "True"}
-        assert "BackoffLimitExceeded" in reasons, status
+        conditions = [(c["type"], c["reason"]) for c in status.get("conditions", ())]
+        assert ("Failed", "BackoffLimitExceeded") in conditions, status
         return status
 
     assert holds(failed, within_seconds=60)["failed"] == 2
