@@ -9,7 +9,7 @@ from cri_proto import regen
 from cri_proto.runtime_v1 import api_pb2
 
 ROOT = Path(__file__).resolve().parents[3]
-FACTS = ROOT.parent / "shared" / "facts" / "proto-cri-v1.tsv"
+FACTS = Path(__file__).with_name("proto-cri-v1.tsv")
 
 SCALARS = {
     FieldDescriptor.TYPE_STRING: "string",
