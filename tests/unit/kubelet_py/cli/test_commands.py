@@ -25,7 +25,7 @@ class Agent:
 
     def __init__(self, root: Path) -> None:
         pods: list[dict[str, Any]] = [POD]
-        replies = {"/pods": json.dumps({"items": pods}), "/debug/why/default/hello-node": "12:00 started main\n"}
+        replies = {"/pods": json.dumps({"items": pods}), "/why/default/hello-node": "12:00 started main\n"}
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
