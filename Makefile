@@ -12,7 +12,7 @@ PYTEST_ARGS ?=
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test unit lab bench venv lock format
+.PHONY: help up down check test unit lab bench fresh venv lock format
 
 help: ## list what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -48,6 +48,9 @@ lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root
 
 bench: venv ## measure against the Go kubelet in one run; writes bench/out (needs root)
 	@$(PYTHON) -m tests.bench
+
+fresh: venv ## make up and make down in a clone on a fresh Debian 12: what a newcomer sees (needs root and a registry)
+	@$(PYTHON) -m tests.lab.fresh -- sh -c 'make up && make down && make down'
 
 venv: ## the virtual environment, from requirements.lock
 	@sh deploy/venv.sh >/dev/null

@@ -75,7 +75,8 @@ def stop(record: Record, name: str) -> None:
 
 def is_running(daemon: Daemon) -> bool:
     """Whether that very process is alive (and no zombie)."""
-    return started_ticks(daemon.pid) == daemon.started_ticks
+    # 0 was written down for one that had ended before it could be looked at
+    return daemon.started_ticks != 0 and started_ticks(daemon.pid) == daemon.started_ticks
 
 
 def started_ticks(pid: int) -> int:

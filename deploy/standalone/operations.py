@@ -156,7 +156,7 @@ def _show() -> None:
     say()
     say("Three things to try next")
     say("  talk to the pod:")
-    say(f"    wget -qO- http://{address}:{agents.POD_PORT}")
+    say(f"    busybox wget -qO- http://{address}:{agents.POD_PORT}")
     say("  read what it says, and look into it:")
     say(f"    {COMMAND} logs hello; {COMMAND} exec hello -- ps")
     say("  run a second pod (a file in that directory is a pod):")

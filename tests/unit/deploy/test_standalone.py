@@ -69,6 +69,13 @@ def test_a_number_that_belongs_to_another_process_now_is_not_ours(state: Path) -
     assert daemons.started_ticks(os.getpid()) > 1
 
 
+def test_a_daemon_that_ended_before_it_was_looked_at_does_not_run() -> None:
+    """Its start time is unknown, as that of any dead process is."""
+    process = subprocess.Popen(["true"])
+    process.wait()
+    assert not daemons.is_running(node.Daemon("x", process.pid, daemons.started_ticks(process.pid)))
+
+
 def test_a_daemon_that_ends_at_once_is_told_with_its_last_words(state: Path) -> None:
     """Not after the whole waiting time."""
     record = node.Record("docker")
