@@ -55,13 +55,14 @@ from kubelet_py.managers.mirror_pods import MirrorPodManager
 from kubelet_py.managers.node import NodeClients, NodeInputs, NodeManager
 from kubelet_py.managers.pleg import Pleg
 from kubelet_py.managers.pod_cgroups import PodCgroups
-from kubelet_py.managers.prober import NoProber
+from kubelet_py.managers.prober import NetworkProbes, ProbeHooks, ProbeManager
 from kubelet_py.managers.runtime_health import RuntimeHealth
 from kubelet_py.managers.service_account_tokens import ServiceAccountTokens
 from kubelet_py.managers.status import StatusManager
 from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
 from kubelet_py.server.listener import KubeletServer
 from kubelet_py.sync.container_start import ContainerStarter, LogPlaces
+from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
 from kubelet_py.sync.loop import Admission, LoopServices, SyncLoop
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
@@ -153,6 +154,7 @@ class _Agent:
             ),
         )
         self.cgroups = PodCgroups(CgroupTree(), self.node.cgroups, self.node.pods_limits)
+        self.prober = self._make_prober()
         self.sync = PodSync(self._pod_services())
         self.workers = PodWorkers(self.sync, self.statuses, config.syncFrequency)
         self.merge = SourceMerge(self._source_names())
@@ -180,6 +182,8 @@ class _Agent:
         rate = TokenBucket(float(config.registryPullQPS), config.registryBurst)
         images = Images(self.client, self._pod_event, max_parallel, pull_rate=rate)
         gate = StartGate()
+        hooks = LifecycleHooks(self.client, self._pod_event, self._pod_ips)
+        killer = PodKiller(self.client, self._pod_event, hooks, gate=gate)
         starter = ContainerStarter(
             self.client,
             images,
@@ -188,26 +192,43 @@ class _Agent:
             self.objects,
             self._pod_event,
             LogPlaces(config.podLogsDir, f"{Path(config.podLogsDir).parent}/containers"),
+            hooks,
+            killer,
             gate,
         )
         return PodServices(
             client=self.client,
             observer=PodObserver(self.client, self.pleg.learn),
             starter=starter,
-            killer=PodKiller(self.client, self._pod_event, gate=gate),
+            killer=killer,
             volumes=self.volumes,
             node=self.node,
             objects=self.objects,
             statuses=self.statuses,
             events=self._pod_event,
             cgroups=self.cgroups,
-            prober=NoProber(),
+            prober=self.prober,
             stories=self.stories,
             pod_logs_root=config.podLogsDir,
             log_links_root=f"{Path(config.podLogsDir).parent}/containers",
             crash_policy=crash_policy(settings.config.crashLoopBackOff.maxContainerRestartPeriod),
             agent_started_at_ns=self._started_at_ns,
         )
+
+    def _make_prober(self) -> ProbeManager:
+        return ProbeManager(
+            NetworkProbes(self.client),
+            ProbeHooks(
+                changed=lambda uid, stimulus: self.workers.note_verdict(uid, stimulus),
+                events=self._pod_event,
+                reported=self.statuses.status_of,
+                agent_started_at_ns=self._started_at_ns,
+            ),
+        )
+
+    def _pod_ips(self, pod: core_v1.Pod) -> tuple[str, ...]:
+        status = self.statuses.status_of(pods.uid_of(pod)) or pod.status
+        return tuple(known.ip for known in (status.podIPs if status is not None else None) or ())
 
     def _make_objects(self) -> ApiObjects | StandaloneObjects:
         if self.clients is None:
@@ -372,6 +393,7 @@ class _Agent:
             ("runtime-health", self.health.run()),
             ("pleg", self.pleg.run()),
             ("pod-workers", self.workers.run()),
+            ("prober", self.prober.run()),
             ("sync-loop", self.loop.run()),
             ("pod-statuses", self.statuses.run()),
             ("events", self.events.run()),

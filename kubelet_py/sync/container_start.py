@@ -1,4 +1,4 @@
-"""Starts one container: image, files, configuration, create, start. And the sandbox that containers start in.
+"""Starts one container: image, files, configuration, create, start, postStart hook. And the sandbox around it.
 
 Upstream counterparts: startContainer in kuberuntime_container.go, createPodSandbox in kuberuntime_sandbox.go.
 """
@@ -21,15 +21,19 @@ from kubelet_py.core.cri_observation import observe_sandbox
 from kubelet_py.core.hostname import compute_hostname
 from kubelet_py.core.hosts_file import compute_host_network_hosts_file, compute_hosts_file
 from kubelet_py.core.image_rules import default_pull_policy
+from kubelet_py.core.lifecycle_hooks import POST_START_ERROR, POST_START_KILL_MESSAGE
 from kubelet_py.core.observed import ObservedSandbox
 from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.sandbox_config import SandboxContext, compute_sandbox_plan
 from kubelet_py.core.security import ImageUser
+from kubelet_py.core.termination import container_grace_period_seconds
 from kubelet_py.core.volume_plan import MountedVolume
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import KubeletError, RuntimeCallError, SyncError
 from kubelet_py.managers.images import ImageRequest, Images
 from kubelet_py.managers.volumes import VolumeManager
+from kubelet_py.sync.lifecycle_hooks import HookError, LifecycleHooks
+from kubelet_py.sync.pod_kill import PodKiller
 from kubelet_py.sync.ports import EventSink, NodeView, PodObjects
 from kubelet_py.sync.start_gate import Rank, StartGate
 
@@ -70,6 +74,8 @@ class ContainerStarter:
         objects: PodObjects,
         events: EventSink,
         logs: LogPlaces,
+        hooks: LifecycleHooks,
+        killer: PodKiller,
         gate: StartGate | None = None,
     ) -> None:
         self._client = client
@@ -79,6 +85,8 @@ class ContainerStarter:
         self._objects = objects
         self._events = events
         self._logs = logs
+        self._hooks = hooks
+        self._killer = killer
         self._gate = gate or StartGate()
 
     async def run_sandbox(self, pod: core_v1.Pod, attempt: int) -> ObservedSandbox:
@@ -129,7 +137,18 @@ class ContainerStarter:
         await asyncio.to_thread(
             self._link_log, order, container_id, f"{sandbox_config.log_directory}/{config.log_path}"
         )
+        await self._run_post_start(order, container_id)
         return container_id
+
+    async def _run_post_start(self, order: ContainerOrder, container_id: str) -> None:
+        """A container whose hook fails is stopped. Broken off, it is left running: the next pass decides."""
+        pod, container = order.pod, order.container
+        try:
+            await self._hooks.post_start(pod, container, container_id)
+        except HookError as error:
+            grace_seconds = container_grace_period_seconds(pod)
+            await self._killer.kill_container(pod, container_id, container.name, POST_START_KILL_MESSAGE, grace_seconds)
+            raise SyncError(POST_START_ERROR, str(error), container.name) from error
 
     async def _create_and_start(
         self, order: ContainerOrder, config: cri.ContainerConfig, sandbox_config: cri.PodSandboxConfig

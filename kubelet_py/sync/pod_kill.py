@@ -20,6 +20,7 @@ from kubelet_py.core.termination import (
 )
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, SyncError
+from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
 from kubelet_py.sync.ports import EventSink
 from kubelet_py.sync.start_gate import Rank, StartGate
 
@@ -33,11 +34,13 @@ class PodKiller:
         self,
         client: RuntimeClient,
         events: EventSink,
+        hooks: LifecycleHooks,
         clock: Callable[[], float] = time.monotonic,
         gate: StartGate | None = None,
     ) -> None:
         self._client = client
         self._events = events
+        self._hooks = hooks
         self._clock = clock
         self._gate = gate or StartGate()
 
@@ -46,7 +49,10 @@ class PodKiller:
     ) -> None:
         """One container, its Killing event first."""
         self._events(pod, "Normal", "Killing", message or f"Stopping container {container_name}", container_name)
-        await self._stop(container_id, container_name, stop_timeout_seconds(grace_seconds, 0) if grace_seconds else 0)
+        began = self._clock()
+        await self._hooks.pre_stop(pod, container_name, container_id, grace_seconds)
+        timeout = stop_timeout_seconds(grace_seconds, self._clock() - began) if grace_seconds else 0
+        await self._stop(container_id, container_name, timeout)
 
     async def kill_pod(self, pod: core_v1.Pod | None, observed: ObservedPod, grace_override: int | None = None) -> None:
         """Every container, then every sandbox. `pod` None: nobody knows what the pod was, so no order is promised."""
@@ -67,9 +73,11 @@ class PodKiller:
         elif grace_override is not None:
             grace_seconds = grace_override
         try:
+            if pod is not None:
+                await self._hooks.pre_stop(pod, step.container_name, step.container_id, grace_seconds)
             if step.after:
                 try:
-                    async with asyncio.timeout(max(grace_seconds, 1)):
+                    async with asyncio.timeout(max(grace_seconds - (self._clock() - began), 1)):
                         for name in step.after:
                             await gone[name].wait()
                 except TimeoutError:
@@ -83,10 +91,11 @@ class PodKiller:
         try:
             await self._client.stop_container(container_id, timeout_seconds)
         except RuntimeNotFound:
-            return
+            pass
         except RuntimeCallError as error:
             message = f'failed to "KillContainer" for "{container_name}" with KillContainerError: {error}'
             raise SyncError("KillContainer", message, container_name) from error
+        self._hooks.forget(container_id)
 
     async def _stop_sandbox(self, sandbox_id: str) -> None:
         try:

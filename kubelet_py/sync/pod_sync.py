@@ -73,6 +73,7 @@ class PodMemory:
     waiting: dict[str, tuple[str, str]] = field(default_factory=dict)
     crash_backoff: dict[str, BackoffEntry] = field(default_factory=dict)
     termination_messages: dict[str, str] = field(default_factory=dict)
+    observed: ObservedPod | None = None  # as the pass that runs has reported it
     failure: tuple[str, str] | None = None
     disruption: tuple[str, str] | None = None
 
@@ -427,13 +428,25 @@ class PodSync:
         self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod, is_stopped_for_good: bool = False
     ) -> core_v1.PodStatus:
         await self._read_termination_messages(memory, observed)
-        status = self._compute_status(pod, memory, observed, is_stopped_for_good)
+        memory.observed = None if is_stopped_for_good else observed
+        status = self._set_status(pod, memory, observed, is_stopped_for_good)
+        pod_ips = tuple(known.ip for known in status.podIPs or ())
+        self._services.prober.sync_pod(pod, observed.running, pod_ips)
+        return status
+
+    def refresh_status(self, pod: core_v1.Pod, memory: PodMemory) -> None:
+        """A probe changed its mind while a pass waits for a hook, a pull or a stop: the status need not wait."""
+        if memory.observed is not None:
+            self._set_status(pod, memory, memory.observed, is_stopped_for_good=False)
+
+    def _set_status(
+        self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod, is_stopped_for_good: bool
+    ) -> core_v1.PodStatus:
         services = self._services
+        status = self._compute_status(pod, memory, observed, is_stopped_for_good)
         reported = services.statuses.status_of(pods.uid_of(pod)) or pod.status or core_v1.PodStatus()
         could_run = not is_stopped_for_good
         services.statuses.set_status(pod, hold_back_final_phase(reported, status, could_run, services.clock_ns()))
-        pod_ips = tuple(known.ip for known in status.podIPs or ())
-        services.prober.sync_pod(pod, observed.running, pod_ips)
         return status
 
     async def _report_sandbox(self, current: _Pass) -> None:

@@ -133,6 +133,15 @@ class PodWorkers:
             worker.stimulus = stimulus
             worker.news.set()
 
+    def note_verdict(self, pod_uid: str, stimulus: str) -> None:
+        """A probe changed its mind. A pass that waits long (a hook, a pull, a stop) does not hold the status up."""
+        worker = self._workers.get(pod_uid)
+        if worker is None:
+            return
+        if worker.current is not None and worker.pod is not None:
+            self._sync.refresh_status(worker.pod, worker.memory)
+        self.wake(pod_uid, stimulus)
+
     def wake_all(self, stimulus: str) -> None:
         """Look at every pod, such as when the network became ready."""
         for uid in self._workers:
@@ -223,6 +232,7 @@ class PodWorkers:
         async with asyncio.TaskGroup() as tasks:
             worker.current = tasks.create_task(self._pass_of(worker), name=f"pass-{worker.state.uid}")
         task, worker.current = worker.current, None
+        worker.memory.observed = None
         if task.cancelled():
             return 0.0
         return task.result()

@@ -25,6 +25,7 @@ from kubelet_py.errors import SyncError
 from kubelet_py.managers.images import Images
 from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
 from kubelet_py.sync.container_start import ContainerStarter, LogPlaces
+from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
 from kubelet_py.sync.pod_sync import PodMemory, PodServices, PodSync
@@ -243,6 +244,8 @@ class Rig:
         self.volumes = VolumeManager(self.root / "kubelet", None, VolumeSettings(make_root_shared=False))
         self.images = Images(self.fake, self.event, clock=self.clock.seconds)
         self.observer = PodObserver(self.fake, self.learned.append, self.clock)
+        hooks = LifecycleHooks(self.fake, self.event, self.pod_ips)
+        killer = PodKiller(self.fake, self.event, hooks)
         starter = ContainerStarter(
             self.fake,
             self.images,
@@ -251,13 +254,15 @@ class Rig:
             self.objects,
             self.event,
             LogPlaces(str(self.logs), str(self.links)),
+            hooks,
+            killer,
         )
         self.sync = PodSync(
             PodServices(
                 client=self.fake,
                 observer=self.observer,
                 starter=starter,
-                killer=PodKiller(self.fake, self.event),
+                killer=killer,
                 volumes=self.volumes,
                 node=self.node,
                 objects=self.objects,
@@ -275,6 +280,11 @@ class Rig:
     def event(self, pod: core_v1.Pod, event_type: str, reason: str, message: str, container_name: str = "", /) -> None:
         """The EventSink."""
         self.events.append((event_type, reason, message))
+
+    def pod_ips(self, pod: core_v1.Pod) -> tuple[str, ...]:
+        """The addresses that were reported last."""
+        status = self.statuses.status_of(pods.uid_of(pod))
+        return tuple(known.ip for known in (status.podIPs if status is not None else None) or ())
 
     @property
     def reasons(self) -> list[str]:
