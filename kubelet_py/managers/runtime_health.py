@@ -128,15 +128,16 @@ class RuntimeHealth:
                 handlers=self._state.handlers,
             )
             self._network_problem = f"container runtime is down: {error}"
-        self._say(f"no answer: {error}")
+        self._say(f"no answer: {error}", "no answer")
 
-    def _say(self, problem: str) -> None:
-        """Each trouble once, and its end."""
-        if problem == self._said:
+    def _say(self, problem: str, kind: str | None = None) -> None:
+        """Each trouble once, and its end. Troubles of one `kind` are the same, however they are worded."""
+        kind = problem if kind is None else kind
+        if kind == self._said:
             return
         if problem:
             log.warning("runtime_not_ready", endpoint=self._endpoint, problem=problem, consequence="no pod can start")
         else:
             version = self._version.runtime_version if self._version is not None else ""
             log.info("runtime_ready", endpoint=self._endpoint, runtime=self.type, version=version)
-        self._said = problem
+        self._said = kind
