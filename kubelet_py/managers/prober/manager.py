@@ -68,6 +68,7 @@ class _Probe:
     state: ProbeState
     run: "_Run"
     due_seconds: float = 0.0
+    target: ProbeTarget | None = None
     task: "asyncio.Task[None] | None" = None
 
 
@@ -218,7 +219,10 @@ class ProbeManager:
 
     async def _ask(self, probe: _Probe) -> None:
         run = probe.run
-        target = ProbeTarget(run.container, run.id, probe.spec, run.pod.ip, probe.timing.timeout_seconds)
+        target = probe.target
+        if target is None or target.pod_ip != run.pod.ip:
+            target = ProbeTarget(run.container, run.id, probe.spec, run.pod.ip, probe.timing.timeout_seconds)
+            probe.target = target
         for attempt in range(1, probe_state.MAX_ATTEMPTS + 1):
             try:
                 answer = await self._transport.ask(target)
@@ -244,8 +248,9 @@ class ProbeManager:
             self._hooks.events(pod.pod, "Warning", "ProbeWarning", text, run.container.name)
         if probe.state.is_on_hold:
             return  # the pod was told to end while the container was asked
+        before = probe.state.result
         probe.state = probe_state.after_answer(probe.kind, probe.timing, probe.state, answer.result)
-        if not run.judge():
+        if probe.state.result is before or not run.judge():
             return
         word = probe.state.result.value
         log.info(

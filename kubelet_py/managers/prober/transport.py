@@ -16,6 +16,7 @@ from kubelet_py.core.observed import ProbeResult
 from kubelet_py.core.probe_target import (
     MAX_OUTPUT_BYTES,
     PROBE_USER_AGENT,
+    HttpTarget,
     http_target,
     join_host_port,
     resolve_port,
@@ -30,15 +31,16 @@ class ProbeError(Exception):
     """The container could not be asked, so nothing is known of it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ProbeTarget:
-    """Whom to ask, and how."""
+    """Whom to ask, and how. Kept from one question to the next, and with it the request that is always the same."""
 
     container: core_v1.Container
     container_id: str
     probe: core_v1.Probe
     pod_ip: str
     timeout_seconds: int
+    request: HttpTarget | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,9 @@ class NetworkProbes:
 
 
 async def _http(action: core_v1.HTTPGetAction, target: ProbeTarget) -> ProbeAnswer:
-    request = http_target(action, target.container, target.pod_ip, PROBE_USER_AGENT)
+    if target.request is None:
+        target.request = http_target(action, target.container, target.pod_ip, PROBE_USER_AGENT)
+    request = target.request
     try:
         async with asyncio.timeout(target.timeout_seconds):
             answer = await http_get.get(request)
