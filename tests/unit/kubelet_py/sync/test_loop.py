@@ -1,0 +1,234 @@
+"""From sources to workers: what is taken, refused, ignored, and found by the housekeeping. In virtual time."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from kubelet_py.api import core_v1
+from kubelet_py.api import pod as pods
+from kubelet_py.core.admission import NodeState, SysctlAllowlist
+from kubelet_py.core.pod_worker import Phase
+from kubelet_py.core.source_merge import PodSet, SourceProblem
+from kubelet_py.managers.pleg import Pleg
+from kubelet_py.sync.loop import HOUSEKEEPING_SECONDS, Admission, LoopServices, SyncLoop
+from kubelet_py.sync.observer import PodObserver
+from kubelet_py.sync.pod_sync import PodSync
+from kubelet_py.sync.pod_workers import PodWorkers
+from kubelet_py.sync.sources.merge import SourceMerge
+from tests.unit.kubelet_py.sync.rig import UID, InlineExecutor, LoopClock, Rig, a_container, a_pod
+
+pytestmark = pytest.mark.looptime
+
+OTHER_UID = "0a1b2c3d-0000-4000-8000-000000000002"
+MIRROR = {"annotations": {"kubernetes.io/config.mirror": "hash"}}
+
+
+class Agent:
+    """Loop, workers and PLEG around the fake runtime."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.node: NodeState | None = NodeState("node-1", allocatable={"pods": "2", "cpu": "4", "memory": "4Gi"})
+        self.problems: list[SourceProblem] = []
+        self.heard: list[tuple[int, bool]] = []
+        self.pleg = Pleg(rig.fake, lambda uid, stimulus: self.workers.wake(uid, stimulus))
+        observer = PodObserver(rig.fake, self.pleg.learn, rig.clock)
+        self.workers = PodWorkers(PodSync(replace(rig.sync._services, observer=observer)), rig.statuses)
+        self.merge = SourceMerge(("api",))
+        self.loop = SyncLoop(
+            LoopServices(
+                workers=self.workers,
+                merge=self.merge,
+                pleg=self.pleg,
+                volumes=rig.volumes,
+                cgroups=rig.cgroups,
+                statuses=rig.statuses,
+                events=rig.event,
+                node=rig.node,
+                admission=Admission(lambda: self.node, SysctlAllowlist(frozenset())),
+                on_pods=lambda all_pods, ready: self.heard.append((len(all_pods), ready)),
+                on_problem=self.problems.append,
+                clock_ns=rig.clock,
+            )
+        )
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for work in (self.pleg.run(), self.workers.run(), self.loop.run()):
+                tasks.create_task(work)
+
+    async def has(self, *given: core_v1.Pod, **fields: Any) -> None:
+        """The API server has these pods now."""
+        await self.loop.accept(PodSet("api", given, **fields))
+        await asyncio.sleep(0.5)
+
+    def phase(self, uid: str = UID) -> Phase | None:
+        state = self.workers.state(uid)
+        return state.phase if state is not None else None
+
+
+@pytest.fixture
+async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+    asyncio.get_running_loop().set_default_executor(InlineExecutor())
+    rig = Rig(tmp_path, LoopClock())
+    rig.volumes._threads = InlineExecutor()
+    made = Agent(rig)
+    with capture_logs():
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(made.run())
+            yield made
+            task.cancel()
+
+
+def other(*containers: dict[str, Any], **metadata: Any) -> core_v1.Pod:
+    return a_pod(*containers, metadata={"name": "other", "uid": OTHER_UID, **metadata})
+
+
+async def test_a_pod_that_appears_runs_and_one_that_vanishes_leaves_nothing(agent: Agent) -> None:
+    await agent.has(a_pod())
+    assert agent.rig.fake.running() == ["main"]
+    assert agent.heard == [(1, True)]
+    await agent.has()
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 2)
+    assert agent.rig.fake.sandboxes == {}
+    assert agent.workers.states() == {}
+
+
+async def test_a_changed_pod_is_brought_up_to_its_new_spec(agent: Agent) -> None:
+    await agent.has(a_pod())
+    agent.rig.fake.add_image("registry.example/app:2")
+    await agent.has(a_pod(a_container(image="registry.example/app:2")))
+    await asyncio.sleep(15)
+    assert agent.rig.fake.container("main").config.image.user_specified_image == "registry.example/app:2"
+
+
+async def test_a_deletion_stops_the_pod(agent: Agent) -> None:
+    await agent.has(a_pod())
+    deleted = {"deletionTimestamp": datetime(2024, 1, 1, tzinfo=UTC), "deletionGracePeriodSeconds": 5}
+    await agent.has(a_pod(metadata=deleted))
+    assert agent.rig.fake.running() == []
+    assert agent.rig.statuses.finished == [UID]
+
+
+async def test_a_pod_that_does_not_fit_is_refused_for_good(agent: Agent) -> None:
+    sized: dict[str, Any] = {"resources": {"requests": {"cpu": "3"}}}
+    await agent.has(a_pod(a_container(**sized)), other(a_container("late", **sized)))
+    assert agent.rig.fake.running() == ["main"]
+    refused = agent.rig.statuses.newest[OTHER_UID]
+    assert (refused.phase, refused.reason) == ("Failed", "OutOfcpu")
+    assert ("Warning", "OutOfcpu") in {(kind, reason) for kind, reason, _ in agent.rig.events}
+    assert agent.phase(OTHER_UID) is Phase.FINISHED
+    assert agent.rig.fake.called("RunPodSandbox") == ["RunPodSandbox"]
+    assert [pods.uid_of(pod) for pod in agent.loop.active_pods()] == [UID]
+
+
+async def test_what_runs_already_is_not_refused(agent: Agent) -> None:
+    """The agent was restarted, and the node has shrunk meanwhile."""
+    await agent.rig.sync.sync_pod(a_pod(), agent.rig.memory, "an agent of earlier")
+    await asyncio.sleep(1.1)
+    agent.node = NodeState("node-1", allocatable={"pods": "0"})
+    await agent.has(a_pod())
+    assert agent.rig.fake.running() == ["main"]
+    assert agent.phase() is Phase.SYNCING
+
+
+async def test_a_node_that_is_not_known_yet_refuses_nothing(agent: Agent) -> None:
+    agent.node = None
+    await agent.has(a_pod())
+    assert agent.rig.fake.running() == ["main"]
+
+
+async def test_a_final_pod_is_neither_refused_nor_started(agent: Agent) -> None:
+    agent.node = NodeState("node-1", allocatable={"pods": "0"})
+    final = a_pod()
+    final.status = core_v1.PodStatus(phase="Succeeded")
+    await agent.has(final)
+    assert agent.phase() is Phase.FINISHED
+    assert agent.rig.fake.called() == []
+    assert agent.rig.status.phase == "Succeeded"
+
+
+async def test_mirror_pods_get_no_worker(agent: Agent) -> None:
+    await agent.has(a_pod(metadata=MIRROR))
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 3)
+    assert agent.workers.states() == {}
+    assert agent.rig.fake.called() == []
+    await agent.has()
+    assert agent.heard == [(1, True), (0, True)]
+
+
+async def test_our_own_words_that_come_back_wake_nobody(agent: Agent) -> None:
+    await agent.has(a_pod())
+    looks = len(agent.rig.fake.called("PodSandboxStatus"))
+    echoed = a_pod()
+    echoed.status = agent.rig.status
+    await agent.has(echoed)
+    assert len(agent.rig.fake.called("PodSandboxStatus")) == looks
+    assert (agent.workers.pod(UID) or a_pod()).status == agent.rig.status
+
+
+async def test_a_readiness_gate_that_somebody_set_is_looked_at(agent: Agent) -> None:
+    pod = a_pod(readinessGates=[{"conditionType": "example.com/balanced"}])
+    await agent.has(pod)
+    gate = core_v1.PodCondition(type="example.com/balanced", status="True")
+    echoed = a_pod(readinessGates=[{"conditionType": "example.com/balanced"}])
+    echoed.status = core_v1.PodStatus(conditions=[gate])
+    looks = len(agent.rig.fake.called("PodSandboxStatus"))
+    await agent.has(echoed)
+    assert len(agent.rig.fake.called("PodSandboxStatus")) > looks
+
+
+async def test_a_pod_that_no_source_knows_is_stopped(agent: Agent) -> None:
+    await agent.rig.sync.sync_pod(a_pod(), agent.rig.memory, "an agent of earlier")
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 2)
+    assert agent.rig.fake.running() == ["main"], "not before every source has spoken"
+    await agent.has()
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 2)
+    assert agent.rig.fake.running() == []
+    assert agent.rig.fake.sandboxes == {}
+
+
+async def test_a_pod_that_turns_up_after_it_was_stopped_as_unknown_runs_again(agent: Agent) -> None:
+    await agent.rig.sync.sync_pod(a_pod(), agent.rig.memory, "an agent of earlier")
+    await agent.has()
+    agent.rig.fake.stubborn = {"main"}
+    await asyncio.sleep(HOUSEKEEPING_SECONDS)
+    await agent.has(a_pod())
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 3)
+    assert agent.phase() is Phase.SYNCING
+    assert agent.rig.fake.running() == ["main"]
+
+
+async def test_what_a_life_before_left_is_removed(agent: Agent) -> None:
+    (agent.rig.volumes.dirs.pods / OTHER_UID / "volumes").mkdir(parents=True)
+    agent.rig.cgroups.made.add(OTHER_UID)
+    await agent.has(a_pod())
+    await asyncio.sleep(30)
+    assert [path.name for path in agent.rig.volumes.dirs.pods.iterdir()] == [UID]
+    assert agent.rig.cgroups.made == {UID}
+
+
+async def test_an_unusable_manifest_is_reported_once(agent: Agent) -> None:
+    problem = SourceProblem("/etc/manifests/a.yaml", "no pod")
+    for _ in range(2):
+        await agent.has(problems=(problem,))
+    assert agent.problems == [problem]
+    await agent.has()
+    await agent.has(problems=(problem,))
+    assert agent.problems == [problem, problem]
+
+
+async def test_pods_wait_until_the_runtime_was_listed(agent: Agent) -> None:
+    agent.rig.fake.down = True
+    async with asyncio.TaskGroup() as tasks:
+        accepting = tasks.create_task(agent.has(a_pod()))
+        await asyncio.sleep(5)
+        assert not accepting.done()
+        agent.rig.fake.heal()
+    assert agent.rig.fake.running() == ["main"]
