@@ -1,0 +1,137 @@
+"""Cgroups of pods: made once with their limits below their class, removed with the pod. On a tree without a kernel."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+from structlog.testing import capture_logs
+
+from kubelet_py.api import codec, core_v1
+from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, CgroupSettings
+from kubelet_py.errors import SyncError
+from kubelet_py.managers.pod_cgroups import PodCgroups
+
+GUARANTEED = {"limits": {"cpu": "1", "memory": "1Mi"}, "requests": {"cpu": "1", "memory": "1Mi"}}
+BURSTABLE = {"requests": {"cpu": "500m"}}
+
+
+class Tree:
+    """What PodCgroups asks of a CgroupTree, with a record of what was asked."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, CgroupLimits | None] = {}
+        self.ensured: list[str] = []
+        self.error: OSError | None = None
+
+    def ensure(self, path: str, limits: CgroupLimits | None = None) -> None:
+        if self.error is not None:
+            raise self.error
+        self.ensured.append(path)
+        self.made[path] = limits
+
+    def remove(self, path: str) -> None:
+        if self.error is not None:
+            raise self.error
+        for known in [known for known in self.made if known == path or known.startswith(f"{path}/")]:
+            del self.made[known]
+
+    def children(self, path: str) -> list[str]:
+        return [Path(known).name for known in self.made if str(Path(known).parent) == path]
+
+
+def a_pod(uid: str = "u-1", resources: Mapping[str, Any] | None = None) -> core_v1.Pod:
+    return codec.from_builtins(
+        core_v1.Pod,
+        {
+            "metadata": {"name": "web", "namespace": "shop", "uid": uid},
+            "spec": {"containers": [{"name": "main", "resources": dict(resources or {})}]},
+        },
+    )
+
+
+class Node:
+    def __init__(self, **settings: Any) -> None:
+        self.tree = Tree()
+        self.settings = replace(CgroupSettings(driver=CgroupDriver.CGROUPFS, cgroups_per_qos=True), **settings)
+        # The tree has just these three methods in use; the real one is tested in tests/integration/host.
+        self.cgroups = PodCgroups(self.tree, lambda: self.settings)  # type: ignore[arg-type]
+
+
+async def test_each_class_has_its_own_place() -> None:
+    node = Node()
+    with blockbuster_ctx("kubelet_py"):
+        for uid, resources in (("g", GUARANTEED), ("b", BURSTABLE), ("n", None)):
+            await node.cgroups.ensure_pod(a_pod(uid, resources))
+    assert {"/kubepods/podg", "/kubepods/burstable/podb", "/kubepods/besteffort/podn"} <= node.tree.made.keys()
+    limits = node.tree.made["/kubepods/podg"]
+    assert limits is not None
+    assert limits.memory_bytes == 1024 * 1024
+
+
+async def test_a_cgroup_that_is_as_it_should_be_is_not_touched() -> None:
+    node = Node()
+    await node.cgroups.ensure_pod(a_pod())
+    before = list(node.tree.ensured)
+    await node.cgroups.ensure_pod(a_pod())
+    assert node.tree.ensured == before
+    node.settings = replace(node.settings, pod_pids_limit=7)
+    await node.cgroups.ensure_pod(a_pod())
+    assert len(node.tree.ensured) == len(before) + 1
+
+
+async def test_the_burstable_class_shares_cpu_by_its_requests() -> None:
+    node = Node()
+    await node.cgroups.ensure_pod(a_pod("a", BURSTABLE))
+    await node.cgroups.ensure_pod(a_pod("b", BURSTABLE))
+    shares = node.tree.made["/kubepods/burstable"]
+    assert shares is not None
+    assert shares.cpu_shares == 1024
+    await node.cgroups.remove_pod(a_pod("a", BURSTABLE))
+    shares = node.tree.made["/kubepods/burstable"]
+    assert shares is not None
+    assert shares.cpu_shares == 512
+
+
+async def test_a_removed_pod_leaves_nothing_and_can_come_back() -> None:
+    node = Node()
+    for _ in range(2):
+        await node.cgroups.ensure_pod(a_pod())
+        assert "/kubepods/besteffort/podu-1" in node.tree.made
+        await node.cgroups.remove_pod(a_pod())
+        assert "/kubepods/besteffort/podu-1" not in node.tree.made
+    await node.cgroups.remove_pod(a_pod())
+
+
+async def test_the_kernels_refusals_hold_the_pod_up() -> None:
+    node = Node()
+    node.tree.error = OSError("read-only file system")
+    with pytest.raises(SyncError, match="read-only") as caught:
+        await node.cgroups.ensure_pod(a_pod())
+    assert caught.value.reason == "FailedCreatePodContainer"
+    with pytest.raises(SyncError, match="read-only") as caught:
+        await node.cgroups.remove_pod(a_pod())
+    assert caught.value.reason == "FailedKillPod"
+    node.tree.error = None
+    await node.cgroups.ensure_pod(a_pod())
+
+
+@pytest.mark.parametrize("settings", [{"cgroups_per_qos": False}, {"driver": CgroupDriver.SYSTEMD}])
+async def test_what_is_not_ours_is_left_alone(settings: dict[str, Any]) -> None:
+    node = Node(**settings)
+    await node.cgroups.ensure_pod(a_pod())
+    await node.cgroups.remove_pod(a_pod())
+    await node.cgroups.remove_orphans(())
+    assert node.tree.ensured == []
+
+
+async def test_cgroups_of_pods_that_nobody_knows_go() -> None:
+    node = Node()
+    for path in ("/kubepods/podold", "/kubepods/burstable/podold2", "/kubepods/burstable/podnew", "/kubepods/other"):
+        node.tree.made[path] = None
+    with capture_logs() as logs:
+        await node.cgroups.remove_orphans({"new"})
+    assert sorted(node.tree.made) == ["/kubepods/burstable/podnew", "/kubepods/other"]
+    assert len(logs) == 2
