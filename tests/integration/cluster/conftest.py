@@ -18,15 +18,20 @@ class Stages:
 
     def __init__(self) -> None:
         self._stages: dict[str, Stage] = {}
+        self._failures: dict[str, Exception] = {}
 
     def of(self, runtime: str) -> Stage:
-        """The stage with this runtime."""
+        """The stage with this runtime; one that did not start is not tried again."""
+        if runtime in self._failures:
+            raise self._failures[runtime]
         if runtime not in self._stages:
             lab = Lab.start(containerd="1.6") if runtime == "containerd" else Lab.start(docker="20.10")
             try:
                 self._stages[runtime] = Stage(lab, Cluster.start(lab), runtime)
-            except BaseException:
+            except BaseException as error:
                 lab.stop()
+                if isinstance(error, Exception):
+                    self._failures[runtime] = error
                 raise
         return self._stages[runtime]
 
