@@ -54,7 +54,7 @@ class Tasks:
                 if not outcome.done():
                     outcome.set_result(result)
 
-        self._begin(body(), name)
+        self._begin(body(), name, work)
         return outcome
 
     async def complete(self, work: Coroutine[Any, Any, T], name: str) -> T:
@@ -66,10 +66,15 @@ class Tasks:
         for task in list(self._running):
             task.cancel()
 
-    def _begin(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = self._group.create_task(work, name=name)
+    def _begin(self, body: Coroutine[Any, Any, None], name: str, work: Coroutine[Any, Any, Any]) -> None:
+        task = self._group.create_task(body, name=name)
         self._running.add(task)
-        task.add_done_callback(self._running.discard)
+
+        def ended(ended_task: asyncio.Task[None]) -> None:
+            self._running.discard(ended_task)
+            work.close()  # work that was cancelled before its first step has never been awaited
+
+        task.add_done_callback(ended)
 
     def spawn_logged(self, work: Coroutine[Any, Any, Any], name: str) -> None:
         """Begin work whose failure only the log will hear of."""
@@ -80,7 +85,7 @@ class Tasks:
             except Exception:
                 _log.exception("background_work_failed", work=name)
 
-        self._begin(body(), name)
+        self._begin(body(), name, work)
 
 
 def _retrieve(outcome: asyncio.Future[Any]) -> None:
