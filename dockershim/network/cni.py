@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from dockershim.network.cni_exec import Attachment, PluginRunner
 
 KIND = "cni"
 INTERFACE = "eth0"
+_SANDBOX_ID = re.compile(r"^[0-9a-f]{12,64}$")  # other names are other programs': libcni has its cache here too
 PLUGIN_SECONDS = 120.0
 UNDO_SECONDS = 60.0
 VERSIONS_WITH_GC = ("1.1.0",)
@@ -231,7 +233,7 @@ class CniNetwork:
 
     def _all_recorded(self) -> list[str]:
         try:
-            return [name for name in os.listdir(self._state_directory) if not name.startswith(".")]
+            return [name for name in os.listdir(self._state_directory) if _SANDBOX_ID.match(name)]
         except FileNotFoundError:
             return []
 
