@@ -21,7 +21,7 @@ from typing import Any
 import grpc.aio
 import structlog
 
-from dockershim import host
+from dockershim import host, namespaces
 from dockershim.checkpoint import Checkpoints
 from dockershim.config import Config
 from dockershim.engine import DockerEngine
@@ -32,6 +32,7 @@ from dockershim.logs import ContainerLogs, LogSource
 from dockershim.logs.json_file import JsonFileLogs
 from dockershim.network import PodNetwork
 from dockershim.network.bridge import BridgeNetwork
+from dockershim.network.cni import INTERFACE
 from dockershim.network.selection import NetworkSettings, select_network
 from dockershim.node import Node, NodeSettings
 from dockershim.relay import Relay
@@ -128,7 +129,20 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         if isinstance(parts.network, BridgeNetwork):
             await parts.network.start()
 
-    hooks = FeederHooks(checkpoints.load_all, follow_log, logs.finish, sandbox_started, connected)
+    async def filled(sandbox_ids: set[str], container_ids: set[str]) -> None:
+        await logs.retain(container_ids)
+        await parts.network.retain(sandbox_ids)
+
+    hooks = FeederHooks(
+        checkpoints.load_all,
+        follow_log,
+        logs.finish,
+        sandbox_started,
+        connected,
+        filled,
+        _addresses_inside,
+        host.resolve_container_user,
+    )
     feeder = Feeder(parts.engine, store, tasks, hooks, time.time_ns, pinned_images=(parts.settings.pause_image,))
     return Node(
         parts.engine,
@@ -142,6 +156,15 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         time.time_ns,
         parts.docker_addresses,
     )
+
+
+async def _addresses_inside(pid: int) -> tuple[str, ...]:
+    """What a pod's interface has, read once for sandboxes that another shim connected."""
+    try:
+        return await asyncio.to_thread(namespaces.read_addresses, f"/proc/{pid}/ns/net", INTERFACE)
+    except OSError as error:
+        _log.warning("addresses_unreadable", pid=pid, error=error.strerror or str(error))
+        return ()
 
 
 async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
@@ -238,6 +261,8 @@ def bind(server: grpc.aio.Server, path: Path) -> None:
 
 async def run(config: Config) -> None:
     """The program: serve until SIGTERM or SIGINT."""
+    soft, hard = host.raise_open_files()
+    _log.debug("open_files_limit", before=soft, now=hard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -114,6 +114,7 @@ def encode_record(record: SandboxRecord) -> bytes:
         "network_torn_down": record.network_torn_down,
         "ips": list(record.ips),
         "network": dict(record.raw),
+        "foreign": record.foreign,
     }
     return json.dumps(body, indent=1).encode()
 
@@ -138,6 +139,7 @@ def decode_record(sandbox_id: str, data: bytes) -> SandboxRecord:
             network_torn_down=bool(body["network_torn_down"]),
             ips=tuple(str(ip) for ip in body["ips"]),
             raw=dict(body["network"]),
+            foreign=bool(body.get("foreign", False)),
         )
     except (KeyError, TypeError, binascii.Error, DecodeError) as error:
         raise ValueError(f"a field is missing or wrong: {error!r}") from error

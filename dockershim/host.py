@@ -12,7 +12,9 @@ import contextlib
 import json
 import os
 import re
+import resource
 import signal
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +22,7 @@ import structlog
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import EngineFailed, InvalidArgument
+from dockershim.translate.users import ContainerUser, resolve_user
 
 _log = structlog.get_logger()
 _CAP_SYS_RESOURCE = 24
@@ -33,6 +36,7 @@ _CAPABILITIES = (
 )
 _LOWEST_OOM_SCORE = -1000
 _PROFILE_LIMIT_BYTES = 4 * 1024 * 1024
+_IDENTITY_FILE_LIMIT_BYTES = 1024 * 1024
 
 
 # ---- mount sources
@@ -158,6 +162,86 @@ def lowest_oom_score(proc_self: Path = Path("/proc/self")) -> int:
     finally:
         (proc_self / "oom_score_adj").write_text(str(own))
     return high
+
+
+async def set_oom_score(container_id: str, pid: int, value: int, cgroup_root: str, field: str) -> None:
+    """Give every process of a container this score; InvalidArgument where the host does not let us."""
+    await asyncio.to_thread(_set_oom_score, container_id, pid, value, Path(cgroup_root), field)
+
+
+def _set_oom_score(container_id: str, pid: int, value: int, cgroup_root: Path, field: str) -> None:
+    for member in sorted({pid, *_container_processes(container_id, pid, cgroup_root)}):
+        try:
+            path = Path(f"/proc/{member}/oom_score_adj")
+            if int(path.read_text()) != value:
+                path.write_text(str(value))
+        except (FileNotFoundError, ProcessLookupError):
+            continue  # it ended meanwhile
+        except OSError as error:
+            raise InvalidArgument(field, f"this host does not let us set {value}: {error.strerror}") from error
+
+
+def _container_processes(container_id: str, pid: int, cgroup_root: Path) -> list[int]:
+    paths = _cgroup_paths(pid)
+    for controller in ("memory", "pids", ""):
+        directory = paths.get(controller, "")
+        if container_id not in directory:
+            continue  # seen from inside a cgroup namespace it could be anybody's
+        with contextlib.suppress(OSError):
+            file = cgroup_root / controller / directory.lstrip("/") / "cgroup.procs"
+            return [int(line) for line in file.read_text().split()]
+    return _descendants(pid)
+
+
+# ---- limits of this process
+
+
+def raise_open_files() -> tuple[int, int]:
+    """The soft limit of open files up to the hard one: each followed log holds two. Before and after."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return soft, hard
+
+
+# ---- users of containers
+
+
+async def resolve_container_user(pid: int, wanted: ContainerUser) -> cri.LinuxContainerUser | None:
+    """Who a container's first process is; None when its files cannot be had (it has ended, or links lead away)."""
+    return await asyncio.to_thread(_resolve_container_user, Path(f"/proc/{pid}/root"), wanted)
+
+
+def _resolve_container_user(root: Path, wanted: ContainerUser) -> cri.LinuxContainerUser | None:
+    try:
+        directory = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        passwd, group = (_read_identity_file(directory, name) for name in ("passwd", "group"))
+    except OSError:
+        return None
+    finally:
+        os.close(directory)
+    return resolve_user(wanted, passwd, group)
+
+
+def _read_identity_file(root: int, name: str) -> str:
+    """A file of /etc inside a container, which may have put anything there: no link is followed, nothing waits."""
+    try:
+        directory = os.open("etc", os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+    except FileNotFoundError:
+        return ""
+    try:
+        descriptor = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except FileNotFoundError:
+        return ""
+    finally:
+        os.close(directory)
+    with open(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(f"{name} is no regular file")
+        return file.read(_IDENTITY_FILE_LIMIT_BYTES).decode(errors="replace")
 
 
 # ---- cgroup files

@@ -8,6 +8,7 @@ Docker's file stays the durable source, so what is written here can always be wr
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +37,9 @@ class ContainerLogs(Protocol):
 
     async def remove(self, container_id: str) -> None:
         """Forget the container; its CRI log file stays."""
+
+    async def retain(self, container_ids: Collection[str]) -> None:
+        """Forget all containers but these: at the start, for what was removed while nobody looked."""
 
     async def run(self) -> None:
         """The endless task behind all of it."""

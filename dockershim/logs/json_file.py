@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -72,7 +72,7 @@ class JsonFileLogs:
         """See ContainerLogs."""
         await self._in_thread(lambda: self._pump.remove(container_id))
 
-    async def retain(self, container_ids: Iterable[str]) -> None:
+    async def retain(self, container_ids: Collection[str]) -> None:
         """Forget all containers but these: at the start, for what was removed while nobody looked."""
         await self._in_thread(lambda: self._pump.retain(container_ids))
 

@@ -9,7 +9,7 @@ down needs no configuration.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -70,6 +70,9 @@ class PodNetwork(Protocol):
 
     async def tear_down(self, request: NetworkRequest, raw: Mapping[str, Any]) -> None:
         """Disconnect it. Idempotent; works without a configuration and when the network namespace is gone."""
+
+    async def retain(self, sandbox_ids: Collection[str]) -> None:
+        """Give back what other sandboxes than these hold: at the start, for those that went while nobody looked."""
 
     def condition(self) -> NetworkCondition:
         """Whether `set_up` can work now."""

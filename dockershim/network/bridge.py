@@ -9,7 +9,7 @@ Docker gives each pod an address in every family the network has.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,3 +105,8 @@ class BridgeNetwork:
         """See PodNetwork: Docker disconnects the sandbox when it stops."""
         if self._former is not None and raw.get("kind") != KIND:
             await self._former.tear_down(request, raw)
+
+    async def retain(self, sandbox_ids: Collection[str]) -> None:
+        """See PodNetwork: Docker looks after its own; what CNI gave before is given back by CNI."""
+        if self._former is not None:
+            await self._former.retain(sandbox_ids)

@@ -9,24 +9,27 @@ the stream, and an observation carries the time it was made, so an event that it
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
 
+from cri_proto import runtime_v1 as cri
 from dockershim.engine import DockerEngine, EngineEvent, EngineInfo
 from dockershim.errors import NotFound, ShimError, Unavailable
 from dockershim.store import Store
 from dockershim.tasks import Tasks
 from dockershim.translate import names
 from dockershim.translate.image_refs import canonical_or_none
+from dockershim.translate.users import ContainerUser, container_user
 from dockershim.translate.views import (
     ContainerView,
     SandboxRecord,
     SandboxView,
     container_view,
+    foreign_record,
     ghost_sandbox_view,
     image_view,
     kind_of,
@@ -47,13 +50,20 @@ PARALLEL_INSPECTS = 12
 
 @dataclass(frozen=True, slots=True)
 class FeederHooks:
-    """What others do when the feeder sees something. `settle` is awaited before an exit becomes visible."""
+    """What others do when the feeder sees something.
+
+    `settle_log` is awaited before an exit becomes visible; `filled` is told once which sandboxes and containers there
+    are; `read_addresses` looks into the network namespace of a process; `resolve_user` says who the first process is.
+    """
 
     load_records: Callable[[], Awaitable[dict[str, SandboxRecord]]]
     follow_log: Callable[[ContainerView], None]
     settle_log: Callable[[str], Awaitable[None]]
     sandbox_started: Callable[[str, SandboxRecord], Awaitable[None]]
     connected: Callable[[], Awaitable[None]]
+    filled: Callable[[set[str], set[str]], Coroutine[Any, Any, None]]
+    read_addresses: Callable[[int], Awaitable[tuple[str, ...]]]
+    resolve_user: Callable[[int, ContainerUser], Awaitable[cri.LinuxContainerUser | None]]
 
 
 class Feeder:
@@ -150,7 +160,7 @@ class Feeder:
         except NotFound:
             await self._forget(sandbox_id)
             return
-        self._take_sandbox(inspect, observed_at_ns)
+        await self._take_sandbox(inspect, observed_at_ns)
 
     async def refresh_images(self) -> None:
         """Look at all images now; inspects only those not seen before."""
@@ -206,7 +216,7 @@ class Feeder:
             self.info = info
             self._connected.set()
             await self._resync()
-            self._filled.set()
+            self._announce_fill()
             self._following = True
             self._clear_trouble()
             while (event := await stream.next()) is not None:
@@ -217,6 +227,13 @@ class Feeder:
         finally:
             self._following = False
             stream.close()
+
+    def _announce_fill(self) -> None:
+        if self.filled:
+            return
+        self._filled.set()
+        known = self._hooks.filled(set(self._store.sandboxes), set(self._store.containers))
+        self._tasks.spawn_logged(known, "give back what the vanished held")
 
     async def _image_loop(self) -> None:
         while True:
@@ -316,8 +333,9 @@ class Feeder:
             await self.observe_container(identifier)
 
     async def _take_container(self, inspect: dict[str, Any], observed_at_ns: int) -> ContainerView:
-        view = container_view(inspect, self._store.image_name, observed_at_ns)
-        old = self._store.containers.get(view.id)
+        old = self._store.containers.get(str(inspect["Id"]))
+        user = await self._user_of(inspect, old)
+        view = container_view(inspect, self._store.image_name, observed_at_ns, user)
         has_run = view.status.started_at > 0
         if has_run and (old is None or old.status.started_at == 0):
             self._hooks.follow_log(view)
@@ -329,15 +347,41 @@ class Feeder:
         self._store.put_container(view)
         return self._store.containers.get(view.id, view)
 
-    def _take_sandbox(self, inspect: dict[str, Any], observed_at_ns: int) -> None:
+    async def _user_of(self, inspect: dict[str, Any], old: ContainerView | None) -> cri.LinuxContainerUser | None:
+        if old is not None and old.status.HasField("user"):
+            return old.status.user.linux
+        pid = int(inspect["State"].get("Pid") or 0)
+        if not inspect["State"].get("Running") or not pid:
+            return None
+        return await self._hooks.resolve_user(pid, container_user(inspect))
+
+    async def _take_sandbox(self, inspect: dict[str, Any], observed_at_ns: int) -> None:
         identifier = str(inspect["Id"])
+        record = await self._record_of(inspect)
         old = self._store.sandboxes.get(identifier)
-        record = old.record if old is not None else self._records.get(identifier)
         view = sandbox_view(inspect, record, observed_at_ns)
         if self._store.put_sandbox(view) and view.running and record is not None and not (old and old.running):
             self._tasks.spawn_logged(
                 _awaited(self._hooks.sandbox_started(view.resolv_conf_path, record)), f"resolv.conf {identifier[:12]}"
             )
+
+    async def _record_of(self, inspect: dict[str, Any]) -> SandboxRecord | None:
+        """Ours, or for a sandbox of cri-dockerd's one with its addresses: the kubelet remakes a pod that has none."""
+        identifier = str(inspect["Id"])
+        old = self._store.sandboxes.get(identifier)
+        record = old.record if old is not None and old.record is not None else self._records.get(identifier)
+        pid = int(inspect["State"].get("Pid") or 0)
+        known = record is not None and (not record.foreign or record.ips or record.network_torn_down)
+        if known or not pid or inspect["HostConfig"].get("NetworkMode") == "host":
+            return record
+        if record is None and names.KEYS_LABEL in (inspect["Config"].get("Labels") or {}):
+            return None  # one of ours that a crash left half made: it shall be remade
+        ips = await self._hooks.read_addresses(pid)
+        if record is None and not ips:
+            return None
+        record = self._records[identifier] = replace(foreign_record(inspect, record), ips=ips)
+        _log.info("foreign_sandbox_taken_over", id=identifier, ips=ips)
+        return record
 
     async def _forget(self, identifier: str) -> None:
         """Docker does not have it any more. A sandbox with a record stays visible until it is removed through us."""

@@ -255,8 +255,39 @@ def _sandbox_metadata(name: str, labels: Mapping[str, str], record: SandboxRecor
     )
 
 
-def container_view(inspect: Mapping[str, Any], image_name: Callable[[str], str], observed_at_ns: int) -> ContainerView:
-    """The view of a workload container. `image_name` gives a name for an image id, for containers not made by us."""
+def foreign_record(inspect: Mapping[str, Any], found: SandboxRecord | None) -> SandboxRecord:
+    """What can be said of a sandbox that cri-dockerd made: by its checkpoint where there is one, and by its labels."""
+    config = cri.PodSandboxConfig()
+    if found is not None:
+        config.CopyFrom(found.config)
+    labels, annotations = names.from_docker_labels(inspect["Config"].get("Labels") or {})
+    names.strip_sandbox_marker(labels)
+    name = str(inspect.get("Name", "")).removeprefix("/")
+    config.metadata.CopyFrom(_sandbox_metadata(name, labels, None))
+    config.labels.update(labels)
+    config.annotations.update(annotations)
+    return SandboxRecord(
+        id=str(inspect["Id"]),
+        config=config,
+        created_at_ns=parse_time_ns(inspect.get("Created")),
+        network_ready=True,
+        network_torn_down=found is not None and found.network_torn_down,
+        foreign=True,
+    )
+
+
+def container_view(
+    inspect: Mapping[str, Any],
+    image_name: Callable[[str], str],
+    observed_at_ns: int,
+    user: cri.LinuxContainerUser | None = None,
+) -> ContainerView:
+    """The view of a workload container. `image_name` gives a name for an image id, for containers not made by us.
+
+    `user` is who the first process runs as. Only the container's own files say what a name means, and which groups a
+    user has there, so before the first start and after a restart of dockershim that found the container ended it is
+    left unset, which the kubelet takes as unknown.
+    """
     config, host_config, state = inspect["Config"], inspect["HostConfig"], inspect["State"]
     docker_labels = config.get("Labels") or {}
     labels, annotations = names.from_docker_labels(docker_labels)
@@ -279,7 +310,6 @@ def container_view(inspect: Mapping[str, Any], image_name: Callable[[str], str],
     status.log_path = docker_labels.get(names.LOG_PATH_LABEL, "")
     status.resources.linux.CopyFrom(to_cri_resources(host_config))
     status.stop_signal = to_cri_signal(str(config.get("StopSignal") or ""))
-    user = _container_user(config, host_config)
     if user is not None:
         status.user.linux.CopyFrom(user)
     item = cri.Container(
@@ -322,7 +352,8 @@ def _container_status(inspect: Mapping[str, Any], metadata: cri.ContainerMetadat
         status.started_at = started
     elif finished:
         status.state = cri.ContainerState.CONTAINER_EXITED
-        status.started_at, status.finished_at, status.exit_code = started, finished, exit_code
+        # Docker notes the start when it hears of it, which can be after a short process has ended
+        status.started_at, status.finished_at, status.exit_code = started, max(started, finished), exit_code
         status.reason = _exit_reason(bool(state.get("OOMKilled")), exit_code)
     elif exit_code:
         # Docker could not start the process at all: there is an exit code and no time
@@ -339,16 +370,6 @@ def _exit_reason(oom_killed: bool, exit_code: int) -> str:
     if oom_killed:
         return "OOMKilled"
     return "Error" if exit_code else "Completed"
-
-
-def _container_user(config: Mapping[str, Any], host_config: Mapping[str, Any]) -> cri.LinuxContainerUser | None:
-    """The identity that was asked for by number; names are the image's and only its own files could tell."""
-    user, _, group = str(config.get("User") or "0").partition(":")
-    if not user.isdigit() or (group and not group.isdigit()):
-        return None
-    groups = [int(text) for text in host_config.get("GroupAdd") or () if text.isdigit()]
-    gid = int(group or 0)
-    return cri.LinuxContainerUser(uid=int(user), gid=gid, supplemental_groups=[gid, *groups])
 
 
 def image_view(listed: Mapping[str, Any], inspect: Mapping[str, Any], pinned: Iterable[str]) -> ImageView:

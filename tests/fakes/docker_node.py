@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Collection, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ class FakePodNetwork:
         self.attached: dict[str, str] = {}
         self.failures: list[str] = []
         self.pod_cidr = ""
+        self.retained: list[set[str]] = []
         self._next = 2
 
     async def start(self) -> None:
@@ -47,6 +48,10 @@ class FakePodNetwork:
     async def tear_down(self, request: NetworkRequest, raw: Mapping[str, Any]) -> None:
         """See PodNetwork."""
         self.attached.pop(request.sandbox_id, None)
+
+    async def retain(self, sandbox_ids: Collection[str]) -> None:
+        """See PodNetwork."""
+        self.retained.append(set(sandbox_ids))
 
     def condition(self) -> NetworkCondition:
         """See PodNetwork."""
@@ -67,6 +72,7 @@ class FakeLogs:
         self.followed: dict[str, LogSource] = {}
         self.finished: list[str] = []
         self.removed: list[str] = []
+        self.retained: list[set[str]] = []
 
     def follow(self, source: LogSource) -> None:
         """See ContainerLogs."""
@@ -82,6 +88,10 @@ class FakeLogs:
     async def remove(self, container_id: str) -> None:
         """See ContainerLogs."""
         self.removed.append(container_id)
+
+    async def retain(self, container_ids: Collection[str]) -> None:
+        """See ContainerLogs."""
+        self.retained.append(set(container_ids))
 
     async def run(self) -> None:
         """See ContainerLogs."""

@@ -12,6 +12,7 @@ import pytest
 from cri_proto import runtime_v1 as cri
 from dockershim import host
 from dockershim.errors import EngineFailed, InvalidArgument
+from dockershim.translate.users import ContainerUser
 
 
 def test_resolv_conf() -> None:
@@ -96,3 +97,61 @@ async def test_a_log_file_is_there_before_the_process(tmp_path: Path) -> None:
     await host.ensure_log_file("")
     assert path.read_text() == "kept"
     assert os.stat(path).st_mode & 0o777 == 0o640
+
+
+def identity_tree(root: Path) -> Path:
+    (root / "etc").mkdir(parents=True)
+    (root / "etc" / "passwd").write_text("web:x:101:102::/:\n")
+    (root / "etc" / "group").write_text("logs:x:4:web\n")
+    return root
+
+
+def test_users_are_read_from_the_containers_own_files(tmp_path: Path) -> None:
+    """The name means what the container's files say."""
+    found = host._resolve_container_user(identity_tree(tmp_path), ContainerUser("web"))
+    assert found is not None
+    assert (found.uid, found.gid, list(found.supplemental_groups)) == (101, 102, [102, 4])
+
+
+@pytest.mark.parametrize("trap", ["link", "pipe", "directory", "linked etc"])
+def test_a_container_cannot_lead_us_away(tmp_path: Path, trap: str) -> None:
+    """Links are not followed and pipes not waited for; the user is unknown then."""
+    root = identity_tree(tmp_path / "root")
+    passwd = root / "etc" / "passwd"
+    if trap == "linked etc":
+        (root / "etc").rename(tmp_path / "elsewhere")
+        (root / "etc").symlink_to(tmp_path / "elsewhere")
+    else:
+        passwd.unlink()
+        if trap == "link":
+            passwd.symlink_to("/etc/passwd")
+        elif trap == "pipe":
+            os.mkfifo(passwd)
+        else:
+            passwd.mkdir()
+    assert host._resolve_container_user(root, ContainerUser("web")) is None
+
+
+def test_open_files_may_reach_the_hard_limit() -> None:
+    """In a process of its own, which starts with a low soft limit."""
+    script = (
+        "import resource; from dockershim import host;"
+        "hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1];"
+        "resource.setrlimit(resource.RLIMIT_NOFILE, (64, hard));"
+        "assert host.raise_open_files() == (64, hard);"
+        "assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True, timeout=30)
+
+
+async def test_the_oom_score_reaches_a_process() -> None:
+    """Raising is always allowed; what the host does not allow is told by the field."""
+    with subprocess.Popen(["sleep", "60"]) as process:  # noqa: ASYNC220 - it is only there to be written about
+        try:
+            await host.set_oom_score("c" * 64, process.pid, 700, "/no/such/cgroups", "linux.oom_score_adj")
+            assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == "700\n"
+        finally:
+            process.kill()
+    await host.set_oom_score(
+        "c" * 64, process.pid, 700, "/no/such/cgroups", "linux.oom_score_adj"
+    )  # gone: nothing to do

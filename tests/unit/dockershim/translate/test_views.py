@@ -75,6 +75,12 @@ def test_states(state: dict[str, Any], shown: cri.ContainerState, reason: str) -
     assert view.sandbox_id == "s" * 64
 
 
+def test_an_end_before_the_start_is_no_end() -> None:
+    """Docker notes the start of a very short process after its end."""
+    status = container_view(inspect(StartedAt=FINISHED, FinishedAt=STARTED), lambda _: "", 1).status
+    assert status.started_at == status.finished_at == parse_time_ns(FINISHED)
+
+
 def sandbox_inspect(*, running: bool = True, network: str = "none") -> dict[str, Any]:
     return {
         "Id": "a" * 64,

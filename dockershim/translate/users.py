@@ -1,0 +1,69 @@
+"""Who the first process of a container is: Docker's User against the container's own passwd and group files.
+
+Owns the rules by which Docker itself chooses (a name or number, a group beside it or the user's own, the groups that
+list the user, and the groups that were added). Pure: the files' contents are arguments. Upstream counterpart: none in
+cri-dockerd, which leaves ContainerStatus.user unset; containerd's is in internal/cri/server/container_status.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cri_proto import runtime_v1 as cri
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerUser:
+    """What was asked for: `user[:group]` as Docker keeps it, and groups by number."""
+
+    user: str
+    added_groups: tuple[int, ...] = ()
+
+
+def container_user(inspect: Mapping[str, Any]) -> ContainerUser:
+    """What a container's inspect answer says of its user."""
+    groups = tuple(int(text) for text in inspect["HostConfig"].get("GroupAdd") or () if text.isdigit())
+    return ContainerUser(str(inspect["Config"].get("User") or ""), groups)
+
+
+def resolve_user(wanted: ContainerUser, passwd: str, group: str) -> cri.LinuxContainerUser | None:
+    """The identity; None where a name is in neither file (Docker would not have started it)."""
+    user, _, group_wanted = (wanted.user or "0").partition(":")
+    user = user or "0"
+    name, uid, gid = next(
+        ((name, uid, gid) for name, uid, gid in _users(passwd) if user in (name, str(uid))),
+        ("", _number(user), 0),
+    )
+    if uid is None:
+        return None
+    groups: list[int] = []
+    if group_wanted:
+        found = next((number for label, number, _ in _groups(group) if group_wanted in (label, str(number))), None)
+        chosen = found if found is not None else _number(group_wanted)
+        if chosen is None:
+            return None
+        gid = chosen
+    elif name:
+        groups = [number for _, number, members in _groups(group) if name in members]
+    everything = dict.fromkeys((gid, *groups, *wanted.added_groups))
+    return cri.LinuxContainerUser(uid=uid, gid=gid, supplemental_groups=everything)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdigit() else None
+
+
+def _users(passwd: str) -> Iterator[tuple[str, int, int]]:
+    for line in passwd.splitlines():
+        parts = line.strip().split(":")
+        if len(parts) >= 4 and (uid := _number(parts[2])) is not None and (gid := _number(parts[3])) is not None:
+            yield parts[0], uid, gid
+
+
+def _groups(group: str) -> Iterator[tuple[str, int, list[str]]]:
+    for line in group.splitlines():
+        parts = line.strip().split(":")
+        if len(parts) >= 4 and (gid := _number(parts[2])) is not None:
+            yield parts[0], gid, parts[3].split(",")
