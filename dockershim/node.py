@@ -53,7 +53,7 @@ class Node:
         info = self.feeder.require_info()
         # newer engines leave out by themselves what the host cannot give, and refuse to be told
         missing = self.settings.missing_capabilities if info.api_version <= (1, 41) else ()
-        return HostSecurity(info.has_security("apparmor"), seccomp_profile, missing)
+        return HostSecurity(info.has_security("apparmor"), seccomp_profile, missing, info.has_security("selinux"))
 
     def sandbox_context(self, image_id: str, seccomp_profile: str | None) -> SandboxContext:
         """What the node adds to a sandbox."""

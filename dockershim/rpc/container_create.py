@@ -36,6 +36,7 @@ class ContainerCreate:
         if not sandbox.ready:
             raise FailedPrecondition(f"sandbox {sandbox.id} is not ready")
         config, sandbox_config = request.config, request.sandbox_config
+        self._check_target(config, sandbox)
         if not config.image.image:
             raise InvalidArgument("config.image.image", "is empty")
         image = self._node.store.find_image(config.image.image)
@@ -68,6 +69,16 @@ class ContainerCreate:
             await self._lifecycle.remove_quietly(container_id)
             self._node.store.remove_container(container_id)
 
+    def _check_target(self, config: cri.ContainerConfig, sandbox: SandboxView) -> None:
+        """A container may join the processes of one that runs in its own pod, and of no other."""
+        options = config.linux.security_context.namespace_options
+        if options.pid != cri.NamespaceMode.TARGET or not options.target_id:
+            return
+        target = self._node.store.container(options.target_id)
+        if target is None or target.sandbox_id != sandbox.id or not target.running:
+            field = "config.linux.security_context.namespace_options.target_id"
+            raise InvalidArgument(field, f"{options.target_id} is no running container of sandbox {sandbox.id}")
+
     def _context(self, sandbox: SandboxView, image_id: str, profile: str | None) -> container_spec.ContainerContext:
         info = self._node.feeder.require_info()
         return container_spec.ContainerContext(
@@ -77,6 +88,7 @@ class ContainerCreate:
             api_version=info.api_version,
             docker_runtime=sandbox.docker_runtime,
             host_network=sandbox.host_network,
+            host_ipc=sandbox.status.linux.namespaces.options.ipc == cri.NamespaceMode.NODE,
             cgroup_version=info.cgroup_version,
             lowest_oom_score=self._node.settings.lowest_oom_score,
             systemd_cgroups=info.cgroup_driver == "systemd",

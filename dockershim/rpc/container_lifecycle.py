@@ -98,16 +98,34 @@ class ContainerLifecycle:
             raise InvalidArgument("windows", "this node runs Linux")
         if view.status.state == cri.ContainerState.CONTAINER_EXITED:
             raise FailedPrecondition(f"container {view.id} has ended")
+        if request.annotations:
+            raise InvalidArgument("annotations", "have no meaning to Docker in a change of resources")
         info = self._node.feeder.require_info()
         # huge pages and unified keys have no place in Docker's update; they go straight to the cgroup
         writes = resources.cgroup_writes(request.linux, cgroup_version=info.cgroup_version, field="linux")
-        update = {key: value for key, value in resources.to_docker_update(request.linux).items() if value}
+        update = {key: value for key, value in resources.to_docker_update(request.linux, "linux").items() if value}
+        if writes and not view.running:
+            raise FailedPrecondition(f"container {view.id} does not run: huge pages and unified keys were set for good")
+        await self._change_oom_score(view, request.linux.oom_score_adj)
         if update:
             await self._node.engine.update_container(view.id, update)
-        if writes and view.running:
+        if writes:
             await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root)
         await self._node.feeder.observe_container(view.id)
         return cri.UpdateContainerResourcesResponse()
+
+    async def _change_oom_score(self, view: ContainerView, wanted: int) -> None:
+        """Docker's update does not know the score; the kernel does. Zero is CRI's word for "not said"."""
+        field = "linux.oom_score_adj"
+        if not -1000 <= wanted <= 1000:
+            raise InvalidArgument(field, f"{wanted} is not in -1000..1000")
+        value = resources.clamp_oom_score(wanted, self._node.settings.lowest_oom_score)
+        if wanted == 0:
+            return
+        if view.running:
+            await host.set_oom_score(view.id, view.pid, value, self._node.settings.cgroup_root, field)
+        elif value != view.status.resources.linux.oom_score_adj:
+            raise InvalidArgument(field, "Docker cannot change it before the container runs")
 
     async def reopen_container_log(self, request: cri.ReopenContainerLogRequest) -> cri.ReopenContainerLogResponse:
         """See CRI."""

@@ -33,6 +33,7 @@ class ContainerContext:
     api_version: tuple[int, int]
     docker_runtime: str = ""
     host_network: bool = False
+    host_ipc: bool = False
     cgroup_version: str = "1"
     lowest_oom_score: int = -1000
     systemd_cgroups: bool = False
@@ -92,7 +93,12 @@ def _check(config: cri.ContainerConfig) -> None:
         raise InvalidArgument("config.windows", "this node runs Linux")
     secure = config.linux.security_context
     security.check_groups_policy(secure.supplemental_groups_policy, _FIELD)
-    security.check_userns(secure.namespace_options, _FIELD)
+    security.check_namespaces(secure.namespace_options, _FIELD)
+    security.check_legacy_seccomp(secure, _FIELD)
+    if secure.HasField("run_as_user") and secure.run_as_username:
+        raise InvalidArgument(
+            f"{_FIELD}.run_as_username", "stands beside run_as_user; only one of the two may be given"
+        )
     if secure.capabilities.add_ambient_capabilities:
         raise InvalidArgument(f"{_FIELD}.capabilities.add_ambient_capabilities", "is not available on Docker")
 
@@ -126,9 +132,11 @@ def _host_config(
 ) -> dict[str, Any]:
     secure = config.linux.security_context
     options = secure.namespace_options
+    _check_shared(options, context)
     parent = docker_cgroup_parent(sandbox_config.linux.cgroup_parent, systemd=context.systemd_cgroups)
     result: dict[str, Any] = {
-        "Mounts": mounts.to_docker_mounts(config.mounts, context.api_version),
+        "Mounts": mounts.to_docker_mounts(config.mounts, context.api_version, relabels=context.host.selinux),
+        "Binds": mounts.to_docker_relabeled(config.mounts) if context.host.selinux else [],
         "Devices": mounts.to_docker_devices(config.devices),
         "NetworkMode": f"container:{context.sandbox_id}",
         "IpcMode": f"container:{context.sandbox_id}",
@@ -143,7 +151,7 @@ def _host_config(
         "LogConfig": LOG_CONFIG,
     }
     result.update(security.docker_capabilities(secure.capabilities, context.host.missing_capabilities))
-    result.update(resources.to_docker_resources(config.linux.resources, lowest_oom_score=context.lowest_oom_score))
+    result.update(_resources(config, context))
     if config.linux.HasField("security_context"):
         result.update(security.masked_paths(secure))
     if secure.privileged:
@@ -156,6 +164,18 @@ def _host_config(
         identifiers = [device.name for device in config.CDI_devices]
         result["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": identifiers}]
     return result
+
+
+def _check_shared(options: cri.NamespaceOption, context: ContainerContext) -> None:
+    """Network and IPC are the sandbox's. POD is also what a request says that says nothing."""
+    for part, has in (("network", context.host_network), ("ipc", context.host_ipc)):
+        if getattr(options, part) == cri.NamespaceMode.NODE and not has:
+            raise InvalidArgument(f"{_FIELD}.namespace_options.{part}", "is NODE, and the sandbox has one of its own")
+
+
+def _resources(config: cri.ContainerConfig, context: ContainerContext) -> dict[str, Any]:
+    wanted = config.linux.resources
+    return resources.to_docker_resources(wanted, _RESOURCES, lowest_oom_score=context.lowest_oom_score)
 
 
 def _security_options(secure: cri.LinuxContainerSecurityContext, host: HostSecurity) -> list[str]:

@@ -29,12 +29,16 @@ READ_ONLY_RECURSIVE_API = (1, 44)
 _PERMISSIONS = frozenset("rwm")
 
 
-def to_docker_mounts(mounts: Iterable[cri.Mount], api_version: tuple[int, int]) -> list[dict[str, Any]]:
-    """Docker's Mounts for these mounts, all of type bind."""
+def to_docker_mounts(
+    mounts: Iterable[cri.Mount], api_version: tuple[int, int], *, relabels: bool = False
+) -> list[dict[str, Any]]:
+    """Docker's Mounts for these mounts, all of type bind. With `relabels`, those to relabel are left to Binds."""
     result = []
     for index, mount in enumerate(mounts):
         field = f"config.mounts[{index}]"
         _refuse_unavailable(mount, field, api_version)
+        if relabels and mount.selinux_relabel:
+            continue
         options: dict[str, Any] = {}
         if mount.propagation not in _TO_DOCKER:
             raise InvalidArgument(f"{field}.propagation", f"{mount.propagation} is no mount propagation")
@@ -52,6 +56,21 @@ def to_docker_mounts(mounts: Iterable[cri.Mount], api_version: tuple[int, int]) 
         if options:
             body["BindOptions"] = options
         result.append(body)
+    return result
+
+
+def to_docker_relabeled(mounts: Iterable[cri.Mount]) -> list[str]:
+    """Docker's Binds for the mounts whose host path shall get the pod's SELinux label: Mounts cannot say that."""
+    result = []
+    for index, mount in enumerate(mounts):
+        if not mount.selinux_relabel:
+            continue
+        if ":" in mount.host_path + mount.container_path or mount.recursive_read_only:
+            problem = "cannot be had with ':' in a path or recursive_read_only: Docker relabels through Binds only"
+            raise InvalidArgument(f"config.mounts[{index}].selinux_relabel", problem)
+        # Z is the label of this container, which is its sandbox's: the pod's containers share what they mount
+        options = ["ro" if mount.readonly else "rw", "Z", _TO_DOCKER.get(mount.propagation, "")]
+        result.append(":".join((mount.host_path, mount.container_path, ",".join(filter(None, options)))))
     return result
 
 

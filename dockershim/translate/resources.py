@@ -22,16 +22,22 @@ def clamp_oom_score(wanted: int, lowest: int) -> int:
     return max(wanted, lowest)
 
 
-def to_docker_resources(resources: cri.LinuxContainerResources, *, lowest_oom_score: int) -> dict[str, Any]:
+def to_docker_resources(resources: cri.LinuxContainerResources, field: str, *, lowest_oom_score: int) -> dict[str, Any]:
     """The fields of HostConfig for a new container."""
-    fields = to_docker_update(resources)
+    fields = to_docker_update(resources, field)
     fields["OomScoreAdj"] = clamp_oom_score(resources.oom_score_adj, lowest_oom_score)
     return fields
 
 
-def to_docker_update(resources: cri.LinuxContainerResources) -> dict[str, Any]:
+def to_docker_update(resources: cri.LinuxContainerResources, field: str) -> dict[str, Any]:
     """The fields that Docker lets one change later. Zero means unchanged, or unlimited for a new container."""
     memory = resources.memory_limit_in_bytes
+    if memory < 0:
+        raise InvalidArgument(
+            f"{field}.memory_limit_in_bytes", f"{memory} is negative; Docker cannot take a limit away"
+        )
+    if resources.memory_swap_limit_in_bytes and not memory:
+        raise InvalidArgument(f"{field}.memory_swap_limit_in_bytes", "needs memory_limit_in_bytes beside it")
     fields: dict[str, Any] = {
         "CpuPeriod": resources.cpu_period,
         "CpuQuota": resources.cpu_quota,

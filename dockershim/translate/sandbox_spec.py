@@ -78,7 +78,10 @@ def to_docker_sandbox(config: cri.PodSandboxConfig, handler: str, context: Sandb
     linux = config.linux
     secure = linux.security_context
     options = secure.namespace_options
-    security.check_userns(options, _FIELD)
+    security.check_namespaces(options, _FIELD)
+    if options.pid == cri.NamespaceMode.TARGET:
+        raise InvalidArgument(f"{_FIELD}.namespace_options.pid", "TARGET is for containers")
+    security.check_legacy_seccomp(secure, _FIELD)
     security.check_groups_policy(secure.supplemental_groups_policy, _FIELD)
     host_network = is_host_network(config)
     labels = names.to_docker_labels(config.labels, config.annotations)

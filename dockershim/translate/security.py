@@ -26,6 +26,7 @@ class HostSecurity:
     apparmor: bool = False
     seccomp_profile: str | None = None
     missing_capabilities: tuple[str, ...] = ()
+    selinux: bool = False
 
 
 def user_of(user: cri.Int64Value | None, group: cri.Int64Value | None, username: str, field: str) -> str:
@@ -48,12 +49,38 @@ def check_groups_policy(policy: cri.SupplementalGroupsPolicy, field: str) -> Non
 
 def check_userns(options: cri.NamespaceOption, field: str) -> None:
     """Docker has user namespaces for the whole daemon only."""
-    if options.HasField("userns_options") and options.userns_options.mode != cri.NamespaceMode.NODE:
-        mode = cri.NamespaceMode.Name(options.userns_options.mode)
+    userns = options.userns_options
+    if options.HasField("userns_options") and (userns.mode != cri.NamespaceMode.NODE or userns.uids or userns.gids):
+        mode = userns.mode
         raise InvalidArgument(
             f"{field}.namespace_options.userns_options",
             f"mode {mode}: user namespaces of single pods are not available on Docker",
         )
+
+
+def check_namespaces(options: cri.NamespaceOption, field: str) -> None:
+    """Only modes that mean something where they stand."""
+    modes = cri.NamespaceMode
+    allowed = {
+        "network": (modes.POD, modes.NODE),
+        "ipc": (modes.POD, modes.NODE),
+        "pid": (modes.POD, modes.CONTAINER, modes.NODE, modes.TARGET),
+    }
+    for part, known in allowed.items():
+        if getattr(options, part) not in known:
+            wanted = ", ".join(modes.Name(mode) for mode in known)
+            raise InvalidArgument(f"{field}.namespace_options.{part}", f"mode {getattr(options, part)}: want {wanted}")
+    if options.target_id and options.pid != modes.TARGET:
+        raise InvalidArgument(f"{field}.namespace_options.target_id", "needs pid TARGET beside it")
+    check_userns(options, field)
+
+
+def check_legacy_seccomp(
+    secure: cri.LinuxContainerSecurityContext | cri.LinuxSandboxSecurityContext, field: str
+) -> None:
+    """The string that `seccomp` replaced: nobody who speaks this version of CRI fills it alone."""
+    if secure.seccomp_profile_path and not secure.HasField("seccomp"):
+        raise InvalidArgument(f"{field}.seccomp_profile_path", "is no longer read; use seccomp")
 
 
 def seccomp_option(profile: cri.SecurityProfile | None, host: HostSecurity, field: str) -> list[str]:

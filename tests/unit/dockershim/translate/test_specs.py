@@ -191,6 +191,12 @@ def test_swap_is_off_unless_it_is_asked_for() -> None:
     ("config", "field"),
     [
         (with_security(supplemental_groups_policy=cri.SupplementalGroupsPolicy.Strict), "supplemental_groups_policy"),
+        (with_security(namespace_options=cri.NamespaceOption(network=cri.NamespaceMode.NODE)), "options.network"),
+        (with_security(namespace_options=cri.NamespaceOption(ipc=cri.NamespaceMode.NODE)), "options.ipc"),
+        (with_security(namespace_options=cri.NamespaceOption(ipc=cri.NamespaceMode.CONTAINER)), "options.ipc"),
+        (with_security(namespace_options=cri.NamespaceOption(target_id="x")), "target_id"),
+        (with_security(seccomp_profile_path="unconfined"), "seccomp_profile_path"),
+        (with_security(run_as_user=cri.Int64Value(value=1), run_as_username="web"), "run_as_username"),
         (with_security(capabilities=cri.Capability(add_ambient_capabilities=["KILL"])), "add_ambient_capabilities"),
         (with_security(apparmor_profile="mine"), "apparmor_profile"),
         (with_security(apparmor=Profile(profile_type=Kind.Localhost, localhost_ref="x")), "AppArmor"),
@@ -222,6 +228,20 @@ def test_what_docker_cannot_do_is_named(config: cri.ContainerConfig, field: str)
     whole.MergeFrom(config)
     with pytest.raises(InvalidArgument, match=field):
         container_body(whole)
+
+
+def test_relabeling_goes_through_binds_where_there_is_selinux() -> None:
+    """Docker's Mounts cannot say it; without SELinux there is nothing to relabel."""
+    config = container_config()
+    config.mounts.add(container_path="/a", host_path="/b", selinux_relabel=True, readonly=True)
+    config.mounts.add(container_path="/c", host_path="/d")
+    host_config = container_body(config)["HostConfig"]
+    assert ([mount["Target"] for mount in host_config["Mounts"]], host_config["Binds"]) == (["/a", "/c"], [])
+    host_config = container_body(config, host=HostSecurity(selinux=True))["HostConfig"]
+    assert ([mount["Target"] for mount in host_config["Mounts"]], host_config["Binds"]) == (["/c"], ["/b:/a:ro,Z"])
+    config.mounts[0].host_path = "/with:colon"
+    with pytest.raises(InvalidArgument, match="selinux_relabel"):
+        container_body(config, host=HostSecurity(selinux=True))
 
 
 def test_limits_that_docker_has_no_word_for_are_written_after_the_start() -> None:
