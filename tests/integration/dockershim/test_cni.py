@@ -91,6 +91,25 @@ def test_a_pod_goes_also_without_a_configuration_and_after_kill_9(shim: Shim) ->
     configure(shim)
 
 
+def test_what_vanished_while_it_was_away_is_given_back_at_the_start(shim: Shim) -> None:
+    """A sandbox of which nothing is left but its attachment gets its DEL; one that is there keeps its address."""
+    configure(shim)
+    kept, gone = shim.run_sandbox()[0], shim.run_sandbox()[0]
+    address = shim.sandbox_status(kept).network.ip
+    assert len(leases(shim)) == 2
+    foreign = shim.lab.run(["sh", "-c", "mkdir -p /var/lib/cni/cache/results && ls /var/lib/cni/cache"]).stdout.split()
+    assert {"results", gone} <= set(foreign)
+    shim.kill()
+    shim.lab.docker.client("rm", "-f", gone)
+    (shim.root / "sandbox" / gone).unlink()
+    shim.start()
+    eventually(lambda: leases(shim) == [address])
+    assert "results" in shim.lab.run(["ls", "/var/lib/cni/cache"]).stdout.split()
+    assert shim.sandbox_status(kept).network.ip == address
+    shim.remove_sandbox(kept)
+    assert leases(shim) == []
+
+
 def test_a_failing_plugin_leaves_nothing(shim: Shim) -> None:
     """The second plugin fails after the first gave an address; both are undone."""
     broken = {**CONFIGURATION, "plugins": [*CONFIGURATION["plugins"], {"type": "tuning", "sysctl": {"no.such": "1"}}]}

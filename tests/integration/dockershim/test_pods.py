@@ -365,6 +365,57 @@ def test_reads_make_no_call_to_docker(shim: Shim, proxy: CountingProxy) -> None:
     assert {call: count for call, count in proxy.counts.items() if count > per_minute.get(call, 0)} == {}
 
 
+def test_idle_with_thirty_containers(shim: Shim, proxy: CountingProxy) -> None:
+    """No call to Docker for any of them, whatever the kubelet asks; open files may be many, memory is bounded."""
+    sandboxes = [shim.run_sandbox() for _ in range(3)]
+    ids = []
+    for sandbox in sandboxes:
+        for number in range(10):
+            name = cri.ContainerMetadata(name=f"c{number}")
+            ids.append(shim.run(sandbox, "exec sleep 1000", metadata=name, log_path=f"c{number}/0.log"))
+    time.sleep(0.5)  # let the events of the starts come in
+    proxy.reset()
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        shim.runtime.ListPodSandbox(cri.ListPodSandboxRequest())
+        shim.runtime.ListContainers(cri.ListContainersRequest())
+        for container_id in ids:
+            shim.status(container_id)
+        time.sleep(0.5)
+    assert {call: count for call, count in proxy.counts.items() if "/ID/" in call} == {}
+    assert shim.process is not None
+    files = Path(f"/proc/{shim.process.pid}")
+    limits = next(line for line in (files / "limits").read_text().splitlines() if line.startswith("Max open files"))
+    assert limits.split()[3] == limits.split()[4]
+    status = dict(line.split(":", 1) for line in (files / "status").read_text().splitlines())
+    resident_mib = int(status["VmRSS"].split()[0]) / 1024
+    open_files = len(list((files / "fd").iterdir()))
+    print(f"dockershim with {len(ids)} containers: {resident_mib:.0f} MiB resident, {open_files} open files")
+    assert resident_mib < 110
+
+
+def test_users_by_name_show_as_numbers(shim: Shim) -> None:
+    """A name and the groups that list it mean what the image's own files say."""
+    secure = cri.LinuxContainerSecurityContext(run_as_username="nobody", supplemental_groups=[1234])
+    container_id = shim.run(
+        shim.run_sandbox(), "exec sleep 1000", linux=cri.LinuxContainerConfig(security_context=secure)
+    )
+    shown = shim.status(container_id).user.linux
+    said = [int(shim.exec(container_id, "id", flag).stdout) for flag in ("-u", "-g")]
+    groups = {int(text) for text in shim.exec(container_id, "id", "-G").stdout.split()}
+    assert ([shown.uid, shown.gid], set(shown.supplemental_groups)) == (said, groups)
+    assert 1234 in groups
+
+
+def test_the_oom_score_follows_a_resize(shim: Shim) -> None:
+    """Also of the processes that the first one has started."""
+    container_id = shim.run(shim.run_sandbox(), "sleep 1000 & exec sleep 1000", linux=POD_PID)
+    change = cri.LinuxContainerResources(oom_score_adj=700)
+    shim.runtime.UpdateContainerResources(cri.UpdateContainerResourcesRequest(container_id=container_id, linux=change))
+    scores = shim.exec(container_id, "sh", "-c", "for p in $(pidof sleep); do cat /proc/$p/oom_score_adj; done").stdout
+    assert scores.split() == [b"700", b"700"]
+
+
 def test_calls_per_mutation(shim: Shim, proxy: CountingProxy) -> None:
     """RunPodSandbox is create, start and one look; the others need no more than they must."""
     time.sleep(0.3)

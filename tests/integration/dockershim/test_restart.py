@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import Shim, code_of, eventually
-from tests.lab.lab import Lab
+from tests.lab.lab import BUSYBOX, Lab
 from tests.lab.sandbox import REPOSITORY
 
 pytestmark = pytest.mark.lab
@@ -54,6 +55,43 @@ def test_what_happened_while_it_was_away_is_known_after(shim: Shim) -> None:
             return [line.split(" ", 3)[3].strip() for line in log]
 
     eventually(lambda: lines() == ["before", "after"])
+
+
+@pytest.mark.parametrize("checkpoint", [True, False])
+def test_a_node_of_cri_dockerd_changes_hands(shim: Shim, checkpoint: bool) -> None:
+    """A pod that cri-dockerd made stays as it is: ready, with its address and its container, and it can be removed."""
+    uid = f"foreign-{checkpoint}"
+    labels = {
+        "io.kubernetes.pod.name": "old",
+        "io.kubernetes.pod.namespace": "test",
+        "io.kubernetes.pod.uid": uid,
+    }
+    docker = shim.lab.docker.client
+    shim.kill()
+    pause = [f"--label={key}={value}" for key, value in labels.items()]
+    pause += ["--label=io.kubernetes.docker.type=podsandbox", "--label=io.kubernetes.container.name=POD"]
+    pause += ["--label=annotation.example.com/note=kept", f"--name=k8s_POD_old_test_{uid}_0", "--ipc=shareable"]
+    pause += ["--security-opt=no-new-privileges", "--oom-score-adj=500", "--cpu-shares=2"]
+    sandbox_id = docker("run", "-d", *pause, BUSYBOX, "sleep", "1000").strip()
+    main = [f"--label={key}={value}" for key, value in labels.items()]
+    main += ["--label=io.kubernetes.docker.type=container", "--label=io.kubernetes.container.name=main"]
+    main += [f"--label=io.kubernetes.sandbox.id={sandbox_id}", f"--name=k8s_main_old_test_{uid}_2"]
+    container_id = docker("run", "-d", *main, f"--net=container:{sandbox_id}", BUSYBOX, "sleep", "1000").strip()
+    if checkpoint:
+        data = {"version": "v1", "name": "old", "namespace": "test", "data": {"host_network": False}, "checksum": 1}
+        (shim.root / "sandbox" / sandbox_id).write_text(json.dumps(data))
+    [inspected] = json.loads(docker("inspect", sandbox_id))
+    shim.start()
+    status = shim.sandbox_status(sandbox_id)
+    assert (status.state, status.network.ip) == (READY, inspected["NetworkSettings"]["IPAddress"])
+    assert status.metadata == cri.PodSandboxMetadata(name="old", namespace="test", uid=uid)
+    assert (dict(status.labels), dict(status.annotations)) == (labels, {"example.com/note": "kept"})
+    main_status = shim.status(container_id)
+    assert main_status.state == cri.ContainerState.CONTAINER_RUNNING
+    assert main_status.metadata == cri.ContainerMetadata(name="main", attempt=2)
+    shim.remove_sandbox(sandbox_id)
+    assert shim.docker_ids() == []
+    assert list((shim.root / "sandbox").iterdir()) == []
 
 
 def _try_to_run(shim: Shim, config: cri.PodSandboxConfig) -> None:
