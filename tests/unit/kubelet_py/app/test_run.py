@@ -1,0 +1,168 @@
+"""The whole agent in one process, without an API server: a manifest becomes a Running pod on the fake runtime."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from kubelet_py import log
+from kubelet_py.__main__ import main
+from kubelet_py.app.run import run
+from kubelet_py.config import load
+from kubelet_py.errors import ConfigError, RuntimeUnimplemented
+from kubelet_py.managers.volumes import manager
+from tests.fakes.runtime import FakeRuntimeClient
+from tests.fakes.runtime_server import serving
+from tests.fakes.waiting import eventually
+
+IMAGE = "registry.example/app:1"
+
+
+@pytest.fixture(autouse=True)
+def unmounted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The machine's mounts and this process's logging stay as they are."""
+    monkeypatch.setattr(manager, "ensure_shared", lambda path: None)
+    monkeypatch.setattr(log, "setup", lambda *_: None)
+
+
+def a_config(tmp_path: Path, **fields: Any) -> list[str]:
+    """The command line of a node that keeps to `tmp_path`."""
+    (tmp_path / "manifests").mkdir(exist_ok=True)
+    settings = {
+        "apiVersion": "kubelet.config.k8s.io/v1beta1",
+        "kind": "KubeletConfiguration",
+        "containerRuntimeEndpoint": f"unix://{tmp_path}/cri.sock",
+        "staticPodPath": str(tmp_path / "manifests"),
+        "podLogsDir": str(tmp_path / "logs" / "pods"),
+        "authentication": {"webhook": {"enabled": False}, "anonymous": {"enabled": False}},
+        "authorization": {"mode": "AlwaysAllow"},
+        "enableServer": False,
+        "failCgroupV1": False,
+        "healthzPort": 0,
+        "cgroupsPerQOS": False,
+        "enforceNodeAllocatable": [],
+        "fileCheckFrequency": "1s",
+        "oomScoreAdj": int(Path("/proc/self/oom_score_adj").read_text()),
+        "maxOpenFiles": 64,
+        **fields,
+    }
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(settings))
+    root, certs = tmp_path / "kubelet", tmp_path / "pki"
+    return [f"--config={path}", f"--root-dir={root}", f"--cert-dir={certs}", "--hostname-override=node-1"]
+
+
+def write_manifest(tmp_path: Path) -> None:
+    pod = {
+        "apiVersion": "v1",
+        "kind": "Pod",
+        "metadata": {"name": "web", "namespace": "shop"},
+        "spec": {"containers": [{"name": "main", "image": IMAGE}]},
+    }
+    (tmp_path / "manifests" / "web.json").write_text(json.dumps(pod))
+
+
+def leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    """The errors themselves."""
+    return [e for each in group.exceptions for e in (leaves(each) if isinstance(each, BaseExceptionGroup) else [each])]
+
+
+@asynccontextmanager
+async def agent(arguments: list[str]) -> AsyncIterator["asyncio.Task[None]"]:
+    with capture_logs():
+        async with asyncio.TaskGroup() as tasks:
+            task = tasks.create_task(run(load(arguments)))
+            yield task
+            if not task.done():
+                os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def test_a_manifest_becomes_a_running_pod_that_outlives_the_agent(tmp_path: Path) -> None:
+    fake = FakeRuntimeClient()
+    fake.add_image(IMAGE)
+    arguments = a_config(tmp_path)
+    async with serving(fake, tmp_path / "cri.sock"):
+        async with agent(arguments):
+            write_manifest(tmp_path)
+            await eventually(fake.running, "the pod runs", seconds=10)
+        assert fake.running() == ["main"]
+        (sandbox,) = fake.ready_sandboxes()
+        assert sandbox.config.metadata.name == "web-node-1"
+        before = fake.called()
+        async with agent(arguments):
+            looks = len(fake.called("ContainerStatus"))
+            await eventually(lambda: len(fake.called("ContainerStatus")) > looks, seconds=10)
+            assert fake.called() == before, "an agent that comes back finds its pods as they are"
+            (tmp_path / "manifests" / "web.json").unlink()
+            await eventually(lambda: not fake.sandboxes, "the pod is gone", seconds=10)
+
+
+async def test_an_agent_waits_for_its_runtime(tmp_path: Path) -> None:
+    fake = FakeRuntimeClient()
+    fake.add_image(IMAGE)
+    fake.cgroup_driver = None
+    arguments = a_config(tmp_path)
+    write_manifest(tmp_path)
+    async with agent(arguments):
+        await asyncio.sleep(0.2)
+        async with serving(fake, tmp_path / "cri.sock"):
+            await eventually(fake.running, "the pod runs", seconds=20)
+
+
+async def test_an_agent_can_be_stopped_while_it_waits_for_its_runtime(tmp_path: Path) -> None:
+    async with agent(a_config(tmp_path)) as task:
+        await asyncio.sleep(0.2)
+        assert not task.done()
+
+
+async def test_what_speaks_no_cri_ends_the_start_with_a_configuration_error(tmp_path: Path) -> None:
+    fake = FakeRuntimeClient()
+    fake.fail("Version", RuntimeUnimplemented("Version", "UNIMPLEMENTED", "unknown service"), times=None)
+    async with serving(fake, tmp_path / "cri.sock"):
+        with pytest.raises(ExceptionGroup) as caught:
+            await asyncio.wait_for(run(load(a_config(tmp_path))), 10)
+    (problem,) = leaves(caught.value)
+    assert isinstance(problem, ConfigError)
+    assert "no CRI v1 runtime" in str(problem)
+
+
+def test_a_port_that_is_taken_is_one_line_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with capture_logs():
+            assert main(a_config(tmp_path, healthzPort=port, healthzBindAddress="127.0.0.1")) == 1
+    printed = capsys.readouterr().err
+    assert printed.startswith("kubelet-py: ")
+    assert str(port) in printed
+    assert len(printed.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "text"),
+    [
+        ({"containerRuntimeEndpoint": "tcp://127.0.0.1:1"}, "containerRuntimeEndpoint"),
+        ({"allowedUnsafeSysctls": ["vm.swappiness"]}, "vm.swappiness"),
+        ({"noSuchField": 1}, "noSuchField"),
+    ],
+)
+def test_a_configuration_that_cannot_be_is_one_line_and_exit_code_1(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], fields: dict[str, Any], text: str
+) -> None:
+    with capture_logs():
+        assert main(a_config(tmp_path, **fields)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("kubelet-py: ")
+    assert text in line
+
+
+def test_the_version_is_an_answer_and_no_start(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--version"]) == 0
+    assert "v1.37" in capsys.readouterr().out
