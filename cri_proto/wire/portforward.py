@@ -1,0 +1,64 @@
+"""The port-forward protocol: pairs of SPDY streams, one for data and one for what went wrong.
+
+Owns the headers and who belongs to whom. Sans-IO. Upstream counterpart: cri-streaming's portforward package. Over
+WebSocket the same SPDY connection runs inside binary messages (the tunnel).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+PROTOCOL = "portforward.k8s.io"
+TUNNEL_PROTOCOL = "SPDY/3.1+portforward.k8s.io"
+STREAM_TYPE, PORT, REQUEST_ID = "streamtype", "port", "requestid"
+ERROR, DATA = "error", "data"
+MAX_HALF_PAIRS = 256
+
+
+class PortForwardError(ValueError):
+    """A stream that cannot belong to any connection; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One forwarded connection."""
+
+    request_id: str
+    port: int
+    error_stream: int
+    data_stream: int
+
+
+class PairBook:
+    """Puts streams together by their request. Old clients name none: their data stream follows the error stream."""
+
+    def __init__(self) -> None:
+        self._waiting: dict[str, tuple[str, int, int]] = {}
+
+    def add(self, stream_id: int, headers: dict[str, str]) -> Pair | None:
+        """A stream was opened: the pair when it is complete now."""
+        kind = headers.get(STREAM_TYPE, "")
+        if kind not in (ERROR, DATA):
+            raise PortForwardError(f"streamType {kind!r}: want error or data")
+        text = headers.get(PORT, "")
+        if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 5 and 0 < int(text) < 1 << 16):
+            raise PortForwardError(f"port {text!r}: want 1 to 65535")
+        port = int(text)
+        request_id = headers.get(REQUEST_ID) or str(stream_id if kind == ERROR else stream_id - 2)
+        other = self._waiting.pop(request_id, None)
+        if other is None:
+            if len(self._waiting) >= MAX_HALF_PAIRS:
+                raise PortForwardError("too many streams whose other half never came")
+            self._waiting[request_id] = (kind, stream_id, port)
+            return None
+        other_kind, other_id, other_port = other
+        if other_kind == kind or other_port != port:
+            raise PortForwardError(f"request {request_id}: two {kind} streams, or streams for different ports")
+        error_id, data_id = (stream_id, other_id) if kind == ERROR else (other_id, stream_id)
+        return Pair(request_id, port, error_id, data_id)
+
+    def remove(self, stream_id: int) -> None:
+        """A stream is gone."""
+        for request_id, (_, waiting_id, _) in list(self._waiting.items()):
+            if waiting_id == stream_id:
+                del self._waiting[request_id]

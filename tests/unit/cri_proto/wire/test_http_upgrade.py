@@ -1,0 +1,58 @@
+"""The head of an upgrade request."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cri_proto.wire import http_upgrade as http
+
+HEAD = (
+    b"POST /exec/abc?x=1 HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\nUpgrade: SPDY/3.1\r\n"
+    b"X-Stream-Protocol-Version: v4\r\nX-Stream-Protocol-Version: v3, v2\r\n\r\n"
+)
+
+
+def test_an_upgrade_is_understood() -> None:
+    """Names in any case, lists in one header or in several."""
+    head = http.parse_request_head(HEAD)
+    assert (head.method, head.target, head.upgrade) == ("POST", "/exec/abc?x=1", "spdy/3.1")
+    assert head.listed("x-stream-protocol-version") == ["v4", "v3", "v2"]
+
+
+def test_an_upgrade_needs_both_headers() -> None:
+    """Upgrade without Connection is no wish."""
+    assert http.parse_request_head(b"GET / HTTP/1.1\r\nUpgrade: websocket\r\n\r\n").upgrade == ""
+
+
+@pytest.mark.parametrize(
+    "data", [b"\r\n\r\n", b"GET /\r\n\r\n", b"GET / HTTP/2\r\n\r\n", b"GET / HTTP/1.1\r\nno\r\n\r\n"]
+)
+def test_what_is_no_request(data: bytes) -> None:
+    """Refused, with the text."""
+    with pytest.raises(http.BadRequest):
+        http.parse_request_head(data)
+
+
+def test_a_head_has_a_limit() -> None:
+    """64 KiB."""
+    with pytest.raises(http.BadRequest, match="longer"):
+        http.parse_request_head(b"x" * 70_000)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_answered(data: bytes) -> None:
+    """A head or BadRequest."""
+    try:
+        http.parse_request_head(data)
+    except http.BadRequest:
+        return
+
+
+def test_answers() -> None:
+    """An upgrade has no body; a refusal has one and ends the connection."""
+    assert http.format_response(101, (("Upgrade", "SPDY/3.1"),)).endswith(b"Upgrade: SPDY/3.1\r\n\r\n")
+    refusal = http.format_response(404, (), "no such stream")
+    assert refusal.endswith(b"\r\n\r\nno such stream\n")
+    assert b"Connection: close" in refusal
