@@ -26,17 +26,14 @@ from dockershim.rpc.runtime import Runtime
 from dockershim.rpc.sandbox_query import SandboxQuery
 from dockershim.rpc.sandbox_run import SandboxRun
 from dockershim.rpc.sandbox_stop import SandboxStop
+from dockershim.rpc.streaming import Streaming
 
 Unary = Callable[[Any], Coroutine[Any, Any, Any]]
 Stream = Callable[[Any], AsyncIterator[Any]]
 
-_STREAMING = "the streaming server is not part of dockershim yet"
 _STATS = "statistics are not part of dockershim yet"
 _CRIU = "needs Docker's experimental checkpoints, which dockershim does not use"
 MISSING_UNARY = {
-    "Exec": _STREAMING,
-    "Attach": _STREAMING,
-    "PortForward": _STREAMING,
     "ContainerStats": _STATS,
     "ListContainerStats": _STATS,
     "PodSandboxStats": _STATS,
@@ -60,7 +57,7 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
     runtime = Runtime(node)
     run, stop, sandboxes = SandboxRun(node, lifecycle, puller), SandboxStop(node, lifecycle), SandboxQuery(node)
     create, containers = ContainerCreate(node, lifecycle), ContainerQuery(node)
-    life = ContainerLifecycle(node, lifecycle)
+    life, streaming = ContainerLifecycle(node, lifecycle), Streaming(node)
     unary: dict[str, Unary] = {
         "Version": runtime.version,
         "Status": runtime.status,
@@ -80,6 +77,9 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
         "ContainerStatus": containers.container_status,
         "ListContainers": containers.list_containers,
         "ExecSync": ExecSync(node).exec_sync,
+        "Exec": streaming.exec,
+        "Attach": streaming.attach,
+        "PortForward": streaming.port_forward,
     }
     streams: dict[str, Stream] = {
         "StreamPodSandboxes": sandboxes.stream_pod_sandboxes,

@@ -15,6 +15,10 @@ from typing import Any, Protocol
 Json = dict[str, Any]
 
 
+DETACH_KEYS = "ctrl-^,ctrl-@,ctrl-^,ctrl-@"
+"""Docker looks for keys in what is typed; its default makes a terminal swallow ctrl-p. Nobody types these."""
+
+
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
     """What an engine says of itself when we connect."""
@@ -79,6 +83,18 @@ class ExecStream(Protocol):
         ...
 
 
+class ProcessStream(ExecStream, Protocol):
+    """The streams of a process, its stdin included."""
+
+    async def write(self, data: bytes) -> None:
+        """Bytes for stdin; waits while the process does not read. OSError when it is gone."""
+        ...
+
+    async def write_eof(self) -> None:
+        """End of stdin; the output goes on."""
+        ...
+
+
 class EventStream(Protocol):
     """A subscription that is in effect: everything that happens from now on (or since the asked time) will come."""
 
@@ -138,8 +154,20 @@ class DockerEngine(Protocol):
         """Prepare a process in a running container; returns the exec's id."""
         ...
 
-    async def exec_start(self, exec_id: str, *, tty: bool) -> ExecStream:
-        """Start it with its output attached."""
+    async def exec_start(self, exec_id: str, *, tty: bool) -> ProcessStream:
+        """Start it with the streams attached that were asked for when it was prepared."""
+        ...
+
+    async def exec_resize(self, exec_id: str, width: int, height: int) -> None:
+        """Set the size of its terminal. ShimError when it does not run (yet)."""
+        ...
+
+    async def attach(self, reference: str, *, stdin: bool, tty: bool) -> ProcessStream:
+        """The streams of a container's own process, from now on. `tty` as the container was made."""
+        ...
+
+    async def resize_container(self, reference: str, width: int, height: int) -> None:
+        """Set the size of a container's terminal."""
         ...
 
     async def exec_inspect(self, exec_id: str) -> Json:

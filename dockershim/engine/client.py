@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 import structlog
 
-from dockershim.engine import EngineInfo, EventStream, ExecStream, Json, PullProgress, RegistryAuth
+from dockershim.engine import DETACH_KEYS, EngineInfo, EventStream, Json, ProcessStream, PullProgress, RegistryAuth
 from dockershim.engine import errors as engine_errors
 from dockershim.engine.events import ThreadedEventStream
 from dockershim.engine.sockets import HijackedStream, hijack
@@ -201,12 +201,29 @@ class DockerClient:
         reply = await self._json("POST", f"/containers/{_quoted(reference)}/exec", body=body, label="exec_create")
         return str(reply["Id"])
 
-    async def exec_start(self, exec_id: str, *, tty: bool) -> ExecStream:
+    async def exec_start(self, exec_id: str, *, tty: bool) -> ProcessStream:
         """See DockerEngine."""
         self._count("exec_start")
         path = f"/v{self._version[0]}.{self._version[1]}/exec/{exec_id}/start"
         reader, writer = await hijack(self._socket_path, path, {"Detach": False, "Tty": tty}, exec_id)
         return HijackedStream(reader, writer, tty=tty)
+
+    async def exec_resize(self, exec_id: str, width: int, height: int) -> None:
+        """See DockerEngine."""
+        await self._call("POST", f"/exec/{exec_id}/resize", {"w": str(width), "h": str(height)}, label="exec_resize")
+
+    async def attach(self, reference: str, *, stdin: bool, tty: bool) -> ProcessStream:
+        """See DockerEngine."""
+        self._count("attach")
+        query = f"stream=1&stdout=1&stderr=1&stdin={int(stdin)}&detachKeys={quote(DETACH_KEYS)}"
+        path = f"/v{self._version[0]}.{self._version[1]}/containers/{_quoted(reference)}/attach?{query}"
+        reader, writer = await hijack(self._socket_path, path, None, reference)
+        return HijackedStream(reader, writer, tty=tty)
+
+    async def resize_container(self, reference: str, width: int, height: int) -> None:
+        """See DockerEngine."""
+        size = {"w": str(width), "h": str(height)}
+        await self._call("POST", f"/containers/{_quoted(reference)}/resize", size, label="resize")
 
     async def exec_inspect(self, exec_id: str) -> Json:
         """See DockerEngine."""

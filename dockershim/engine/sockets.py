@@ -1,6 +1,6 @@
 """Connections that Docker hands over: after the answer's headers the socket carries the process's streams.
 
-Owns the upgrade request of exec (and later attach). The docker SDK reads such answers through a buffered file and then
+Owns the upgrade request of exec and attach. The docker SDK reads such answers through a buffered file and then
 drops down to the socket, which can lose the first bytes; so this part of the port speaks to the socket itself, in the
 loop and without a thread. Upstream counterpart: the hijacked connections of moby's client.
 """
@@ -22,10 +22,10 @@ CONNECT_SECONDS = 10.0
 
 
 async def hijack(
-    socket_path: str, path: str, body: Json, reference: str
+    socket_path: str, path: str, body: Json | None, reference: str
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """POST a body to a path that upgrades; the reader is at the first byte of the streams."""
-    payload = json.dumps(body).encode()
+    payload = b"" if body is None else json.dumps(body).encode()  # what attach gets as a body is stdin already
     head = (
         f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
         f"Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {len(payload)}\r\n\r\n"
@@ -72,7 +72,7 @@ async def _read_message(reader: asyncio.StreamReader, headers: dict[str, str]) -
 
 
 class HijackedStream:
-    """The output of an exec. With a tty everything is stdout and raw; else it comes in frames."""
+    """The streams of a process. With a tty all output is stdout and raw; else it comes in frames."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, tty: bool) -> None:
         self._reader = reader
@@ -89,6 +89,16 @@ class HijackedStream:
                 if stream == SYSTEM_ERROR:
                     raise EngineFailed(f"Docker broke off the stream: {piece.decode(errors='replace')}")
                 yield stream, piece
+
+    async def write(self, data: bytes) -> None:
+        """See ProcessStream."""
+        self._writer.write(data)
+        await self._writer.drain()
+
+    async def write_eof(self) -> None:
+        """See ProcessStream."""
+        if self._writer.can_write_eof() and not self._writer.is_closing():
+            self._writer.write_eof()
 
     async def close(self) -> None:
         """Let go of the connection; the process goes on."""

@@ -8,20 +8,14 @@ from __future__ import annotations
 
 import asyncio
 
-import structlog
-
 from cri_proto import runtime_v1 as cri
-from dockershim import host
 from dockershim.engine import ExecStream
 from dockershim.engine.stdcopy import STDERR
-from dockershim.errors import DeadlineExceeded, EngineFailed, InvalidArgument, NotRunning, ShimError
+from dockershim.errors import DeadlineExceeded, InvalidArgument, NotRunning
 from dockershim.node import Node
-from dockershim.translate.views import ContainerView
+from dockershim.streaming import execs
 
-_log = structlog.get_logger()
 OUTPUT_LIMIT_BYTES = 16 * 1024 * 1024 - 64 * 1024  # both streams and the rest of the answer fit into one message
-PID_POLLS_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-EXIT_POLLS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
 
 
 class _Output:
@@ -61,12 +55,14 @@ class ExecSync:
             async with asyncio.timeout(request.timeout or None):
                 exit_code = await self._run(exec_id, output)
         except TimeoutError:
-            await self._node.tasks.complete(self._kill(view, exec_id), f"kill exec {exec_id[:12]}")
+            await self._node.tasks.complete(
+                execs.kill(self._node.engine, view.id, exec_id), f"kill exec {exec_id[:12]}"
+            )
             raise DeadlineExceeded(
                 f"command {request.cmd[0]!r} in container {view.id} did not end within {request.timeout} s; killed"
             ) from None
         except asyncio.CancelledError:
-            self._node.tasks.spawn_logged(self._kill(view, exec_id), f"kill exec {exec_id[:12]}")
+            self._node.tasks.spawn_logged(execs.kill(self._node.engine, view.id, exec_id), f"kill exec {exec_id[:12]}")
             raise
         return cri.ExecSyncResponse(stdout=bytes(output.stdout), stderr=bytes(output.stderr), exit_code=exit_code)
 
@@ -76,30 +72,8 @@ class ExecSync:
             await self._drain(stream, output)
         finally:
             await stream.close()
-        for pause_seconds in EXIT_POLLS_SECONDS:
-            state = await self._node.engine.exec_inspect(exec_id)
-            if not state.get("Running") and state.get("ExitCode") is not None:
-                return int(state["ExitCode"])
-            await asyncio.sleep(pause_seconds)
-        raise EngineFailed(f"the output of exec {exec_id} has ended and Docker still calls it running")
+        return await execs.exit_code(self._node.engine, exec_id)
 
     async def _drain(self, stream: ExecStream, output: _Output) -> None:
         async for number, data in stream:
             output.add(number, data)
-
-    async def _kill(self, view: ContainerView, exec_id: str) -> None:
-        problem = "Docker shows no process for it"
-        try:
-            for pause_seconds in PID_POLLS_SECONDS:  # Docker answers the start a moment before there is a process
-                state = await self._node.engine.exec_inspect(exec_id)
-                pid = int(state.get("Pid") or 0)
-                if pid and state.get("Running"):
-                    if await host.kill_process_tree(pid, view.id):
-                        return
-                    problem = f"process {pid} is not of this container"
-                elif state.get("ExitCode") is not None:
-                    return
-                await asyncio.sleep(pause_seconds)
-        except ShimError as error:
-            problem = str(error)
-        _log.warning("exec_not_killed", container=view.id, exec=exec_id, error=problem)

@@ -17,7 +17,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dockershim.engine import EngineEvent, EngineInfo, EventStream, ExecStream, Json, PullProgress, RegistryAuth
+from dockershim.engine import EngineEvent, EngineInfo, EventStream, Json, ProcessStream, PullProgress, RegistryAuth
 from dockershim.engine.stdcopy import STDERR, STDOUT
 from dockershim.errors import EngineFailed, InUse, InvalidArgument, NameConflict, NotFound, NotRunning, Unavailable
 from dockershim.translate.image_refs import canonical_or_none
@@ -54,11 +54,21 @@ class FakeEventStream:
 
 
 class FakeExecStream:
-    """Output that is there already."""
+    """Output that is there already; stdin is kept."""
 
     def __init__(self, pieces: list[tuple[int, bytes]], ended: asyncio.Event) -> None:
         self._pieces = pieces
         self._ended = ended
+        self.stdin = b""
+        self.stdin_ended = False
+
+    async def write(self, data: bytes) -> None:
+        """See ProcessStream."""
+        self.stdin += data
+
+    async def write_eof(self) -> None:
+        """See ProcessStream."""
+        self.stdin_ended = True
 
     async def __aiter__(self) -> AsyncIterator[tuple[int, bytes]]:
         for piece in self._pieces:
@@ -78,6 +88,7 @@ class FakeDockerEngine:
         self.registry: dict[str, Json] = {}
         self.networks: dict[str, Json] = {}
         self.execs: dict[str, Json] = {}
+        self.sizes: dict[str, tuple[int, int]] = {}
         self.exec_results: dict[tuple[str, ...], tuple[bytes, bytes, int]] = {}
         self.calls: Counter[str] = Counter()
         self.away = False
@@ -334,7 +345,25 @@ class FakeDockerEngine:
         self.execs[identifier] = {"ID": identifier, "Running": False, "ExitCode": None, "Pid": 0, "Cmd": body["Cmd"]}
         return identifier
 
-    async def exec_start(self, exec_id: str, *, tty: bool) -> ExecStream:
+    async def exec_resize(self, exec_id: str, width: int, height: int) -> None:
+        """See DockerEngine."""
+        await self._enter("exec_resize")
+        if exec_id not in self.execs:
+            raise NotFound("exec", exec_id)
+        self.sizes[exec_id] = (width, height)
+
+    async def attach(self, reference: str, *, stdin: bool, tty: bool) -> ProcessStream:
+        """See DockerEngine. It ends with the container's stop, which nobody here waits for."""
+        await self._enter("attach")
+        self._find(reference)
+        return FakeExecStream([], asyncio.Event())
+
+    async def resize_container(self, reference: str, width: int, height: int) -> None:
+        """See DockerEngine."""
+        await self._enter("resize_container")
+        self.sizes[str(self._find(reference)["Id"])] = (width, height)
+
+    async def exec_start(self, exec_id: str, *, tty: bool) -> ProcessStream:
         """See DockerEngine."""
         await self._enter("exec_start")
         if exec_id not in self.execs:
