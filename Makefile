@@ -12,7 +12,8 @@ PYTEST_ARGS ?=
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check test unit lab bench fresh venv lock format
+.PHONY: help up down check lint unit test tests lab bench fresh venv lock format
+.NOTPARALLEL:
 
 help: ## list what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,23 +24,21 @@ up: venv ## run one pod on this machine: Docker and dockershim (or RUNTIME=conta
 down: venv ## remove everything that `make up` started
 	@$(PYTHON) -m deploy.standalone down
 
-check: venv ## formatting, lint, types, import rules, generated files, unit tests: no root, no engines
+check: lint unit ## formatting, lint, types, import rules, generated files, unit tests: no root, no engines
+
+lint: venv ## all of `make check` but the tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTHON) -m cri_proto.regen --check
-	$(PYTHON) -m pytest -q -n $(WORKERS) tests/unit $(PYTEST_ARGS)
 
 unit: venv ## unit tests alone
-	@$(PYTHON) -m pytest -q -n $(WORKERS) tests/unit $(PYTEST_ARGS)
+	$(PYTHON) -m pytest -q -n $(WORKERS) tests/unit $(PYTEST_ARGS)
 
-test: venv ## everything: checks, then all tests, on real engines too (needs root; installs what it needs)
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(PYTHON) -m cri_proto.regen --check
+test: lint tests ## everything: checks, then all tests, on real engines too (needs root; installs what it needs)
+
+tests: venv
 	$(PYTHON) -m tests.lab prepare
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
