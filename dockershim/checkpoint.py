@@ -66,21 +66,28 @@ class Checkpoints:
                     path.rename(aside)
         return records
 
-    async def save(self, record: SandboxRecord) -> None:
-        """Write a record so that it survives a crash at any moment."""
-        await asyncio.to_thread(self._save, record)
+    async def save(self, record: SandboxRecord, *, durable: bool = True) -> None:
+        """Write a record so that it survives our own end at any moment; a durable one also that of the machine.
 
-    def _save(self, record: SandboxRecord) -> None:
+        The first record of a sandbox is durable: it says that there may be something to give back. What is added later
+        (addresses, a torn-down network) is about processes that do not outlive the machine either, and losing it costs
+        at most a second tear-down; waiting for the disk would cost each pod's start.
+        """
+        await asyncio.to_thread(self._save, record, durable)
+
+    def _save(self, record: SandboxRecord, durable: bool) -> None:
         path = self._directory / record.id
         temporary = path.with_name(f"{record.id}.tmp")
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
             with open(descriptor, "wb") as file:
                 file.write(encode_record(record))
-                file.flush()
-                os.fsync(file.fileno())
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
             temporary.rename(path)
-            self._sync_directory()
+            if durable:
+                self._sync_directory()
         except OSError as error:
             kind = ResourceExhausted if error.errno in _FULL_DISK else EngineFailed
             raise kind(f"cannot write {path}: {error.strerror}") from error

@@ -121,7 +121,7 @@ class Lifecycle:
 
     async def save_record(self, record: SandboxRecord) -> None:
         """Keep a changed record on disk and in the store."""
-        await self._node.checkpoints.save(record)
+        await self._node.checkpoints.save(record, durable=False)
         view = self._node.store.sandboxes.get(record.id)
         if view is not None:
             self._node.store.put_sandbox(dataclasses.replace(view, record=record))

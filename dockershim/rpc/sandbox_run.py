@@ -85,7 +85,7 @@ class SandboxRun:
                 record = dataclasses.replace(record, ips=result.ips, raw=result.raw)
             created_at_ns = sandbox_view(inspect, record, observed_at_ns).created_at_ns
             record = dataclasses.replace(record, network_ready=True, created_at_ns=created_at_ns)
-            await mutation.step(self._node.checkpoints.save(record))
+            await mutation.step(self._node.checkpoints.save(record, durable=False))
             self._node.store.put_sandbox(sandbox_view(inspect, record, observed_at_ns))
         return cri.RunPodSandboxResponse(pod_sandbox_id=sandbox_id)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import dataclasses
 import json
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -61,3 +64,17 @@ def test_records_of_cri_dockerd() -> None:
     assert record.config.metadata.name == "web"
     assert record.config.port_mappings[0].protocol == cri.Protocol.UDP
     assert not decode_record(ID, b'{"version": "v1", "data": null}').host_network
+
+
+async def test_only_a_durable_record_waits_for_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """File and directory for the first one, neither for what is added later; both are whole and replace the old."""
+    synced: list[int] = []
+    monkeypatch.setattr("os.fsync", synced.append)
+    checkpoints = Checkpoints(tmp_path)
+    await asyncio.to_thread(checkpoints.prepare)
+    record = SandboxRecord(id="a" * 64, config=cri.PodSandboxConfig(), created_at_ns=1)
+    await checkpoints.save(record)
+    assert len(synced) == 2
+    await checkpoints.save(dataclasses.replace(record, ips=("10.0.0.1",)), durable=False)
+    assert len(synced) == 2
+    assert (await checkpoints.load_all())[record.id].ips == ("10.0.0.1",)
