@@ -38,6 +38,14 @@ class Recorder(Protocol):
         """`type_` is Normal or Warning."""
 
 
+class EventSink(Protocol):
+    """Where events about a pod go: (pod, "Normal" or "Warning", reason, message, container name or "")."""
+
+    def __call__(
+        self, pod: core_v1.Pod, event_type: str, reason: str, message: str, container_name: str = "", /
+    ) -> None: ...
+
+
 def pod_reference(pod: core_v1.Pod, field_path: str = "") -> core_v1.ObjectReference:
     """What an event about a pod points at; `field_path` such as `spec.containers{app}` names a part of it."""
     metadata = metadata_of(pod)

@@ -10,15 +10,17 @@ import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NoReturn, Protocol
+from typing import NoReturn
 
 import structlog
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
+from kubelet_py.config.durations import format_duration
 from kubelet_py.core import image_rules
 from kubelet_py.core.backoff import IMAGE_BACKOFF, BackoffEntry, BackoffPolicy, next_entry, remaining_seconds
+from kubelet_py.core.event_rules import EventSink
 from kubelet_py.core.image_rules import PullPolicy
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeCallError, SyncError
@@ -40,14 +42,6 @@ class PullBackOff(SyncError):
     def __init__(self, message: str, container_name: str, remaining_seconds: float) -> None:
         super().__init__(IMAGE_PULL_BACK_OFF, message, container_name)
         self.remaining_seconds = remaining_seconds
-
-
-class EventSink(Protocol):
-    """Where events about a pod go: (pod, "Normal" or "Warning", reason, message, container name or "")."""
-
-    def __call__(
-        self, pod: core_v1.Pod, event_type: str, reason: str, message: str, container_name: str = "", /
-    ) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,8 +152,8 @@ class Images:
         self._backoff.pop(key, None)
         now = self._clock()
         message = (
-            f'Successfully pulled image "{request.image}" in {format_duration(now - started_at)} '
-            f"({format_duration(now - asked_at)} including waiting). Image size: {image.size} bytes."
+            f'Successfully pulled image "{request.image}" in {_milliseconds(now - started_at)} '
+            f"({_milliseconds(now - asked_at)} including waiting). Image size: {image.size} bytes."
         )
         self._events(request.pod, "Normal", "Pulled", message, request.container_name)
         return image
@@ -184,11 +178,6 @@ class Images:
         raise SyncError(reason, detail, request.container_name) from error
 
 
-def format_duration(seconds: float) -> str:
-    """A duration as Go prints it, rounded to milliseconds: `12ms`, `1.234s`, `1m2.5s`."""
-    milliseconds = round(seconds * 1000)
-    if milliseconds < 1000:
-        return f"{milliseconds}ms"
-    minutes, rest = divmod(milliseconds, 60_000)
-    text = f"{rest / 1000:.3f}".rstrip("0").rstrip(".")
-    return f"{minutes}m{text}s" if minutes else f"{text}s"
+def _milliseconds(seconds: float) -> str:
+    """As Go prints a duration cut to milliseconds: `12ms`, `1.234s`, `1m2.5s`."""
+    return format_duration(int(seconds * 1000) / 1000)

@@ -14,6 +14,7 @@ from kubelet_py.api.quantity import Quantity
 from kubelet_py.core.cgroup_rules import CgroupSettings
 from kubelet_py.core.dns import NodeDns
 from kubelet_py.core.env import EnvSources
+from kubelet_py.core.event_rules import EventSink as EventSink
 from kubelet_py.core.observed import ObservedContainer, ProbeVerdict
 from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.security import SecuritySettings
@@ -64,14 +65,6 @@ class PodObjects(Protocol):
 
     def forget_pod(self, pod_uid: str) -> None:
         """The pod is gone."""
-
-
-class EventSink(Protocol):
-    """Where events about a pod go: (pod, "Normal" or "Warning", reason, message, container name or "")."""
-
-    def __call__(
-        self, pod: core_v1.Pod, event_type: str, reason: str, message: str, container_name: str = "", /
-    ) -> None: ...
 
 
 class StatusSink(Protocol):

@@ -9,7 +9,7 @@ from cri_proto import runtime_v1 as cri
 from kubelet_py.api import codec, core_v1
 from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, SyncError
 from kubelet_py.kube.rate_limit import TokenBucket
-from kubelet_py.managers.images import ImageRequest, Images, PullBackOff, format_duration
+from kubelet_py.managers.images import ImageRequest, Images, PullBackOff
 from tests.fakes.runtime import FakeRuntimeClient
 
 IMAGE = "registry.example/app:1"
@@ -262,10 +262,3 @@ async def test_more_pulls_than_the_rate_allows_fail_and_back_off() -> None:
     await node.images.ensure(a_request())
     assert (await refusal(node, a_request("registry.example/app:2"))).message == "pull QPS exceeded"
     assert len(node.fake.pulls) == 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(0, "0ms"), (0.0124, "12ms"), (1.5, "1.5s"), (2, "2s"), (62.5, "1m2.5s"), (3601, "60m1s")]
-)
-def test_durations_read_as_in_go(seconds: float, text: str) -> None:
-    assert format_duration(seconds) == text
