@@ -244,8 +244,8 @@ class Rig:
         self.volumes = VolumeManager(self.root / "kubelet", None, VolumeSettings(make_root_shared=False))
         self.images = Images(self.fake, self.event, clock=self.clock.seconds)
         self.observer = PodObserver(self.fake, self.learned.append, self.clock)
-        hooks = LifecycleHooks(self.fake, self.event, self.pod_ips)
-        killer = PodKiller(self.fake, self.event, hooks)
+        hooks = LifecycleHooks(self.fake, self.event, self.pod_ips, self.clock.seconds)
+        killer = PodKiller(self.fake, self.event, hooks, self.clock.seconds)
         starter = ContainerStarter(
             self.fake,
             self.images,
