@@ -75,6 +75,16 @@ class NodeBackend:
             return False
         return status.state == cri.CONTAINER_RUNNING
 
+    async def sandbox_id(self, pod: core_v1.Pod) -> str | None:
+        """The newest that is ready."""
+        found = await self._client.list_pod_sandboxes(pods.uid_of(pod))
+        ready = [sandbox for sandbox in found if sandbox.state == cri.SANDBOX_READY]
+        return max(ready, key=lambda sandbox: sandbox.created_at).id if ready else None
+
+    async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
+        """As the runtime says."""
+        return await self._client.streaming_url(request)
+
     def health_problems(self) -> Mapping[str, str]:
         """The PLEG is what would hang first."""
         return {"syncloop": "", "pleg": self._pleg.problem() or ""}

@@ -99,6 +99,9 @@ class RuntimeClient(Protocol):
     async def exec_sync(self, container_id: str, command: list[str], timeout_seconds: int) -> cri.ExecSyncResponse:
         """Runs a command; RuntimeTimeout when it outlives the timeout (0: none)."""
 
+    async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
+        """Prepares an exec, attach or port-forward; gives the URL where one client may take it up, soon."""
+
     async def list_images(self) -> list[cri.Image]:
         """All images."""
 
@@ -284,6 +287,11 @@ class GrpcRuntimeClient:
         deadline = timeout_seconds + self._timeout if timeout_seconds else None
         response: cri.ExecSyncResponse = await self._call("ExecSync", self._runtime.ExecSync, request, deadline)
         return response
+
+    async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
+        """Exec, Attach or PortForward, by the kind of the request."""
+        call = type(request).__name__.removesuffix("Request")
+        return str((await self._runtime_call(call, request)).url)
 
     async def list_images(self) -> list[cri.Image]:
         """ListImages."""

@@ -22,12 +22,10 @@ from kubelet_py.errors import RuntimeCallError
 from kubelet_py.host.shared_inotify import SharedInotify
 from kubelet_py.server.container_logs import open_log, stream_log
 from kubelet_py.server.settings import ServerBackend
+from kubelet_py.server.streams import Streams
 
 _JSON: Final = "application/json"
 _NOT_YET: Final = (
-    ("*", "/exec/{tail:.*}"),
-    ("*", "/attach/{tail:.*}"),
-    ("*", "/portForward/{tail:.*}"),
     ("*", "/run/{tail:.*}"),
     ("*", "/logs/{tail:.*}"),
     ("*", "/checkpoint/{tail:.*}"),
@@ -62,11 +60,20 @@ class Routes:
             ("GET", "/why/{namespace}/{pod}", self.why),
             ("GET", "/metrics", self.metrics),
             ("GET", "/containerLogs/{namespace}/{pod}/{container}", self.container_logs),
+            *self._stream_routes(),
             *((method, path, not_implemented) for method, path in _NOT_YET),
         ]
         for method, path, handler in table:
             hidden = not debugging and path.startswith(_DEBUGGING)
             app.router.add_route(method, path, debugging_disabled if hidden else handler)
+
+    def _stream_routes(self) -> Iterable[tuple[str, str, Handler]]:
+        streams = Streams(self._backend)
+        for method in ("GET", "POST"):
+            for path in ("/{namespace}/{pod}", "/{namespace}/{pod}/{uid}"):
+                yield (method, f"/exec{path}/{{container}}", streams.exec)
+                yield (method, f"/attach{path}/{{container}}", streams.attach)
+                yield (method, f"/portForward{path}", streams.port_forward)
 
     def health_routes(self) -> list[tuple[str, str, Handler]]:
         """The part that the healthz server has as well."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
 
 if TYPE_CHECKING:
@@ -79,6 +80,12 @@ class ServerBackend(Protocol):
 
     async def is_container_running(self, container_id: str) -> bool:
         """Whether its log can still grow; False when nobody knows the container."""
+
+    async def sandbox_id(self, pod: core_v1.Pod) -> str | None:
+        """The sandbox of a pod that is ready, None when it has none; raises RuntimeCallError."""
+
+    async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
+        """Where the runtime serves it, once; raises RuntimeCallError."""
 
     def story(self, pod: core_v1.Pod) -> str:
         """What was done for a pod and why, for people: lines of text, oldest first."""

@@ -360,6 +360,12 @@ class FakeRuntimeClient:
             stdout, stderr, exit_code = self.exec_results.get(tuple(command), (b"", b"", 0))
             return cri.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=exit_code)
 
+    async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
+        """A URL where nobody listens."""
+        call = type(request).__name__.removesuffix("Request")
+        async with self._rpc(call, getattr(request, "container_id", "")):
+            return f"http://127.0.0.1:1/{call.lower()}/token"
+
     async def list_images(self) -> list[cri.Image]:
         """ListImages."""
         async with self._rpc("ListImages"):

@@ -13,6 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from cri_proto import runtime_v1 as cri
 from kubelet_py.api import authentication_v1, authorization_v1, codec, core_v1
 from kubelet_py.api.pod import display_name
 from kubelet_py.errors import ApiUnavailable, RuntimeNotFound
@@ -109,6 +110,12 @@ class Node:
 
     async def is_container_running(self, container_id: str) -> bool:
         return container_id in self.running
+
+    async def sandbox_id(self, pod: core_v1.Pod) -> str | None:
+        return None
+
+    async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
+        return "http://127.0.0.1:1/stream/token"
 
     def health_problems(self) -> Mapping[str, str]:
         return {"syncloop": "", **self.problems}

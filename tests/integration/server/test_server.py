@@ -240,7 +240,7 @@ async def test_health_is_told_in_plain_text_on_a_port_of_its_own(tmp_path: Path,
 async def test_what_is_not_served_yet_says_so(tmp_path: Path, node: Node) -> None:
     config = config_for(tmp_path)
     async with KubeletServer(config, node):
-        for path in ("/exec/a/b/c", "/portForward/a/b", "/stats/summary", "/metrics/cadvisor"):
+        for path in ("/run/a/b/c", "/stats/summary", "/metrics/cadvisor"):
             assert await get(config, path) == (501, f"{path} is not served by this version of kubelet-py\n")
         assert (await get(config, "/nothing"))[0] == 404
         status, body = await get(config, "/configz")
@@ -385,3 +385,32 @@ async def test_a_large_log_is_streamed_without_being_held(tmp_path: Path, node: 
         code, size = await curl("-k", "-o", os.devnull, "-w", "%{size_download}", url)
         assert (code, int(size)) == (0, 100 * 1000 * 1001)
         assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 30 * 1024
+
+
+async def test_streams_say_what_is_wrong_with_the_request(tmp_path: Path, node: Node) -> None:
+    """Exec, attach and port-forward: an unknown pod, container or stream, no upgrade, and a runtime that is away."""
+    node.add("web", container_status({"running": {}}, None, "docker://1"))
+    upgrade = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
+    config = config_for(tmp_path)
+    async with KubeletServer(config, node):
+
+        async def post(path: str, headers: dict[str, str] = upgrade) -> tuple[int, str]:
+            arguments = [part for name, value in headers.items() for part in ("-H", f"{name}: {value}")]
+            url = f"https://127.0.0.1:{config.port}{path}"
+            _, output = await curl("-k", "-X", "POST", "-w", "\n%{http_code}", *arguments, url)
+            body, _, code = output.rpartition("\n")
+            return int(code), body
+
+        assert (await post("/exec/shop/none/main?command=ls&output=1"))[0] == 404
+        assert (await post("/exec/shop/web/none?command=ls&output=1"))[0] == 404
+        assert (await post("/exec/shop/web/wrong-uid/main?command=ls&output=1"))[0] == 404
+        assert (await post("/exec/shop/web/main?output=1")) == (
+            400,
+            "you must specify at least one command to execute",
+        )
+        assert (await post("/exec/shop/web/main?command=ls"))[0] == 400
+        assert (await post("/exec/shop/web/main?command=ls&output=1", {}))[0] == 400
+        assert (await post("/portForward/shop/web"))[0] == 500
+        for path in ("/exec/shop/web/main?command=ls&output=1", "/attach/shop/web/main?output=1"):
+            code, body = await post(path)
+            assert (code, "does not answer" in body) == (500, True), body
