@@ -484,7 +484,7 @@ def test_a_sandbox_removed_behind_our_back_stays_until_it_is_removed(shim: Shim)
     assert list((shim.root / "sandbox").iterdir()) == []
 
 
-@pytest.mark.parametrize("rpc", ["Attach", "ContainerStats", "ListPodSandboxStats", "CheckpointContainer"])
+@pytest.mark.parametrize("rpc", ["ContainerStats", "ListPodSandboxStats", "CheckpointContainer"])
 def test_what_is_missing_says_why(shim: Shim, rpc: str) -> None:
     """Unimplemented, with a reason."""
     request = getattr(cri, f"{rpc}Request")()
