@@ -22,7 +22,6 @@ from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.app.backend import NodeBackend
-from kubelet_py.app.manifest_events import ManifestEvents
 from kubelet_py.app.node_parts import ApiClients, NodeIdentity, is_unified_cgroup, make_clients, read_identity
 from kubelet_py.app.node_view import HostView
 from kubelet_py.app.pod_objects import ApiObjects, StandaloneObjects
@@ -341,7 +340,7 @@ class _Agent:
 
     def _source_problem(self, problem: SourceProblem) -> None:
         """The source has logged it; the API server's users see it as an event of the node."""
-        message = f"{problem.location}: {problem.message}"
+        message = f"Manifest {problem.location}: {problem.message}"
         self.events.record(node_reference(self.identity.settings.name), "Warning", "FailedValidation", message)
 
     def _on_api_pods(self, source: str, api_pods: tuple[core_v1.Pod, ...]) -> None:
@@ -418,8 +417,7 @@ class _Agent:
         config, name = self.settings.config, self.identity.settings.name
         tasks: list[tuple[str, Coroutine[Any, Any, None]]] = []
         if config.staticPodPath:
-            accept = ManifestEvents(self.events, name, self.loop.accept).accept
-            files = FileSource(config.staticPodPath, name, config.fileCheckFrequency, accept)
+            files = FileSource(config.staticPodPath, name, config.fileCheckFrequency, self.loop.accept)
             tasks.append(("file-source", files.run()))
         if config.staticPodURL:
             url = UrlSource(
