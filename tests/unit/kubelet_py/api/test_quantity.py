@@ -99,10 +99,12 @@ _quantities = st.builds(q.Quantity, st.integers(min_value=-(10**27), max_value=1
 
 @given(_quantities)
 def test_written_and_read_again_is_the_same_amount(amount: q.Quantity) -> None:
-    """The canonical text loses nothing, and is its own canonical text."""
+    """The canonical text loses nothing, and is its own canonical text. An amount in Ki that needs no suffix is read back
+    as a decimal one, as upstream does it.
+    """
     again = q.parse(str(amount))
     assert again == amount
-    assert str(again) == str(amount)
+    assert again.format is not amount.format or str(again) == str(amount)
 
 
 @given(_quantities, _quantities)
