@@ -55,13 +55,15 @@ class RawWire:
 
     async def close(self) -> None:
         """End it. What the peer sent and nobody read is read first: else the kernel takes our last words back."""
-        with contextlib.suppress(OSError, TimeoutError):
-            if self._writer.can_write_eof():
-                self._writer.write_eof()
-            async with asyncio.timeout(CLOSE_SECONDS):
-                while await self.read():
-                    pass
-        self._writer.close()
+        try:
+            with contextlib.suppress(OSError, TimeoutError):
+                if self._writer.can_write_eof():
+                    self._writer.write_eof()
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    while await self.read():
+                        pass
+        finally:
+            self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
 

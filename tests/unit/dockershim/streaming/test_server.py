@@ -1,0 +1,184 @@
+"""The streaming server with a client of our own codecs: tokens, upgrades, half-close, ends, a client that goes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import pytest
+
+from cri_proto.wire import remotecommand, spdy_session, websocket
+from dockershim.streaming.channels import Channels
+from dockershim.streaming.server import EXEC, CommandTicket, StreamingServer, Ticket
+from dockershim.streaming.wires import Gone
+from dockershim.tasks import Tasks
+
+BOTH = remotecommand.StreamSet(stdin=True, stdout=True, stderr=False, tty=False)
+MASK = b"\1\2\3\4"
+
+
+async def echo(channels: Channels) -> remotecommand.Outcome:
+    """All of stdin back; the code is 7."""
+    while data := await channels.stdin.get():
+        await channels.write(remotecommand.STDOUT, data)
+    return remotecommand.Outcome(7)
+
+
+class Stage:
+    """The server and what its work saw."""
+
+    def __init__(self, tasks: Tasks) -> None:
+        self.now_seconds = 0.0
+        self.server = StreamingServer(tasks, lambda: self.now_seconds)
+        self.cut = asyncio.Event()
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def close(self) -> None:
+        """Hang up everywhere."""
+        for writer in self.writers:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def until_cut(self, channels: Channels) -> remotecommand.Outcome:
+        """Reads until the client goes."""
+        try:
+            while await channels.stdin.get():
+                pass
+            await asyncio.Event().wait()
+        except (asyncio.CancelledError, Gone):
+            self.cut.set()
+            raise
+        return remotecommand.Outcome()
+
+    async def dial(
+        self, ticket: Ticket, *lines: str, path: str = ""
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A client that has sent its head."""
+        target = urlsplit(await self.server.url(ticket))
+        return await self.dial_path(target.port or 0, path or target.path, *lines)
+
+    async def dial_path(self, port: int, path: str, *lines: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """The same, anywhere."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        self.writers.append(writer)
+        writer.write("\r\n".join([f"POST {path} HTTP/1.1", "Host: a", *lines, "", ""]).encode())
+        return reader, writer
+
+
+@pytest.fixture
+async def stage() -> AsyncIterator[Stage]:
+    async with Tasks() as tasks:
+        started = Stage(tasks)
+        yield started
+        await started.close()
+        tasks.shut_down()
+
+
+SPDY = ("Connection: Upgrade", "Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v4.channel.k8s.io")
+WEBSOCKET = (
+    *("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="),
+    "Sec-WebSocket-Protocol: v5.channel.k8s.io, v4.channel.k8s.io",
+)
+
+
+async def status_of(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    """The status of the answer; the client hangs up."""
+    head = await reader.readuntil(b"\r\n\r\n")
+    writer.close()
+    return int(head.split(b" ")[1])
+
+
+async def test_a_url_is_good_once_and_for_a_minute(stage: Stage) -> None:
+    """A used, an old, a foreign and a misplaced token find nothing."""
+    ticket = CommandTicket(EXEC, BOTH, echo)
+    target = urlsplit(await stage.server.url(ticket))
+    port = target.port or 0
+    assert target.hostname == "127.0.0.1"
+    assert len(target.path.rpartition("/")[2]) >= 43
+    assert await status_of(*await stage.dial_path(port, target.path)) == 400
+    assert await status_of(*await stage.dial_path(port, target.path, *SPDY)) == 404
+    old = urlsplit(await stage.server.url(ticket)).path
+    stage.now_seconds += 60
+    assert await status_of(*await stage.dial_path(port, old, *SPDY)) == 404
+    fresh = urlsplit(await stage.server.url(ticket)).path
+    assert await status_of(*await stage.dial_path(port, fresh.replace("exec", "attach"), *SPDY)) == 404
+    assert await status_of(*await stage.dial_path(port, "/exec/guess", *SPDY)) == 404
+
+
+async def test_unknown_protocols_are_refused(stage: Stage) -> None:
+    """403 over SPDY, 400 over WebSocket and for nonsense."""
+    ticket = CommandTicket(EXEC, BOTH, echo)
+    unknown = ("Connection: Upgrade", "Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v9")
+    assert await status_of(*await stage.dial(ticket, *unknown)) == 403
+    assert await status_of(*await stage.dial(ticket, *WEBSOCKET[:3])) == 400
+    assert await status_of(*await stage.dial(ticket, "no header")) == 400
+
+
+async def test_exec_over_spdy(stage: Stage) -> None:
+    """Streams, half-close, and the status at the end."""
+    reader, writer = await stage.dial(CommandTicket(EXEC, BOTH, echo), *SPDY)
+    await reader.readuntil(b"\r\n\r\n")
+    client = spdy_session.SpdySession(client=True)
+    streams = {client.open({"streamType": name}): name for name in ("error", "stdin", "stdout")}
+    numbers = {name: number for number, name in streams.items()}
+    client.send(numbers["stdin"], b"x" * 100_000)
+    client.end(numbers["stdin"])
+    writer.write(client.take_output())
+    received = dict.fromkeys(streams.values(), b"")
+    ended: set[str] = set()
+    async with asyncio.timeout(10):
+        while not {"error", "stdout"} <= ended:
+            for event in client.receive(await reader.read(65536)):
+                if isinstance(event, spdy_session.DataReceived):
+                    received[streams[event.stream_id]] += event.data
+                elif isinstance(event, spdy_session.StreamEnded):
+                    ended.add(streams[event.stream_id])
+    assert received["stdout"] == b"x" * 100_000
+    assert remotecommand.parse_status(received["error"]) == remotecommand.Outcome(7)
+    writer.close()
+
+
+async def test_exec_over_websocket_v5(stage: Stage) -> None:
+    """Channels, the close signal of stdin, the status, and a WebSocket that is closed in order."""
+    reader, writer = await stage.dial(CommandTicket(EXEC, BOTH, echo), *WEBSOCKET)
+    assert b"v5.channel.k8s.io" in await reader.readuntil(b"\r\n\r\n")
+    for message in (remotecommand.encode_channel("stdin", b"hello"), remotecommand.encode_channel_close("stdin")):
+        writer.write(websocket.encode_frame(websocket.BINARY, message, MASK))
+    decoder = websocket.WebSocketDecoder(masked=False)
+    messages: list[websocket.Message] = []
+    async with asyncio.timeout(10):
+        while not messages or messages[-1].opcode != websocket.CLOSE:
+            messages += decoder.feed(await reader.read(65536))
+    channels = [message.data for message in messages[:-1]]
+    assert channels[:2] == [b"\x01", b"\x01hello"]
+    assert remotecommand.parse_status(channels[2][1:]) == remotecommand.Outcome(7)
+    writer.close()
+
+
+@pytest.mark.parametrize("head", [SPDY, WEBSOCKET], ids=["spdy", "websocket"])
+async def test_the_work_ends_when_the_client_goes(stage: Stage, head: tuple[str, ...]) -> None:
+    """It is cancelled, so that it can kill what it started."""
+    reader, writer = await stage.dial(CommandTicket(EXEC, BOTH, stage.until_cut), *head)
+    await reader.readuntil(b"\r\n\r\n")
+    if head is SPDY:
+        client = spdy_session.SpdySession(client=True)
+        for name in ("error", "stdin", "stdout"):
+            client.open({"streamType": name})
+        writer.write(client.take_output())
+    await reader.read(1)
+    writer.close()
+    async with asyncio.timeout(10):
+        await stage.cut.wait()
+
+
+async def test_broken_spdy_ends_the_connection(stage: Stage) -> None:
+    """With a GOAWAY, and the server goes on."""
+    reader, writer = await stage.dial(CommandTicket(EXEC, BOTH, echo), *SPDY)
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"\x80\x02\x00\x01\x00\x00\x00\x00")
+    async with asyncio.timeout(10):
+        assert (await reader.read()).startswith(b"\x80\x03\x00\x07")
+    writer.close()
