@@ -99,8 +99,9 @@ _quantities = st.builds(q.Quantity, st.integers(min_value=-(10**27), max_value=1
 
 @given(_quantities)
 def test_written_and_read_again_is_the_same_amount(amount: q.Quantity) -> None:
-    """The canonical text loses nothing, and is its own canonical text. An amount in Ki that needs no suffix is read back
-    as a decimal one, as upstream does it.
+    """The canonical text loses nothing, and is its own canonical text.
+
+    But where an amount in Ki is written without a suffix: that is read back as a decimal one, as upstream does it.
     """
     again = q.parse(str(amount))
     assert again == amount
