@@ -23,6 +23,17 @@ PACKAGES = {
     "docker": ("docker.io", "containerd", "runc", "iptables", "iproute2", "busybox-static"),
     "containerd": ("containerd", "runc", "iptables", "iproute2", "containernetworking-plugins", "busybox-static"),
 }
+APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
+
+
+def packages(runtime: str) -> tuple[str, ...]:
+    """The Debian packages that the runtime needs on this machine."""
+    try:
+        enforced = APPARMOR.read_text().strip() == "Y"
+    except OSError:
+        enforced = False
+    # Docker starts no container where the kernel has AppArmor and the tool that loads a profile is not there
+    return (*PACKAGES[runtime], "apparmor") if enforced else PACKAGES[runtime]
 
 
 def accepts(path: Path) -> bool:

@@ -28,7 +28,7 @@ def up(runtime: str) -> None:
     if record.runtime != runtime:
         raise StandaloneError(f"a node on {record.runtime} is there already: type `make down` first")
     say(f"Bringing up a node on {runtime}: no API server, no registry, state in {DATA} and {RUN}.")
-    missing = debian.missing(*engines.PACKAGES[runtime])
+    missing = debian.missing(*engines.packages(runtime))
     if runtime == "docker" and engines.host_docker_answers():
         missing = debian.missing("busybox-static")
     if missing:

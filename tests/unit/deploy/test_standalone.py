@@ -118,6 +118,18 @@ def test_the_engines_get_directories_and_names_of_their_own() -> None:
     assert "/run/containerd/" not in text.replace(str(node.RUN), "")
 
 
+@pytest.mark.parametrize(("parameter", "needed"), [("Y\n", True), ("N\n", False), (None, False)])
+def test_where_apparmor_is_enforced_its_tool_is_needed(
+    parameter: str | None, needed: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Docker 20.10 on Debian's own kernel starts nothing without apparmor_parser, which is only recommended there."""
+    monkeypatch.setattr(engines, "APPARMOR", tmp_path / "enabled")
+    if parameter is not None:
+        (tmp_path / "enabled").write_text(parameter)
+    assert ("apparmor" in engines.packages("docker")) is needed
+    assert set(engines.PACKAGES["docker"]) <= set(engines.packages("docker"))
+
+
 def test_the_command_line_says_what_it_can_do() -> None:
     """Without root and without doing anything."""
     command = [sys.executable, "-m", "deploy.standalone", "--help"]
