@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import select
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,12 +35,20 @@ class Traces:
         found += [directory for directory in self.state["cgroups"] if Path(directory).exists()]
         found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.root) in line]
         for namespace in Path("/proc").glob("[0-9]*/ns/*"):
+            process = namespace.parents[1]
             try:
-                if os.readlink(namespace) in self.namespaces and not _is_zombie(namespace.parents[1]):
-                    found.append(f"{namespace}: {(namespace.parents[1] / 'cmdline').read_text()}")
+                if os.readlink(namespace) not in self.namespaces or _is_zombie(process):
+                    continue
+                if not self._is_of_another_lab(process):
+                    found.append(f"{namespace}: {(process / 'cmdline').read_text()}")
             except OSError:
                 continue
         return found
+
+    def _is_of_another_lab(self, process: Path) -> bool:
+        """The kernel gives the number of a namespace that is gone to the next new one, such as a container's next door."""
+        labs = set(re.findall(r"/lab-([0-9a-f]+)", (process / "cgroup").read_text()))
+        return bool(labs) and self.root.name not in labs
 
     def wait_for_janitor(self, timeout_seconds: float) -> bool:
         """Whether the janitor has ended in time; it is not our child, so its pidfd is what can be waited for."""
