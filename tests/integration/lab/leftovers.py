@@ -46,7 +46,7 @@ class Traces:
         return found
 
     def _is_of_another_lab(self, process: Path) -> bool:
-        """The number of a namespace that is gone is given to the next new one, such as that of a container next door."""
+        """The number of a namespace that is gone is given to the next new one, such as a container next door has."""
         labs = set(re.findall(r"/lab-([0-9a-f]+)", (process / "cgroup").read_text()))
         return bool(labs) and self.root.name not in labs
 
