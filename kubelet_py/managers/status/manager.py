@@ -255,12 +255,12 @@ class StatusManager:
                 await client.delete(PODS, name, namespace, grace_period_seconds=0, uid=base.uid)
                 log.info("pod_deleted_at_api_server", pod=f"{namespace}/{name}", uid=uid)
         except ApiNotFound:
-            self._gone(entry, "it was deleted")
+            self._gone(entry, base.uid, "it was deleted")
         except ApiError as error:
             # A patch that names another UID is refused as invalid, a delete as a conflict: who has the name now?
             if error.status not in (409, 422) or not await self._replaced(client, name, namespace, entry, base.uid):
                 raise
-            self._gone(entry, "another pod has its name")
+            self._gone(entry, base.uid, "another pod has its name")
         if entry.status is status and entry.finished == finished:
             entry.written = True
 
@@ -277,16 +277,22 @@ class StatusManager:
     def _learn(self, entry: _Entry, answer: PodView) -> _AtServer:
         seen = _AtServer(answer.metadata.uid or "", _version(answer.metadata), answer.status)
         if is_static(entry.pod):
-            self._mirrors[full_name(entry.pod)] = seen
+            name = full_name(entry.pod)
+            current = self._mirrors.get(name)
+            # An answer about a mirror pod that was replaced while it was on its way must not hide the new one.
+            if current is None or current.uid == seen.uid:
+                self._mirrors[name] = seen
         else:
             entry.at_server = seen
         return seen
 
-    def _gone(self, entry: _Entry, why: str) -> None:
+    def _gone(self, entry: _Entry, uid: str, why: str) -> None:
         log.debug("pod_status_dropped", pod=display_name(entry.pod), why=why)
         entry.written = True
         if is_static(entry.pod):
-            self._mirrors.pop(full_name(entry.pod), None)
+            name = full_name(entry.pod)
+            if (current := self._mirrors.get(name)) is not None and current.uid == uid:
+                del self._mirrors[name]
         else:
             entry.at_server = None
 
