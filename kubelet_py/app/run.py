@@ -65,7 +65,8 @@ from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
 from kubelet_py.sync.loop import Admission, LoopServices, SyncLoop
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
-from kubelet_py.sync.pod_sync import PodServices, PodSync
+from kubelet_py.sync.pod_services import PodServices
+from kubelet_py.sync.pod_sync import PodSync
 from kubelet_py.sync.pod_workers import PodWorkers
 from kubelet_py.sync.sources.file import FileSource
 from kubelet_py.sync.sources.merge import SourceMerge

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kubelet_py.api import quantity
-from kubelet_py.config.durations import parse_duration
+from kubelet_py.api.durations import parse_duration
 from kubelet_py.config.model import (
     API_VERSION,
     KIND,

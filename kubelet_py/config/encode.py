@@ -5,7 +5,7 @@ Owns the outward spelling: durations as text, lists for tuples, absent optional 
 
 from typing import Any
 
-from kubelet_py.config.durations import format_duration
+from kubelet_py.api.durations import format_duration
 from kubelet_py.config.model import API_VERSION, KIND, KubeletConfiguration
 from kubelet_py.config.shapes import Shape, fields_of
 

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from kubelet_py.api import core_v1
+from kubelet_py.api.durations import parse_duration
 from kubelet_py.config.decode import is_quantity
-from kubelet_py.config.durations import parse_duration
 from kubelet_py.config.model import QUANTITY, MemoryReservation, VModuleItem
 from kubelet_py.config.shapes import Shape
 

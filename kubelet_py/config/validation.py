@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kubelet_py.api.durations import format_duration
 from kubelet_py.config.decode import Problem, is_quantity
-from kubelet_py.config.durations import format_duration
 from kubelet_py.config.gates import FeatureGates, gate_problems
 from kubelet_py.config.model import IP_ADDRESS, QUANTITY, Between, KubeletConfiguration, OneOf
 from kubelet_py.config.shapes import Shape, fields_of

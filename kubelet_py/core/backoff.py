@@ -98,12 +98,3 @@ def crash_backoff_key(container: core_v1.Container | core_v1.EphemeralContainer)
     """What the crash back-off of one pod is kept under: a new image or other resources start afresh."""
     resources = codec.encode(container.resources).decode() if container.resources else ""
     return f"{container.name}\n{container.image or ''}\n{resources}"
-
-
-def format_duration(seconds: float) -> str:
-    """Whole seconds as Go writes durations (10s, 1m20s, 1h0m0s), for messages that tools compare."""
-    total = int(seconds)
-    hours, minutes, rest = total // 3600, total // 60 % 60, total % 60
-    if hours:
-        return f"{hours}h{minutes}m{rest}s"
-    return f"{minutes}m{rest}s" if minutes else f"{rest}s"

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from kubelet_py.api import core_v1
+from kubelet_py.api.durations import format_duration
 from kubelet_py.api.pod import (
     containers_of,
     ephemeral_containers_of,
@@ -33,7 +34,7 @@ from kubelet_py.core.actions import (
     RemoveContainer,
     StartContainer,
 )
-from kubelet_py.core.backoff import BackoffEntry, crash_backoff_key, format_duration, remaining_seconds
+from kubelet_py.core.backoff import BackoffEntry, crash_backoff_key, remaining_seconds
 from kubelet_py.core.container_hash import compute_container_hash
 from kubelet_py.core.observed import (
     NO_VERDICT,

@@ -17,7 +17,7 @@ import structlog
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
-from kubelet_py.config.durations import format_duration
+from kubelet_py.api.durations import format_duration
 from kubelet_py.core import image_rules
 from kubelet_py.core.backoff import IMAGE_BACKOFF, BackoffEntry, BackoffPolicy, next_entry, remaining_seconds
 from kubelet_py.core.event_rules import EventSink

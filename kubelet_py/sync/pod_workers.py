@@ -18,7 +18,8 @@ from kubelet_py.api import pod as pods
 from kubelet_py.core import pod_worker as table
 from kubelet_py.core.pod_worker import Phase, StaticPodGate, WorkerState
 from kubelet_py.errors import KubeletError, RuntimeCallError
-from kubelet_py.sync.pod_sync import RETRY_SECONDS, PodMemory, PodSync
+from kubelet_py.sync.pod_services import PodMemory
+from kubelet_py.sync.pod_sync import RETRY_SECONDS, PodSync
 from kubelet_py.sync.ports import StatusSink
 
 log = structlog.get_logger()
@@ -139,7 +140,7 @@ class PodWorkers:
         if worker is None:
             return
         if worker.current is not None and worker.pod is not None:
-            self._sync.refresh_status(worker.pod, worker.memory)
+            self._sync.reports.refresh_status(worker.pod, worker.memory)
         self.wake(pod_uid, stimulus)
 
     def wake_all(self, stimulus: str) -> None:
@@ -250,7 +251,7 @@ class PodWorkers:
                 case Phase.FINISHED:
                     return await self._purge_pass(worker)
         except Exception as error:
-            self._sync.note_fault(worker.state.uid, worker.state.full_name, worker.stimulus, error)
+            self._sync.reports.note_fault(worker.state.uid, worker.state.full_name, worker.stimulus, error)
             return self._spread(RETRY_SECONDS)
 
     async def _sync_pass(self, worker: _Worker) -> float | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelet_py.config.durations import parse_duration
+from kubelet_py.api.durations import parse_duration
 from kubelet_py.config.flags import FLAGS, parse_flags
 from kubelet_py.config.gates import KNOWN_GATES
 from kubelet_py.config.load import LEGACY_DEFAULTS

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from kubelet_py.api.durations import format_duration
 from kubelet_py.config import Answer, HostTraits, NodeFlags, Settings, load
-from kubelet_py.config.durations import format_duration
 from kubelet_py.config.load import DEFAULT_EVICTION_HARD
 from kubelet_py.config.model import KubeletConfiguration
 from kubelet_py.config.shapes import fields_of, leaves_of

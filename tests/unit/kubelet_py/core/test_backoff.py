@@ -11,7 +11,6 @@ from kubelet_py.core.backoff import (
     BackoffPolicy,
     crash_backoff_key,
     crash_policy,
-    format_duration,
     is_backing_off,
     next_entry,
     remaining_seconds,
@@ -86,12 +85,6 @@ def test_another_image_or_other_resources_begin_afresh() -> None:
     unnamed = core_v1.Container(name="app")
     assert crash_backoff_key(plain) == crash_backoff_key(core_v1.Container(name="app", image="a:1"))
     assert len({crash_backoff_key(c) for c in (plain, limited, newer, unnamed)}) == 4
-
-
-def test_durations_look_as_go_writes_them() -> None:
-    """The messages are compared by tools."""
-    shown = [format_duration(s) for s in (0, 10.0, 59.9, 80, 300, 3600, 3725)]
-    assert shown == ["0s", "10s", "59s", "1m20s", "5m0s", "1h0m0s", "1h2m5s"]
 
 
 @given(

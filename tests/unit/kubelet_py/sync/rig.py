@@ -28,7 +28,8 @@ from kubelet_py.sync.container_start import ContainerStarter, LogPlaces
 from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
-from kubelet_py.sync.pod_sync import PodMemory, PodServices, PodSync
+from kubelet_py.sync.pod_services import PodMemory, PodServices
+from kubelet_py.sync.pod_sync import PodSync
 from tests.fakes.runtime import FakeRuntimeClient
 
 START_NS = 1_700_000_000_000_000_000

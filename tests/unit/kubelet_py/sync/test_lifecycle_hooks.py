@@ -91,11 +91,11 @@ async def test_a_readiness_verdict_does_not_wait_for_a_hook(rig: Rig) -> None:
     await start(rig, pod)
     rig.memory.observed = await rig.observer.observe(UID)
     rig.prober.found[rig.memory.observed.containers[0].id] = ProbeVerdict(readiness=ProbeResult.SUCCESS)
-    rig.sync.refresh_status(pod, rig.memory)
+    rig.sync.reports.refresh_status(pod, rig.memory)
     assert [status.ready for status in rig.status.containerStatuses or ()] == [True]
     rig.memory.observed = None
     before = len(rig.statuses.history)
-    rig.sync.refresh_status(pod, rig.memory)
+    rig.sync.reports.refresh_status(pod, rig.memory)
     assert len(rig.statuses.history) == before
 
 

@@ -21,7 +21,8 @@ from kubelet_py.errors import (
     RuntimeUnavailable,
     SyncError,
 )
-from kubelet_py.sync.pod_sync import MORE_ROUNDS_SECONDS, NETWORK_RETRY_SECONDS, RETRY_SECONDS, PassResult, PodMemory
+from kubelet_py.sync.pod_services import PassResult, PodMemory
+from kubelet_py.sync.pod_sync import MORE_ROUNDS_SECONDS, NETWORK_RETRY_SECONDS, RETRY_SECONDS
 from tests.fakes.runtime import ANY_MUTATION
 from tests.fakes.waiting import background, eventually
 from tests.unit.kubelet_py.sync.rig import IMAGE, UID, Rig, a_container, a_pod
@@ -686,7 +687,7 @@ async def test_each_pass_leaves_a_story_entry_and_repeats_are_counted(rig: Rig) 
 
 
 async def test_a_fault_of_the_agent_is_in_the_story(rig: Rig) -> None:
-    rig.sync.note_fault(UID, "shop/web", "timer", ZeroDivisionError("by nothing"))
+    rig.sync.reports.note_fault(UID, "shop/web", "timer", ZeroDivisionError("by nothing"))
     assert rig.stories.tell(UID)[-1].result == "fault of the agent: ZeroDivisionError: by nothing"
 
 

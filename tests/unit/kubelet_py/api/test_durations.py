@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelet_py.config.durations import format_duration, parse_duration
+from kubelet_py.api.durations import format_duration, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,8 @@ def test_what_go_refuses_is_refused(text: str) -> None:
         (3600, "1h0m0s"),
         (0.1, "100ms"),
         (1.5, "1.5s"),
+        (80, "1m20s"),
+        (3725, "1h2m5s"),
         (-61, "-1m1s"),
         (2e-6, "2µs"),
     ],
