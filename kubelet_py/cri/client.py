@@ -157,7 +157,7 @@ def connect(endpoint: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> 
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
             ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
+            ("grpc.min_reconnect_backoff_ms", 5000),  # what one attempt may take; a loaded machine needs it
             ("grpc.max_reconnect_backoff_ms", 3000),
             ("grpc.enable_http_proxy", 0),
         ],

@@ -2,6 +2,7 @@
 
 Owns the loop and the order: containers, then the sandboxes that hold none, then logs of pods that are gone, then links
 that lead nowhere. What may go is `core.gc_rules`. What fails is tried again a minute later; one failure stops nothing.
+A runtime that is away ends the pass in silence: RuntimeHealth has told of it.
 
 Upstream counterpart: pkg/kubelet/kuberuntime/kuberuntime_gc.go. Difference: a container's log files (and those rotated
 from them) go with it; upstream asks its log manager for the same.
@@ -24,7 +25,7 @@ from kubelet_py.core import gc_rules
 from kubelet_py.core.gc_rules import GcContainer, GcPolicy, GcSandbox
 from kubelet_py.core.labels import pod_uid_of_log_directory
 from kubelet_py.core.observed import ContainerState
-from kubelet_py.errors import KubeletError, RuntimeCallError, RuntimeNotFound
+from kubelet_py.errors import KubeletError, RuntimeCallError, RuntimeNotFound, RuntimeUnavailable
 from kubelet_py.host.files import remove_tree
 
 INTERVAL_SECONDS: Final = 60.0
@@ -98,12 +99,14 @@ class ContainerGc:
             await asyncio.sleep(INTERVAL_SECONDS)
             try:
                 await self.collect()
+            except RuntimeUnavailable as error:
+                _log.debug("container_gc_waits", error=str(error))  # RuntimeHealth has said that nobody answers
             except RuntimeCallError as error:
                 _log.warning("container_gc_failed", error=str(error))
                 self._on_failure(str(error))
 
     async def collect(self) -> None:
-        """One pass; RuntimeCallError when the runtime cannot even list."""
+        """One pass; RuntimeCallError when the runtime cannot even list, or answers no more."""
         removed = await self._collect_containers()
         sandboxes = await self._collect_sandboxes()
         logs = await asyncio.to_thread(self._collect_logs)
@@ -125,6 +128,8 @@ class ContainerGc:
                 if path:
                     await asyncio.to_thread(_remove_log, Path(path))
             await self._runtime.remove_container(container_id)
+        except RuntimeUnavailable:
+            raise
         except (RuntimeCallError, OSError) as error:
             _log.warning("dead_container_stays", container_id=container_id, error=str(error))
             return False
@@ -144,6 +149,8 @@ class ContainerGc:
             await self._runtime.remove_pod_sandbox(sandbox_id)
         except RuntimeNotFound:
             return True
+        except RuntimeUnavailable:
+            raise
         except RuntimeCallError as error:
             _log.warning("dead_sandbox_stays", sandbox_id=sandbox_id, error=str(error))
             return False

@@ -16,7 +16,7 @@ import structlog
 
 from kubelet_py.core.pleg_diff import PodRecord, diff_pods, pod_records
 from kubelet_py.cri import RuntimeClient
-from kubelet_py.errors import RuntimeCallError, RuntimeUnimplemented
+from kubelet_py.errors import RuntimeCallError, RuntimeUnavailable, RuntimeUnimplemented
 
 log = structlog.get_logger()
 
@@ -87,6 +87,8 @@ class Pleg:
             self._poke.clear()
             try:
                 await self._relist()
+            except RuntimeUnavailable as error:
+                log.debug("runtime_list_waits", error=str(error))  # RuntimeHealth says that nobody answers
             except RuntimeCallError as error:
                 if not self._failing:
                     self._failing = True

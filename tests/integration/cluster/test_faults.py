@@ -246,6 +246,7 @@ def test_an_agent_that_starts_without_its_runtime_waits_and_says_so_once(stage: 
         wait_node_ready(stage)
         stage.wait_ready(name, within_seconds=60)
         assert len(log.lines("runtime_not_ready")) <= 3
+        assert log.lines("runtime_list_failed") == log.lines("container_gc_failed") == []
 
 
 def test_nothing_is_left_when_everything_is_deleted(stage: Stage) -> None:

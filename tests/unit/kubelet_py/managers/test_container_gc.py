@@ -1,11 +1,15 @@
 """What a pass of garbage collection removes, from the runtime and from disk."""
 
+import asyncio
 from pathlib import Path
+
+import pytest
+from structlog.testing import capture_logs
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.core.gc_rules import GcPolicy
-from kubelet_py.errors import RuntimeNotFound, RuntimeUnavailable
-from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
+from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, RuntimeUnavailable
+from kubelet_py.managers.container_gc import INTERVAL_SECONDS, ContainerGc, GcSettings, PodKnowledge
 
 
 class Runtime:
@@ -16,6 +20,7 @@ class Runtime:
         self.containers: dict[str, cri.Container] = {}
         self.sandboxes: dict[str, cri.PodSandbox] = {}
         self.stubborn: set[str] = set()
+        self.away = False
 
     def add(self, container_id: str, uid: str, state: cri.ContainerState, created_at: int) -> Path:
         sandbox = f"sandbox-{uid}"
@@ -36,6 +41,8 @@ class Runtime:
         return log
 
     async def list_containers(self) -> list[cri.Container]:
+        if self.away:
+            raise RuntimeUnavailable("ListContainers", "UNAVAILABLE", "connection refused")
         return list(self.containers.values())
 
     async def list_pod_sandboxes(self) -> list[cri.PodSandbox]:
@@ -56,7 +63,7 @@ class Runtime:
 
     async def remove_container(self, container_id: str) -> None:
         if container_id in self.stubborn:
-            raise RuntimeUnavailable("RemoveContainer", "UNAVAILABLE", "not now")
+            raise RuntimeCallError("RemoveContainer", "UNKNOWN", "not now")
         self.containers.pop(container_id, None)
 
 
@@ -119,3 +126,19 @@ async def test_one_that_cannot_be_removed_holds_up_nothing_and_goes_the_next_tim
     await gc.collect()
     assert not runtime.containers
     assert not runtime.sandboxes
+
+
+@pytest.mark.looptime
+async def test_a_runtime_that_is_away_is_not_told_of_here_too(tmp_path: Path) -> None:
+    runtime, gc = make(tmp_path, {"gone"})
+    runtime.add("a", "gone", cri.CONTAINER_EXITED, 1)
+    runtime.away = True
+    with capture_logs() as logs:
+        async with asyncio.TaskGroup() as tasks:
+            collecting = tasks.create_task(gc.run())
+            await asyncio.sleep(INTERVAL_SECONDS * 3.5)
+            collecting.cancel()
+    assert [entry["log_level"] for entry in logs] == ["debug"] * 3
+    runtime.away = False
+    await gc.collect()
+    assert not runtime.containers

@@ -135,15 +135,26 @@ async def test_a_list_that_fails_is_said_once_and_its_end_too() -> None:
     node = Node()
     container = await node.add_pod()
     async with node.running() as logs:
-        node.fake.down = True
+        node.fake.fail("ListContainers", times=None)
         await asyncio.sleep(20)
         node.fake.exit(container, 1)
-        node.fake.down = False
+        node.fake.heal()
         await asyncio.sleep(2)
         names = [entry["event"] for entry in logs if entry["log_level"] != "debug"]
         assert names.count("runtime_list_failed") == 1
         assert names.count("runtime_list_works_again") == 1
         assert node.woken[-1] == (UID, "pleg: ContainerDied")
+
+
+async def test_a_runtime_that_is_away_is_not_told_of_here_too() -> None:
+    node = Node()
+    await node.add_pod()
+    async with node.running() as logs:
+        node.fake.down = True
+        await asyncio.sleep(20)
+        node.fake.down = False
+        await asyncio.sleep(2)
+        assert [entry["event"] for entry in logs if entry["log_level"] not in ("debug", "info")] == []
 
 
 async def test_a_runtime_that_cannot_be_listed_for_long_makes_the_node_unwell() -> None:
