@@ -11,7 +11,7 @@ from pathlib import Path
 
 _REQUEST = re.compile(rb"^(GET|POST|DELETE|HEAD|PUT) (\S+) HTTP/1\.1\r\n")
 _VERSION = re.compile(r"^/v\d+\.\d+")
-_IDENTIFIER = re.compile(r"/[0-9a-f]{64}|/k8s_[^/]+|sha256:[0-9a-f]{64}")
+_IDENTIFIER = re.compile(r"/[0-9a-f]{64}|/k8s_[^/]+|(?<=^/images)/.*[:@].*?(?=/json$|$)")
 
 
 class CountingProxy:
