@@ -6,13 +6,14 @@ PYTHON := $(CACHE)/venv/bin/python
 BIN := $(CACHE)/venv/bin
 RUNTIME ?= docker
 WORKERS ?= 2
+ENGINE ?= 20.10
 PYTEST_ARGS ?=
 
 # the checkout, not an installed copy, is what runs and what is tested
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check lint unit test tests lab bench fresh venv lock format
+.PHONY: help up down check lint unit test tests lab critest bench fresh venv lock format
 .NOTPARALLEL:
 
 help: ## list what can be made
@@ -44,6 +45,9 @@ tests: venv
 
 lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root)
 	@$(PYTHON) -m tests.lab
+
+critest: venv ## critest on dockershim with Docker 20.10 (ENGINE=29, containerd-1.6, containerd-2.4), held against its list (needs root)
+	@$(PYTHON) -m tests.conformance.critest $(ENGINE)
 
 bench: venv ## measure against the Go kubelet in one run; writes bench/out (needs root)
 	@$(PYTHON) -m tests.bench

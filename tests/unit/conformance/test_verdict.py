@@ -1,0 +1,86 @@
+"""What counts as a good run, and that the lists in the tree can be read."""
+
+from __future__ import annotations
+
+import tomllib
+from typing import Any
+
+import pytest
+
+from tests.conformance.critest import LIST
+from tests.conformance.verdict import (
+    Exemption,
+    Result,
+    counts,
+    explain,
+    judge,
+    read_exemptions,
+    read_report,
+    summary,
+)
+
+HOPELESS = Exemption("fixed digest", "failed", ("docker-*",), "nobody has that image")
+
+
+def test_a_listed_failure_is_good_and_an_unlisted_one_is_not() -> None:
+    results = [Result("pulls a fixed digest", "failed"), Result("runs", "passed")]
+    assert judge(results, [HOPELESS], "docker-29").good
+    verdict = judge([*results, Result("stops", "failed", "it did not")], [HOPELESS], "docker-29")
+    assert verdict.unexpected == (Result("stops", "failed", "it did not"),)
+    assert explain(verdict) == "failed: stops\n    it did not"
+
+
+def test_a_skip_that_nobody_listed_is_not_good() -> None:
+    assert not judge([Result("runs", "skipped")], [], "docker-29").good
+
+
+def test_a_listed_failure_that_passes_is_not_good() -> None:
+    verdict = judge([Result("pulls a fixed digest", "passed")], [HOPELESS], "docker-29")
+    assert explain(verdict) == "passed, and the list says it does not: pulls a fixed digest"
+
+
+def test_a_line_that_means_nothing_is_not_good() -> None:
+    assert judge([], [HOPELESS], "docker-29").stale == (HOPELESS,)
+
+
+def test_a_line_is_for_its_runtimes_only() -> None:
+    assert judge([Result("runs", "passed")], [HOPELESS], "containerd-2.4").good
+    assert not judge([Result("pulls a fixed digest", "failed")], [HOPELESS], "containerd-2.4").good
+
+
+def test_ginkgos_report_is_read() -> None:
+    def spec(state: str, kind: str = "It", **more: Any) -> dict[str, Any]:
+        return {
+            "ContainerHierarchyTexts": ["[k8s.io] Container"], "LeafNodeText": state, "LeafNodeType": kind,
+            "State": state, **more,
+        }  # fmt: skip
+
+    report = [
+        {
+            "SpecReports": [
+                spec("passed", RunTime=2_000_000_000),
+                spec("panicked", Failure={"Message": "index out of range"}),
+                spec("skipped"),
+                spec("passed", "BeforeSuite"),
+            ]
+        }
+    ]
+    results = read_report(report)
+    assert results == [
+        Result("[k8s.io] Container passed", "passed", seconds=2.0),
+        Result("[k8s.io] Container panicked", "failed", "index out of range"),
+        Result("[k8s.io] Container skipped", "skipped"),
+    ]
+    assert counts(results) == {"ran": 2, "passed": 1, "failed": 1, "skipped": 1}
+    assert summary({"docker-29": counts(results)}).splitlines()[-1] == "| docker-29 | 2 | 1 | 1 | 1 |"
+
+
+def test_the_list_of_critest_can_be_read() -> None:
+    exemptions = read_exemptions(tomllib.loads(LIST.read_text()))
+    assert len(exemptions) == len({(exemption.spec, exemption.runtimes) for exemption in exemptions})
+
+
+def test_an_entry_without_a_reason_is_refused() -> None:
+    entry = {"spec": "x", "outcome": "failed", "runtimes": ["docker-29"], "reason": ""}
+    with pytest.raises(ValueError, match="'x'"):
+        read_exemptions({"exemption": [entry]})
