@@ -104,7 +104,9 @@ class Agent:
         self.cgroups = PodCgroups(CgroupTree(), self.node.cgroups, self.node.pods_limits)
         self.prober = self._make_prober()
         self.sync = PodSync(self._pod_services())
-        self.workers = PodWorkers(self.sync, self.statuses, config.syncFrequency)
+        self.workers = PodWorkers(
+            self.sync, self.statuses, config.syncFrequency, alive_namesakes=self.pleg.alive_uids_named
+        )
         self.merge = SourceMerge(self._source_names())
         self.mirrors = self._make_mirrors()
         self.loop = SyncLoop(

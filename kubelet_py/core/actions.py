@@ -88,7 +88,9 @@ class StartContainer:
     """Pull the image if need be, create and start a container in the ready sandbox.
 
     `after_exit_at_ns` is when the run before it ended; where it is set, the shell notes the restart under
-    `backoff_key` with `backoff.next_entry`. `required`: what follows in the plan needs this container.
+    `backoff_key` with `backoff.next_entry`. `required`: what follows in the plan needs this container. `leftovers` are
+    the ids of its copies that were created and never started: they are removed first, since a start whose reply was
+    lost can come true, and would pile up otherwise.
     """
 
     container_name: str
@@ -98,6 +100,7 @@ class StartContainer:
     after_exit_at_ns: int | None = None
     backoff_key: str = ""
     required: bool = False
+    leftovers: tuple[str, ...] = ()
 
     @property
     def stops_plan(self) -> bool:

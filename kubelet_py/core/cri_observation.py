@@ -9,10 +9,12 @@ Upstream counterpart: toKubeContainerStatus and getPodContainerStatuses in kuber
 from collections.abc import Iterable, Mapping
 
 from cri_proto import runtime_v1 as cri
-from kubelet_py.api.pod import CONTAINER_NAME_LABEL
+from kubelet_py.api.pod import CONTAINER_NAME_LABEL, POD_NAME_LABEL, POD_NAMESPACE_LABEL
 from kubelet_py.core.labels import (
     DELETION_GRACE_PERIOD_ANNOTATION,
     HASH_ANNOTATION,
+    PORTS_ANNOTATION,
+    PRE_STOP_ANNOTATION,
     RESTART_COUNT_ANNOTATION,
     TERMINATION_GRACE_PERIOD_ANNOTATION,
     TERMINATION_MESSAGE_PATH_ANNOTATION,
@@ -81,6 +83,8 @@ def observe_container(status: cri.ContainerStatus, sandbox_id: str = "") -> Obse
         termination_message_path=notes.get(TERMINATION_MESSAGE_PATH_ANNOTATION, ""),
         termination_message_policy=notes.get(TERMINATION_MESSAGE_POLICY_ANNOTATION, ""),
         grace_period_seconds=grace_seconds if grace_seconds >= 0 else None,
+        pre_stop_json=notes.get(PRE_STOP_ANNOTATION, ""),
+        ports_json=notes.get(PORTS_ANNOTATION, ""),
         resources=status.resources.linux if status.resources.HasField("linux") else None,
         user=status.user.linux if status.user.HasField("linux") else None,
         mounts=tuple(status.mounts),
@@ -100,19 +104,21 @@ def observe_pod(
     of containers does (`pleg_diff.PodRecord.sandbox_ids`). Without it, containers of earlier sandboxes cannot be told
     from those of the present one.
     """
-    sandbox_list = list(sandboxes)
+    sandbox_list, container_list = list(sandboxes), list(containers)
     where = sandbox_ids or {}
-    metadata = sandbox_list[0].metadata if sandbox_list else None
+    names = [(s.metadata.name, s.metadata.namespace) for s in sandbox_list]
+    names += [(c.labels.get(POD_NAME_LABEL, ""), c.labels.get(POD_NAMESPACE_LABEL, "")) for c in container_list]
+    name, namespace = names[0] if names else ("", "")
     return ObservedPod(
         uid=uid,
-        name=metadata.name if metadata else "",
-        namespace=metadata.namespace if metadata else "",
+        name=name,
+        namespace=namespace,
         sandboxes=tuple(
             sorted((observe_sandbox(s) for s in sandbox_list), key=lambda s: (s.created_at_ns, s.attempt), reverse=True)
         ),
         containers=tuple(
             sorted(
-                (observe_container(c, where.get(c.id, "")) for c in containers),
+                (observe_container(c, where.get(c.id, "")) for c in container_list),
                 key=lambda c: (c.created_at_ns, c.attempt),
                 reverse=True,
             )

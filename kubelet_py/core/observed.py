@@ -60,8 +60,9 @@ class ObservedSandbox:
 class ObservedContainer:
     """One container of a pod, running or dead.
 
-    `hash`, `restart_count`, `termination_message_path`, `termination_message_policy` and `grace_period_seconds` come
-    from the annotations that this agent (or the Go kubelet) wrote at creation.
+    `hash`, `restart_count`, `termination_message_path`, `termination_message_policy`, `grace_period_seconds` and the
+    JSON of the preStop hook and the ports come from the annotations that this agent (or the Go kubelet) wrote at
+    creation.
     """
 
     id: str
@@ -84,6 +85,8 @@ class ObservedContainer:
     termination_message_path: str = ""
     termination_message_policy: str = ""
     grace_period_seconds: int | None = None
+    pre_stop_json: str = ""
+    ports_json: str = ""
     resources: cri.LinuxContainerResources | None = field(default=None, compare=False)
     user: cri.LinuxContainerUser | None = field(default=None, compare=False)
     mounts: tuple[cri.Mount, ...] = field(default=(), compare=False)

@@ -412,4 +412,5 @@ class _Planner:
             after_exit_at_ns=last_exit.finished_at_ns if last_exit else None,
             backoff_key=key,
             required=kind is ContainerKind.INIT and container.restartPolicy != "Always",
+            leftovers=tuple(old.id for old in history if old.state is ContainerState.CREATED),
         )

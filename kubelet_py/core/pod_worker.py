@@ -140,9 +140,7 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Drop the record. `restart`: the same UID was added again meanwhile and begins anew."""
-
-    restart: bool = False
+    """Drop the record. Where the same UID was added again meanwhile (`restart_requested`), it begins anew."""
 
 
 Output = RunSync | CancelSync | RunTerminating | RunTerminated | Finish | Forget
@@ -275,7 +273,7 @@ def _terminated_clean(state: WorkerState, _: CleanedUp) -> Transition:
 
 
 def _finished_purged(state: WorkerState, _: Purged) -> Transition:
-    return Transition(state, (Forget(restart=state.restart_requested),))
+    return Transition(state, (Forget(),))
 
 
 TABLE: Mapping[tuple[Phase, type[Input]], Callable[..., Transition]] = {
@@ -379,12 +377,10 @@ class StaticPodGate:
             return replace(self, waiting={**self.waiting, pod_full_name: (*queue, uid)}), False
         return StaticPodGate({**self.started, pod_full_name: uid}, self._without(pod_full_name, uid)), True
 
-    def release(self, pod_full_name: str, uid: str) -> tuple["StaticPodGate", str | None]:
-        """The UID is finished or will never start; the gate after it, and whom to wake."""
+    def release(self, pod_full_name: str, uid: str) -> "StaticPodGate":
+        """The UID is finished or will never start: those that wait for the name may ask again."""
         started = {name: other for name, other in self.started.items() if (name, other) != (pod_full_name, uid)}
-        gate = StaticPodGate(started, self._without(pod_full_name, uid))
-        queue = gate.waiting.get(pod_full_name, ())
-        return gate, queue[0] if queue and pod_full_name not in started else None
+        return StaticPodGate(started, self._without(pod_full_name, uid))
 
     def _without(self, pod_full_name: str, uid: str) -> dict[str, tuple[str, ...]]:
         return _compact(

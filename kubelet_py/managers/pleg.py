@@ -51,6 +51,10 @@ class Pleg:
         """What is known of every pod in the runtime."""
         return self._records
 
+    def alive_uids_named(self, full_name: str) -> set[str]:
+        """The UIDs of all pods `<name>_<namespace>` of which something lives."""
+        return {uid for uid, r in self._records.items() if r.is_alive and f"{r.name}_{r.namespace}" == full_name}
+
     async def wait_listed(self) -> None:
         """Returns once the runtime has been listed for the first time."""
         await self._listed.wait()

@@ -36,6 +36,7 @@ from kubelet_py.sync.lifecycle_hooks import HookError, LifecycleHooks
 from kubelet_py.sync.pod_kill import PodKiller
 from kubelet_py.sync.ports import EventSink, NodeView, PodObjects
 from kubelet_py.sync.start_gate import Rank, StartGate
+from kubelet_py.sync.unbroken import unbroken
 
 log = structlog.get_logger()
 
@@ -97,7 +98,7 @@ class ContainerStarter:
             handler = await self._objects.runtime_handler(pod)
             await asyncio.to_thread(_make_directories, plan.config.log_directory)
             async with self._gate.place(Rank.SANDBOX):
-                sandbox_id = await self._client.run_pod_sandbox(plan.config, handler)
+                sandbox_id = await unbroken(self._client.run_pod_sandbox(plan.config, handler))
         except (SyncError, RuntimeCallError, OSError) as error:
             message = f"Failed to create pod sandbox: {_detail(error)}"
             self._events(pod, "Warning", "FailedCreatePodSandBox", message)

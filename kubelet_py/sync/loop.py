@@ -148,7 +148,8 @@ class SyncLoop:
     async def _keep_house(self) -> None:
         services = self._services
         desired = {pods.uid_of(pod) for pod in services.merge.pods() if not pods.is_mirror(pod)}
-        services.workers.forget_finished(lambda uid: uid in desired)
+        for pod in services.workers.forget_finished(lambda uid: uid in desired):
+            self._add(pod)
         known = services.workers.states()
         for uid, record in list(services.pleg.records.items()):
             if record.is_alive and uid not in known and uid not in desired:

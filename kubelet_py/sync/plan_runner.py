@@ -9,9 +9,8 @@ import asyncio
 import contextlib
 import glob
 import os
-from collections.abc import Coroutine, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
@@ -36,8 +35,7 @@ from kubelet_py.managers.images import PullBackOff
 from kubelet_py.sync.container_start import ContainerOrder
 from kubelet_py.sync.pod_reports import PodReports
 from kubelet_py.sync.pod_services import PodMemory, PodServices
-
-T = TypeVar("T")
+from kubelet_py.sync.unbroken import unbroken
 
 
 @dataclass(slots=True)
@@ -93,11 +91,11 @@ class PlanRunner:
                     pod, action.container_id, action.container_name, action.message, grace_seconds
                 )
             case RemoveContainer():
-                await _unbroken(self.remove_container(action.container_id))
+                await unbroken(self.remove_container(action.container_id))
                 if not action.keep_log:
                     await asyncio.to_thread(self._remove_logs, pod, action, current.observed)
             case CreateSandbox():
-                current.sandbox = await _unbroken(services.starter.run_sandbox(pod, action.attempt))
+                current.sandbox = await services.starter.run_sandbox(pod, action.attempt)
                 await self._reports.report_sandbox(pod, current.memory, current.observed, current.sandbox)
             case StartContainer():
                 await self._start(action, current)
@@ -125,6 +123,8 @@ class PlanRunner:
             self._target_of(container, current.observed),
         )
         try:
+            for leftover in action.leftovers:
+                await unbroken(self.remove_container(leftover))
             await services.starter.start(order)
         except PullBackOff as error:
             memory.waiting[action.container_name] = (error.reason, error.message)
@@ -174,26 +174,6 @@ class PlanRunner:
         for file in (path, *glob.glob(f"{glob.escape(path)}.*")):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(file)
-
-
-async def _unbroken(work: Coroutine[Any, Any, T]) -> T:
-    """Sees a call through that makes or unmakes something, even when the pass is cancelled meanwhile.
-
-    A sandbox whose creation was abandoned half-way would turn up later with nobody to expect it. The task is owned
-    here: this function does not return before it has ended.
-    """
-    task = asyncio.get_running_loop().create_task(work)
-    interruption: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.wait((task,))
-        except asyncio.CancelledError as error:
-            interruption = error
-    if interruption is not None:
-        if not task.cancelled():
-            task.exception()  # the next observation says what became of it
-        raise interruption
-    return task.result()
 
 
 def _container_named(pod: core_v1.Pod, name: str) -> AnyContainer:

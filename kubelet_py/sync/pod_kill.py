@@ -54,27 +54,21 @@ class PodKiller:
         timeout = stop_timeout_seconds(grace_seconds, self._clock() - began) if grace_seconds else 0
         await self._stop(container_id, container_name, timeout)
 
-    async def kill_pod(self, pod: core_v1.Pod | None, observed: ObservedPod, grace_override: int | None = None) -> None:
-        """Every container, then every sandbox. `pod` None: nobody knows what the pod was, so no order is promised."""
-        living = observed.alive
-        steps = compute_kill_steps(pod, living) if pod is not None else [KillStep(c.id, c.name) for c in living]
+    async def kill_pod(self, pod: core_v1.Pod, observed: ObservedPod, grace_override: int | None = None) -> None:
+        """Every container, then every sandbox."""
+        steps = compute_kill_steps(pod, observed.alive)
         gone = {step.container_name: asyncio.Event() for step in steps}
         await _all("KillContainer", [self._kill_in_order(pod, step, gone, grace_override) for step in steps])
         await _all("KillPodSandbox", [self._stop_sandbox(sandbox.id) for sandbox in observed.sandboxes])
 
     async def _kill_in_order(
-        self, pod: core_v1.Pod | None, step: KillStep, gone: dict[str, asyncio.Event], grace_override: int | None
+        self, pod: core_v1.Pod, step: KillStep, gone: dict[str, asyncio.Event], grace_override: int | None
     ) -> None:
         began = self._clock()
-        grace_seconds = 1
-        if pod is not None:
-            grace_seconds = container_grace_period_seconds(pod, grace_override)
-            self._events(pod, "Normal", "Killing", f"Stopping container {step.container_name}", step.container_name)
-        elif grace_override is not None:
-            grace_seconds = grace_override
+        grace_seconds = container_grace_period_seconds(pod, grace_override)
+        self._events(pod, "Normal", "Killing", f"Stopping container {step.container_name}", step.container_name)
         try:
-            if pod is not None:
-                await self._hooks.pre_stop(pod, step.container_name, step.container_id, grace_seconds)
+            await self._hooks.pre_stop(pod, step.container_name, step.container_id, grace_seconds)
             if step.after:
                 try:
                     async with asyncio.timeout(max(grace_seconds - (self._clock() - began), 1)):

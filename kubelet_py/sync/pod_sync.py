@@ -20,6 +20,7 @@ from kubelet_py.core.actions import Action
 from kubelet_py.core.observed import NS_PER_SECOND, ObservedPod, ObservedSandbox
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
 from kubelet_py.core.pod_phase import TERMINAL_PHASES
+from kubelet_py.core.restored_pod import restore_pod
 from kubelet_py.errors import KubeletError, RuntimeNotFound, SyncError
 from kubelet_py.managers.images import PullBackOff
 from kubelet_py.sync.plan_runner import PlanRun, PlanRunner
@@ -167,7 +168,7 @@ class PodSync:
         """The pod as it is when nothing of it lives; SyncError when something does all the same."""
         if not observed.alive and not observed.ready_sandboxes:
             return observed
-        await self._services.killer.kill_pod(pod, observed, grace_seconds)
+        await self._services.killer.kill_pod(pod or restore_pod(observed), observed, grace_seconds)
         observed = await self._services.observer.observe(observed.uid)
         if observed.alive:
             names = ", ".join(container.name for container in observed.alive)

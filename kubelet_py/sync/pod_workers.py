@@ -7,8 +7,7 @@ worker's task lives as long as the pod, since a waiting coroutine costs next to 
 
 import asyncio
 import random
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -54,13 +53,14 @@ class PodWorkers:
         statuses: StatusSink,
         resync_seconds: float = RESYNC_SECONDS,
         jitter: Callable[[], float] = random.random,
-        clock: Callable[[], float] = time.monotonic,
+        alive_namesakes: Callable[[str], Collection[str]] = lambda full_name: (),
     ) -> None:
+        """`alive_namesakes`: the UIDs of all pods with this full name of which something lives in the runtime."""
         self._sync = sync
+        self._alive_namesakes = alive_namesakes
         self._statuses = statuses
         self._resync_seconds = resync_seconds
         self._jitter = jitter
-        self._clock = clock
         self._workers: dict[str, _Worker] = {}
         self._gate = StaticPodGate()
         self._tasks: asyncio.TaskGroup | None = None
@@ -148,13 +148,20 @@ class PodWorkers:
         for uid in self._workers:
             self.wake(uid, stimulus)
 
-    def forget_finished(self, desired: Callable[[str], bool]) -> None:
-        """Housekeeping: drops the workers that are through and whose pods no source knows any more."""
+    def forget_finished(self, desired: Callable[[str], bool]) -> list[core_v1.Pod]:
+        """Housekeeping: drops the workers that are through and whose pods no source knows any more.
+
+        Gives the pods that came back meanwhile under the same UID: they begin like any new pod.
+        """
+        again = []
         for uid, worker in list(self._workers.items()):
             if worker.state.phase is Phase.FINISHED and (worker.restart_pod is not None or not desired(uid)):
                 if not worker.is_purged and worker.state.is_deleted:
                     continue  # its own task still removes what is left
+                if worker.restart_pod is not None and worker.state.restart_requested:
+                    again.append(worker.restart_pod)
                 self._apply(worker, table.Purged(), "purged")
+        return again
 
     # What others ask
 
@@ -203,16 +210,14 @@ class PodWorkers:
                     worker.news.set()
                 case table.Finish():
                     worker.news.set()
-                case table.Forget(restart):
-                    self._forget(worker, restart)
+                case table.Forget():
+                    self._forget(worker)
 
-    def _forget(self, worker: _Worker, restart: bool) -> None:
+    def _forget(self, worker: _Worker) -> None:
         uid = worker.state.uid
         del self._workers[uid]
         self._statuses.forget(pods.PodUid(uid))
         worker.news.set()
-        if restart and worker.restart_pod is not None:
-            self.update(worker.restart_pod)
 
     async def _live(self, worker: _Worker) -> None:
         """The life of one worker: wait for news or the timer, make a pass, until nothing is left to do."""
@@ -258,10 +263,8 @@ class PodWorkers:
         pod = worker.pod
         if pod is None:
             raise RuntimeError("a syncing worker has a pod")
-        if pods.is_static(pod):
-            self._gate, may_start = self._gate.request(worker.state.full_name, worker.state.uid)
-            if not may_start:
-                return RETRY_SECONDS
+        if pods.is_static(pod) and not self._may_start(worker.state):
+            return RETRY_SECONDS
         result = await self._sync.sync_pod(pod, worker.memory, worker.stimulus)
         grace_seconds = pods.spec_of(pod).terminationGracePeriodSeconds
         self._apply(worker, table.SyncDone(result.is_terminal, grace_seconds), "the pod is through")
@@ -315,11 +318,21 @@ class PodWorkers:
         worker.is_purged = True
         return None
 
+    def _may_start(self, state: WorkerState) -> bool:
+        """Static pods of one name run one after the other, also after one that only the runtime knows any more."""
+        has_begun = self._gate.started.get(state.full_name) == state.uid
+        if not has_begun and any(uid != state.uid for uid in self._alive_namesakes(state.full_name)):
+            return False
+        self._gate, may_start = self._gate.request(state.full_name, state.uid)
+        return may_start
+
     def _release_name(self, worker: _Worker) -> None:
         """Lets the next static pod of the same name begin."""
-        self._gate, waiting_uid = self._gate.release(worker.state.full_name, worker.state.uid)
-        if waiting_uid is not None:
-            self.wake(waiting_uid, "the pod of the same name is gone")
+        name = worker.state.full_name
+        self._gate = self._gate.release(name, worker.state.uid)
+        for uid, other in self._workers.items():
+            if other.state.full_name == name and other.state.phase is Phase.SYNCING:
+                self.wake(uid, "the pod of the same name is gone")
 
     def _spread(self, seconds: float) -> float:
         return seconds * (1 + JITTER * self._jitter())

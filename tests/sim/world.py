@@ -145,6 +145,11 @@ class World:
         ready = [s for s in self.sandboxes if s.ready]
         self._promise(len(ready) == 1, f"{name} starts without exactly one ready sandbox")
         sandbox_id = ready[0].id
+        self.containers = [c for c in self.containers if c.id not in action.leftovers]
+        self._promise(
+            not any(c.name == name and c.state is CREATED for c in self.containers),
+            f"a copy of {name} that was never started is left",
+        )
         self._promise(
             not any(c.name == name and c.state in (RUNNING, UNKNOWN) for c in self.containers),
             f"a second live copy of {name}",

@@ -155,15 +155,27 @@ async def test_a_sleep_goes_on_where_it_was_broken_off(rig: Rig) -> None:
 
 @in_virtual_time
 async def test_without_grace_there_is_no_hook(rig: Rig) -> None:
-    """Nor for a pod that nobody knows, whose containers have names only."""
     rig.fake.exec_hangs.add(HOOK)
     pod = a_pod(a_container(**exec_hook("preStop")))
     await start(rig, pod)
     observed = await rig.observer.observe(UID)
     killer = rig.sync._services.killer
     await killer.kill_pod(pod, observed, 0)
-    await killer.kill_pod(None, observed)
     assert stop_timeouts(rig)[0] == 0
+
+
+@in_virtual_time
+async def test_the_hook_of_a_pod_that_only_the_runtime_knows_is_run(rig: Rig) -> None:
+    """It stands in the container's annotations; the pod's one second is all the time it has."""
+    rig.fake.exec_hangs.add(HOOK)
+    await start(rig, a_pod(a_container(**exec_hook("preStop"))))
+    rig.boot()
+    began = asyncio.get_running_loop().time()
+    await rig.sync.terminate_pod(None, UID, rig.memory, 1, "nobody knows the pod")
+    assert asyncio.get_running_loop().time() - began == pytest.approx(1, abs=0.1)
+    assert rig.fake.called("ExecSync") == ["ExecSync"]
+    assert ("Normal", "Killing", "Stopping container main") in rig.events
+    assert rig.fake.running() == []
 
 
 class Hooks:

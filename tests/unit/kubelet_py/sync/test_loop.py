@@ -205,6 +205,18 @@ async def test_a_pod_that_turns_up_after_it_was_stopped_as_unknown_runs_again(ag
     assert agent.rig.fake.running() == ["main"]
 
 
+async def test_a_pod_that_comes_back_under_its_uid_is_admitted_like_any_other(agent: Agent) -> None:
+    """Its file was removed and written again, and meanwhile the node has no room for it."""
+    agent.rig.fake.stubborn = {"main"}
+    await agent.has(a_pod())
+    await agent.has()
+    await agent.has(a_pod())
+    agent.node = NodeState("node-1", allocatable={"pods": "0"})
+    await asyncio.sleep(40)
+    assert agent.rig.statuses.newest[UID].reason == "OutOfpods"
+    assert agent.rig.fake.running() == []
+
+
 async def test_what_a_life_before_left_is_removed(agent: Agent) -> None:
     (agent.rig.volumes.dirs.pods / OTHER_UID / "volumes").mkdir(parents=True)
     agent.rig.cgroups.made.add(OTHER_UID)

@@ -23,6 +23,7 @@ from kubelet_py.errors import (
 )
 from kubelet_py.sync.pod_services import PassResult, PodMemory
 from kubelet_py.sync.pod_sync import MORE_ROUNDS_SECONDS, NETWORK_RETRY_SECONDS, RETRY_SECONDS
+from kubelet_py.sync.start_gate import Rank, StartGate
 from tests.fakes.runtime import ANY_MUTATION
 from tests.fakes.waiting import background, eventually
 from tests.unit.kubelet_py.sync.rig import IMAGE, UID, Rig, a_container, a_pod
@@ -301,6 +302,19 @@ async def test_a_container_that_cannot_be_made_waits_and_is_tried_again(rig: Rig
     await sync(rig, pod)
     assert rig.fake.running() == ["main"]
     assert rig.waiting() == (None, None)
+    assert len(rig.fake.containers) == 1, "what was created and never started is gone"
+
+
+async def test_no_second_copy_starts_beside_one_whose_start_may_come_true(rig: Rig) -> None:
+    """The reply to StartContainer was lost; while the first copy cannot be removed, there is no other."""
+    rig.fake.fail("StartContainer")
+    pod = a_pod()
+    await sync(rig, pod)
+    rig.fake.fail("RemoveContainer")
+    await sync(rig, pod)
+    assert len(rig.fake.containers) == 1
+    await sync(rig, pod)
+    assert [c.name for c in rig.fake.containers.values()] == rig.fake.running() == ["main"]
 
 
 async def test_an_api_server_that_refuses_the_environment_is_a_configuration_error_of_the_container(rig: Rig) -> None:
@@ -578,6 +592,19 @@ async def test_a_cancelled_pass_sees_the_creation_of_a_sandbox_through(rig: Rig)
     assert task.cancelled()
     assert len(rig.fake.ready_sandboxes(UID)) == 1
     assert rig.fake.running() == []
+
+
+async def test_a_pod_that_is_deleted_while_it_waits_for_its_turn_is_never_made(rig: Rig) -> None:
+    starter, places = rig.sync._services.starter, StartGate(places=1)
+    starter._gate = places
+    async with asyncio.TaskGroup() as tasks, places.place(Rank.CONTAINER):
+        task = tasks.create_task(sync(rig, a_pod()))
+        while not places._waiting:  # noqa: ASYNC110 # nobody tells who waits
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait((task,), timeout=5)
+        assert task.cancelled()
+    assert rig.fake.called() == []
 
 
 async def test_a_cancelled_pass_does_not_mind_that_the_sandbox_failed(rig: Rig) -> None:

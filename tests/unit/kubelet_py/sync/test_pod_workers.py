@@ -29,7 +29,14 @@ class Stage:
     def __init__(self, root: Path) -> None:
         self.rig = Rig(root, LoopClock())
         self.rig.volumes._threads = InlineExecutor()
-        self.workers = PodWorkers(self.rig.sync, self.rig.statuses, jitter=lambda: 0.0)
+        self.workers = PodWorkers(
+            self.rig.sync, self.rig.statuses, jitter=lambda: 0.0, alive_namesakes=self.alive_namesakes
+        )
+
+    def alive_namesakes(self, full_name: str) -> set[str]:
+        """As the PLEG tells them."""
+        records = {record.uid: record for record in self.rig.learned}
+        return {r.uid for r in records.values() if r.is_alive and f"{r.name}_{r.namespace}" == full_name}
 
     def phase(self, uid: str = UID) -> Phase | None:
         state = self.workers.state(uid)
@@ -37,7 +44,8 @@ class Stage:
 
     def keep_house(self, *desired: str) -> None:
         """What the sync loop does now and then."""
-        self.workers.forget_finished(lambda uid: uid in desired)
+        for pod in self.workers.forget_finished(lambda uid: uid in desired):
+            self.workers.update(pod)
 
     async def until(self, condition: Callable[[], Any], seconds: float = 1000.0) -> float:
         """The virtual time that it took."""
@@ -366,6 +374,18 @@ async def test_a_static_pod_that_never_began_lets_the_next_one_go(stage: Stage) 
     stage.workers.remove(OTHER_UID)
     stage.workers.remove(UID)
     await stage.until(lambda: stage.rig.fake.running(third), 10)
+
+
+async def test_a_static_pod_waits_for_one_of_its_name_that_only_the_runtime_knows(stage: Stage) -> None:
+    """The manifest changed while no agent ran."""
+    await stage.rig.sync.sync_pod(static(UID), stage.rig.memory, "an agent of earlier")
+    stage.workers.update(static(OTHER_UID))
+    await asyncio.sleep(30)
+    assert stage.rig.fake.running(OTHER_UID) == []
+    stage.workers.stop_orphan(UID, "web_shop")
+    took = await stage.until(lambda: stage.rig.fake.running(OTHER_UID))
+    assert took < 1, "as soon as the first one is gone"
+    assert stage.rig.fake.running(UID) == []
 
 
 # The agent
