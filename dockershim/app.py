@@ -26,7 +26,8 @@ from dockershim.checkpoint import Checkpoints
 from dockershim.config import Config
 from dockershim.engine import DockerEngine
 from dockershim.engine.client import DockerClient
-from dockershim.errors import AlreadyExists, ConfigError, NotFound
+from dockershim.errors import AlreadyExists, ConfigError, NotFound, ShimError
+from dockershim.image_volumes import ImageVolumes
 from dockershim.interceptor import CallInterceptor
 from dockershim.logs import ContainerLogs, LogSource
 from dockershim.logs.json_file import JsonFileLogs
@@ -115,6 +116,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
     """Connect the parts."""
     checkpoints = Checkpoints(root_directory)
     store = Store(time.time_ns)
+    image_volumes = ImageVolumes(root_directory, parts.engine, store.images_mounted)
     logs = parts.logs
 
     def follow_log(view: ContainerView) -> None:
@@ -133,6 +135,16 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         await logs.retain(container_ids)
         await parts.network.retain(sandbox_ids)
 
+    async def compared() -> None:
+        await image_volumes.collect()
+        for view in list(store.sandboxes.values()):
+            if not view.running or view.record is None:
+                continue
+            try:
+                await sandbox_started(view.resolv_conf_path, view.record)
+            except ShimError as error:
+                _log.warning("resolv_conf_not_checked", sandbox=view.id, error=str(error))
+
     hooks = FeederHooks(
         checkpoints.load_all,
         follow_log,
@@ -140,6 +152,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         sandbox_started,
         connected,
         filled,
+        compared,
         _addresses_inside,
         host.resolve_container_user,
     )
@@ -151,6 +164,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         parts.network,
         logs,
         checkpoints,
+        image_volumes,
         tasks,
         parts.settings,
         time.time_ns,

@@ -83,6 +83,8 @@ class Lifecycle:
         await self.remove_quietly(view.id)
         await self._node.logs.remove(view.id)
         self._node.store.remove_container(view.id)
+        if view.image_volumes:
+            await self._node.image_volumes.collect({volume.image_id for volume in view.image_volumes})
 
     async def _all(self, works: Iterable[Any]) -> None:
         """Run side by side to the end of all; the first failure is raised then."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from dockershim.checkpoint import Checkpoints
 from dockershim.engine import DockerEngine
+from dockershim.image_volumes import ImageVolumes
 from dockershim.logs import ContainerLogs
 from dockershim.network import PodNetwork
 from dockershim.store import Store
@@ -42,6 +43,7 @@ class Node:
     network: PodNetwork
     logs: ContainerLogs
     checkpoints: Checkpoints
+    image_volumes: ImageVolumes
     tasks: Tasks
     settings: NodeSettings
     clock_ns: Callable[[], int]

@@ -150,6 +150,10 @@ class DockerEngine(Protocol):
         """Change the resources of a container."""
         ...
 
+    async def stat_path(self, reference: str, path: str) -> None:
+        """Look for a path in a container, its mounts included. NotFound (or EngineFailed) when it is not there."""
+        ...
+
     async def exec_create(self, reference: str, body: Json) -> str:
         """Prepare a process in a running container; returns the exec's id."""
         ...

@@ -194,6 +194,10 @@ class DockerClient:
         """See DockerEngine."""
         await self._call("POST", f"/containers/{_quoted(reference)}/update", body=body, label="update")
 
+    async def stat_path(self, reference: str, path: str) -> None:
+        """See DockerEngine. An answer to HEAD has no text, so the status is all there is."""
+        await self._call("HEAD", f"/containers/{_quoted(reference)}/archive", {"path": path}, label="stat_path")
+
     # ---- exec
 
     async def exec_create(self, reference: str, body: Json) -> str:

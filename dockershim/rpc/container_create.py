@@ -6,6 +6,9 @@ is refused, where a missing part ends cri-dockerd's process.
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
 import structlog
 
 from cri_proto import runtime_v1 as cri
@@ -14,7 +17,8 @@ from dockershim.errors import EngineFailed, FailedPrecondition, InvalidArgument,
 from dockershim.lifecycle import Lifecycle
 from dockershim.node import Node
 from dockershim.tasks import Mutation
-from dockershim.translate import container_spec, names, security
+from dockershim.translate import container_spec, image_volumes, names, security
+from dockershim.translate.image_volumes import ImageVolume
 from dockershim.translate.views import SandboxView
 
 _log = structlog.get_logger()
@@ -45,16 +49,27 @@ class ContainerCreate:
         profile = await host.read_seccomp_profile(
             security.optional(config.linux.security_context, "seccomp"), "config.linux.security_context"
         )
-        context = self._context(sandbox, image.id, profile)
-        body = container_spec.to_docker_container(config, sandbox_config, context)
-        sources = [(f"config.mounts[{index}].host_path", mount.host_path) for index, mount in enumerate(config.mounts)]
-        await host.ensure_mount_sources(sources)
-        self._log_raised_oom_score(config)
-        name = names.container_name(context.sandbox_metadata, config.metadata)
-        async with self._node.feeder.claim(name), Mutation(self._node.tasks, f"create container {name}") as mutation:
+        volumes = image_volumes.wanted_volumes(config.mounts, self._id_of_image)
+        sources = [
+            (f"config.mounts[{index}].host_path", mount.host_path)
+            for index, mount in enumerate(config.mounts)
+            if not image_volumes.is_image_volume(mount)
+        ]
+        name = names.container_name(sandbox.status.metadata, config.metadata)
+        async with (
+            self._image_sources(volumes) as trees,
+            self._node.feeder.claim(name),
+            Mutation(self._node.tasks, f"create container {name}") as mutation,
+        ):
+            context = self._context(sandbox, image.id, profile, volumes, trees)
+            body = container_spec.to_docker_container(config, sandbox_config, context)
+            await host.ensure_mount_sources(sources)
+            self._log_raised_oom_score(config)
             created: list[str] = []
             mutation.on_failure("remove the container", lambda: self._undo(created))
             container_id = await mutation.step(self._create(name, body, created))
+            if not trees:
+                await self._check_sub_paths(container_id, volumes)
             if await mutation.step(self._node.feeder.observe_container(container_id)) is None:
                 raise EngineFailed(f"container {container_id} vanished right after its creation")
         return cri.CreateContainerResponse(container_id=container_id)
@@ -69,6 +84,31 @@ class ContainerCreate:
             await self._lifecycle.remove_quietly(container_id)
             self._node.store.remove_container(container_id)
 
+    # ---- image volumes
+
+    def _id_of_image(self, reference: str) -> str:
+        view = self._node.store.find_image(reference)
+        return view.id if view else ""
+
+    @asynccontextmanager
+    async def _image_sources(self, volumes: tuple[ImageVolume, ...]) -> AsyncIterator[Mapping[ImageVolume, str]]:
+        """Where the trees of images are on the host; nothing where Docker mounts images by itself."""
+        if not volumes or self._node.feeder.require_info().api_version >= image_volumes.NATIVE_API:
+            yield {}
+            return
+        async with self._node.image_volumes.sources(volumes) as trees:
+            yield trees
+
+    async def _check_sub_paths(self, container_id: str, volumes: tuple[ImageVolume, ...]) -> None:
+        """Docker looks for a sub path only when it mounts; what is not there shall fail now, as the kubelet expects."""
+        for volume in volumes:
+            if not volume.sub_path:
+                continue
+            try:
+                await self._node.engine.stat_path(container_id, volume.container_path)
+            except (NotFound, InvalidArgument, EngineFailed) as error:
+                raise image_volumes.no_such_path(volume) from error
+
     def _check_target(self, config: cri.ContainerConfig, sandbox: SandboxView) -> None:
         """A container may join the processes of one that runs in its own pod, and of no other."""
         options = config.linux.security_context.namespace_options
@@ -79,7 +119,14 @@ class ContainerCreate:
             field = "config.linux.security_context.namespace_options.target_id"
             raise InvalidArgument(field, f"{options.target_id} is no running container of sandbox {sandbox.id}")
 
-    def _context(self, sandbox: SandboxView, image_id: str, profile: str | None) -> container_spec.ContainerContext:
+    def _context(
+        self,
+        sandbox: SandboxView,
+        image_id: str,
+        profile: str | None,
+        volumes: tuple[ImageVolume, ...],
+        trees: Mapping[ImageVolume, str],
+    ) -> container_spec.ContainerContext:
         info = self._node.feeder.require_info()
         return container_spec.ContainerContext(
             sandbox_id=sandbox.id,
@@ -93,6 +140,8 @@ class ContainerCreate:
             lowest_oom_score=self._node.settings.lowest_oom_score,
             systemd_cgroups=info.cgroup_driver == "systemd",
             host=self._node.host_security(profile),
+            image_volumes=volumes,
+            image_sources=trees,
         )
 
     def _log_raised_oom_score(self, config: cri.ContainerConfig) -> None:

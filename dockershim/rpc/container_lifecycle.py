@@ -14,6 +14,7 @@ from dockershim.errors import FailedPrecondition, InvalidArgument, NotFound, Not
 from dockershim.lifecycle import Lifecycle
 from dockershim.node import Node
 from dockershim.translate import resources
+from dockershim.translate.image_volumes import NATIVE_API
 from dockershim.translate.views import ContainerView
 
 LONGEST_GRACE_SECONDS = 10 * 365 * 86400
@@ -42,6 +43,8 @@ class ContainerLifecycle:
                 return  # the answer to an earlier call got lost
             if state != cri.ContainerState.CONTAINER_CREATED:
                 raise FailedPrecondition(f"container {view.id} is {cri.ContainerState.Name(state)}, not created")
+            if current.image_volumes and self._node.feeder.require_info().api_version < NATIVE_API:
+                await self._node.image_volumes.ensure(current.image_volumes)
             await host.ensure_log_file(current.log_path)  # who sees it running may open its log
             try:
                 await self._node.engine.start_container(view.id)

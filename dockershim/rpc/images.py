@@ -114,6 +114,8 @@ class Images:
         user = next((c for c in self._node.store.containers.values() if c.item.image_id == view.id), None)
         if user is not None and user.running:
             raise InUse(f"image {view.id} is used by container {user.id}")
+        if self._node.image_volumes.uses(view.id):
+            raise InUse(f"image {view.id} is mounted in a container as a volume")
         try:
             # by name, one after the other, and then by id: force is only for several names, never for containers
             for name in (*view.message.repo_tags, *view.message.repo_digests):

@@ -144,6 +144,10 @@ class Store:
 
     # ---- images
 
+    def images_mounted(self) -> set[str]:
+        """The ids of the images that containers have as volumes."""
+        return {volume.image_id for view in self.containers.values() for volume in view.image_volumes}
+
     def replace_images(self, views: Mapping[str, ImageView]) -> None:
         """Take a complete list of images."""
         self.images = dict(views)

@@ -53,7 +53,9 @@ class FeederHooks:
     """What others do when the feeder sees something.
 
     `settle_log` is awaited before an exit becomes visible; `filled` is told once which sandboxes and containers there
-    are; `read_addresses` looks into the network namespace of a process; `resolve_user` says who the first process is.
+    are; `compared` puts the host right after each comparison with Docker (a restarted engine may have written a pod's
+    resolv.conf anew, a container may have gone without us); `read_addresses` looks into the network namespace of a
+    process; `resolve_user` says who the first process is.
     """
 
     load_records: Callable[[], Awaitable[dict[str, SandboxRecord]]]
@@ -62,6 +64,7 @@ class FeederHooks:
     sandbox_started: Callable[[str, SandboxRecord], Awaitable[None]]
     connected: Callable[[], Awaitable[None]]
     filled: Callable[[set[str], set[str]], Coroutine[Any, Any, None]]
+    compared: Callable[[], Coroutine[Any, Any, None]]
     read_addresses: Callable[[int], Awaitable[tuple[str, ...]]]
     resolve_user: Callable[[int, ContainerUser], Awaitable[cri.LinuxContainerUser | None]]
 
@@ -303,6 +306,7 @@ class Feeder:
                     self._store.put_sandbox(ghost_sandbox_view(record, listed_at_ns))
         finally:
             self._store.end_quiet_fill()
+        self._tasks.spawn_logged(self._hooks.compared(), "put the host right")
 
     def _differs(self, line: dict[str, Any]) -> bool:
         identifier, running = str(line["Id"]), line.get("State") in ("running", "paused", "restarting")

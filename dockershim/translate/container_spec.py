@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import posixpath
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument
-from dockershim.translate import mounts, names, resources, security
+from dockershim.translate import image_volumes, mounts, names, resources, security
+from dockershim.translate.image_volumes import ImageVolume
 from dockershim.translate.sandbox_spec import LOG_CONFIG, docker_cgroup_parent
 from dockershim.translate.security import HostSecurity
 from dockershim.translate.signals import to_docker_signal
@@ -38,6 +40,9 @@ class ContainerContext:
     lowest_oom_score: int = -1000
     systemd_cgroups: bool = False
     host: HostSecurity = field(default_factory=HostSecurity)
+    image_volumes: tuple[ImageVolume, ...] = ()
+    image_sources: Mapping[ImageVolume, str] = field(default_factory=dict)
+    """Where the trees of image volumes are on the host, for an engine that does not mount images by itself."""
 
 
 def log_path(config: cri.ContainerConfig, sandbox_config: cri.PodSandboxConfig) -> str:
@@ -124,6 +129,8 @@ def _labels(
     writes = resources.cgroup_writes(config.linux.resources, cgroup_version=context.cgroup_version, field=_RESOURCES)
     if writes:
         labels[names.AFTER_START_LABEL] = json.dumps(writes, sort_keys=True)
+    if context.image_volumes:
+        labels[names.IMAGE_VOLUMES_LABEL] = image_volumes.encode(context.image_volumes)
     return labels
 
 
@@ -133,9 +140,15 @@ def _host_config(
     secure = config.linux.security_context
     options = secure.namespace_options
     _check_shared(options, context)
+    if context.host.selinux and context.image_sources:
+        problem = "on a host with SELinux needs Docker 28 (API 1.48), which labels the image's files"
+        raise InvalidArgument("", f"{image_volumes.FAILED}: an image volume {problem}")
     parent = docker_cgroup_parent(sandbox_config.linux.cgroup_parent, systemd=context.systemd_cgroups)
     result: dict[str, Any] = {
-        "Mounts": mounts.to_docker_mounts(config.mounts, context.api_version, relabels=context.host.selinux),
+        "Mounts": [
+            *mounts.to_docker_mounts(config.mounts, context.api_version, relabels=context.host.selinux),
+            *(volume.to_docker(context.image_sources.get(volume)) for volume in context.image_volumes),
+        ],
         "Binds": mounts.to_docker_relabeled(config.mounts) if context.host.selinux else [],
         "Devices": mounts.to_docker_devices(config.devices),
         "NetworkMode": f"container:{context.sandbox_id}",

@@ -13,6 +13,7 @@ from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument
+from dockershim.translate.image_volumes import ImageVolume, is_image_volume
 
 _TO_DOCKER = {
     cri.MountPropagation.PROPAGATION_PRIVATE: "",
@@ -32,9 +33,11 @@ _PERMISSIONS = frozenset("rwm")
 def to_docker_mounts(
     mounts: Iterable[cri.Mount], api_version: tuple[int, int], *, relabels: bool = False
 ) -> list[dict[str, Any]]:
-    """Docker's Mounts for these mounts, all of type bind. With `relabels`, those to relabel are left to Binds."""
+    """Docker's Mounts for paths of the host, all of type bind. With `relabels`, those to relabel are left to Binds."""
     result = []
     for index, mount in enumerate(mounts):
+        if is_image_volume(mount):
+            continue  # see `image_volumes`
         field = f"config.mounts[{index}]"
         _refuse_unavailable(mount, field, api_version)
         if relabels and mount.selinux_relabel:
@@ -63,7 +66,7 @@ def to_docker_relabeled(mounts: Iterable[cri.Mount]) -> list[str]:
     """Docker's Binds for the mounts whose host path shall get the pod's SELinux label: Mounts cannot say that."""
     result = []
     for index, mount in enumerate(mounts):
-        if not mount.selinux_relabel:
+        if not mount.selinux_relabel or is_image_volume(mount):
             continue
         if ":" in mount.host_path + mount.container_path or mount.recursive_read_only:
             problem = "cannot be had with ':' in a path or recursive_read_only: Docker relabels through Binds only"
@@ -75,8 +78,6 @@ def to_docker_relabeled(mounts: Iterable[cri.Mount]) -> list[str]:
 
 
 def _refuse_unavailable(mount: cri.Mount, field: str, api_version: tuple[int, int]) -> None:
-    if mount.HasField("image") and mount.image.image:
-        raise InvalidArgument("", f"ImageVolumeMountFailed: {field}.image: image volumes are not available yet")
     if mount.image_sub_path:
         raise InvalidArgument(f"{field}.image_sub_path", "needs an image volume")
     if mount.uidMappings or mount.gidMappings:
@@ -98,14 +99,20 @@ def _refuse_unavailable(mount: cri.Mount, field: str, api_version: tuple[int, in
             )
 
 
-def to_cri_mounts(mounts: Iterable[Mapping[str, Any]], host_config: Mapping[str, Any]) -> list[cri.Mount]:
-    """CRI mounts from Docker's Mounts; anonymous volumes of the image are Docker's own and left out."""
+def to_cri_mounts(
+    mounts: Iterable[Mapping[str, Any]], host_config: Mapping[str, Any], volumes: Iterable[ImageVolume] = ()
+) -> list[cri.Mount]:
+    """CRI mounts from Docker's Mounts and from what is known of image volumes.
+
+    Anonymous volumes of the image are Docker's own and left out.
+    """
+    images = {volume.container_path: volume for volume in volumes}
     recursive = {
         wanted.get("Target")
         for wanted in host_config.get("Mounts") or ()
         if (wanted.get("BindOptions") or {}).get("ReadOnlyForceRecursive")
     }
-    return [
+    from_host = [
         cri.Mount(
             container_path=mount.get("Destination", ""),
             host_path=mount.get("Source", ""),
@@ -114,8 +121,9 @@ def to_cri_mounts(mounts: Iterable[Mapping[str, Any]], host_config: Mapping[str,
             recursive_read_only=mount.get("Destination") in recursive,
         )
         for mount in mounts
-        if mount.get("Type") == "bind"
+        if mount.get("Type") == "bind" and mount.get("Destination") not in images
     ]
+    return [*from_host, *(volume.to_cri() for volume in images.values())]
 
 
 def to_docker_devices(devices: Iterable[cri.Device]) -> list[dict[str, str]]:

@@ -28,8 +28,11 @@ POD_UID_LABEL = "io.kubernetes.pod.uid"
 # What CRI said and Docker has no place for; ours alone, other runtimes ignore them.
 IMAGE_LABEL = "io.kubernetes.dockershim.image"
 AFTER_START_LABEL = "io.kubernetes.dockershim.after-start"
+IMAGE_VOLUMES_LABEL = "io.kubernetes.dockershim.image-volumes"
 KEYS_LABEL = "io.kubernetes.dockershim.keys"  # which labels are CRI's: Docker adds those of the image
-_OWN_LABELS = frozenset({TYPE_LABEL, LOG_PATH_LABEL, SANDBOX_ID_LABEL, IMAGE_LABEL, AFTER_START_LABEL, KEYS_LABEL})
+_OWN_LABELS = frozenset(
+    {TYPE_LABEL, LOG_PATH_LABEL, SANDBOX_ID_LABEL, IMAGE_LABEL, AFTER_START_LABEL, IMAGE_VOLUMES_LABEL, KEYS_LABEL}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,8 +14,9 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
-from dockershim.translate import names
+from dockershim.translate import image_volumes, names
 from dockershim.translate.image_refs import canonical_or_none, is_image_id
+from dockershim.translate.image_volumes import ImageVolume
 from dockershim.translate.mounts import to_cri_mounts
 from dockershim.translate.resources import to_cri_resources
 from dockershim.translate.signals import to_cri_signal
@@ -78,6 +79,7 @@ class ContainerView:
     log_path: str
     tty: bool
     after_start: str
+    image_volumes: tuple[ImageVolume, ...]
     observed_at_ns: int
     item: cri.Container = field(compare=False)
     status: cri.ContainerStatus = field(compare=False)
@@ -306,7 +308,8 @@ def container_view(
     status.image_ref = status.image_id = image_id
     status.labels.update(labels)
     status.annotations.update(annotations)
-    status.mounts.extend(to_cri_mounts(inspect.get("Mounts") or (), host_config))
+    volumes = image_volumes.decode(docker_labels.get(names.IMAGE_VOLUMES_LABEL, ""))
+    status.mounts.extend(to_cri_mounts(inspect.get("Mounts") or (), host_config, volumes))
     status.log_path = docker_labels.get(names.LOG_PATH_LABEL, "")
     status.resources.linux.CopyFrom(to_cri_resources(host_config))
     status.stop_signal = to_cri_signal(str(config.get("StopSignal") or ""))
@@ -333,6 +336,7 @@ def container_view(
         log_path=status.log_path,
         tty=bool(config.get("Tty")),
         after_start=docker_labels.get(names.AFTER_START_LABEL, ""),
+        image_volumes=volumes,
         observed_at_ns=observed_at_ns,
         item=item,
         status=status,

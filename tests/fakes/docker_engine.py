@@ -23,6 +23,7 @@ from dockershim.errors import EngineFailed, InUse, InvalidArgument, NameConflict
 from dockershim.translate.image_refs import canonical_or_none
 
 _EXIT = re.compile(r"exit (\d+)$")
+_DIRECTORIES = ("/", "/bin", "/etc", "/usr/lib")
 _NEVER = "0001-01-01T00:00:00Z"
 
 
@@ -333,6 +334,14 @@ class FakeDockerEngine:
         await self._enter("update_container")
         self._find(reference)["HostConfig"] |= body
         self._emit_container("update", self._find(reference))
+
+    async def stat_path(self, reference: str, path: str) -> None:
+        """See DockerEngine. Every image has the same directories."""
+        await self._enter("stat_path")
+        mounts = self._find(reference)["HostConfig"].get("Mounts") or ()
+        sub_paths = {mount["Target"]: (mount.get("ImageOptions") or {}).get("Subpath", "") for mount in mounts}
+        if f"/{sub_paths.get(path, path).strip('/')}" not in _DIRECTORIES:
+            raise NotFound("object", path)
 
     async def exec_create(self, reference: str, body: Json) -> str:
         """See DockerEngine."""

@@ -19,6 +19,7 @@ from dockershim.host import render_resolv_conf
 from dockershim.lifecycle import network_request
 from dockershim.service import MISSING_STREAM, MISSING_UNARY
 from dockershim.translate.container_spec import ContainerContext, to_docker_container
+from dockershim.translate.image_volumes import wanted_volumes
 from dockershim.translate.resources import cgroup_writes, to_docker_update
 from dockershim.translate.sandbox_spec import SandboxContext, to_docker_sandbox
 from dockershim.translate.security import HostSecurity
@@ -48,6 +49,11 @@ CREATE_WITHOUT_EFFECT = {
     "linux.security_context.seccomp.localhost_ref": "read by host.read_seccomp_profile, see test_host",
     "metadata.name": "part of the name, which is no part of the body",
     "metadata.attempt": "part of the name, which is no part of the body",
+}
+IMAGE_VOLUME_WITHOUT_EFFECT = {
+    "mounts.selinux_relabel": "Docker labels what it mounts for a container by itself",
+    "mounts.recursive_read_only": "nothing is mounted below an image, so read-only is all of it",
+    **{f"mounts.{field}": reason for field, reason in CREATE_WITHOUT_EFFECT.items() if field.startswith("image.")},
 }
 OTHER_VALUES: dict[str, Any] = {
     "permissions": "rm",
@@ -103,10 +109,19 @@ def run_outcome(config: cri.PodSandboxConfig) -> Any:
     return body, render_resolv_conf(config.dns_config), network_request(SandboxRecord("s", config), 1)
 
 
+def with_image_volume() -> cri.ContainerConfig:
+    """The same with an image for a volume."""
+    config = full_container()
+    del config.mounts[:]
+    config.mounts.add(container_path="/a", readonly=True, image=cri.ImageSpec(image="sha256:2"))
+    return config
+
+
 def create_outcome(config: cri.ContainerConfig) -> Any:
     """Docker's body, with the labels that carry the rest."""
     metadata = cri.PodSandboxMetadata(name="web", namespace="default", uid="u")
-    context = ContainerContext("s", metadata, "sha256:1", (1, 44), cgroup_version="2", host=HOST)
+    volumes = wanted_volumes(config.mounts, lambda reference: reference)
+    context = ContainerContext("s", metadata, "sha256:1", (1, 48), cgroup_version="2", host=HOST, image_volumes=volumes)
     return to_docker_container(config, cri.PodSandboxConfig(), context)
 
 
@@ -173,9 +188,10 @@ def change(owner: Any, field: FieldDescriptor) -> None:
     [
         (full_sandbox(), run_outcome, RUN_WITHOUT_EFFECT),
         (full_container(), create_outcome, CREATE_WITHOUT_EFFECT),
+        (with_image_volume(), create_outcome, {**CREATE_WITHOUT_EFFECT, **IMAGE_VOLUME_WITHOUT_EFFECT}),
         (cri.LinuxContainerResources(), update_outcome, {}),
     ],
-    ids=["RunPodSandbox", "CreateContainer", "UpdateContainerResources"],
+    ids=["RunPodSandbox", "CreateContainer", "CreateContainer with an image volume", "UpdateContainerResources"],
 )
 def test_every_field_counts_is_refused_or_is_explained(
     base: Any, decide: Callable[[Any], Any], explained: dict[str, str]

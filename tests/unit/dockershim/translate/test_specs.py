@@ -205,10 +205,6 @@ def test_swap_is_off_unless_it_is_asked_for() -> None:
         (cri.ContainerConfig(CDI_devices=[cri.CDIDevice(name="x")]), "CDI_devices"),
         (cri.ContainerConfig(mounts=[cri.Mount(container_path="/a", host_path="b")]), "host_path"),
         (
-            cri.ContainerConfig(mounts=[cri.Mount(container_path="/a", image=cri.ImageSpec(image="i"))]),
-            "ImageVolumeMountFailed",
-        ),
-        (
             cri.ContainerConfig(mounts=[cri.Mount(container_path="/a", host_path="/b", mount_options=["x"])]),
             "mount_options",
         ),
