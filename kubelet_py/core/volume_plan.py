@@ -247,7 +247,10 @@ def _plan_mount(
 
 
 def _sub_path(mount: core_v1.VolumeMount, expand: Callable[[str], str]) -> str:
-    sub_path = expand(mount.subPathExpr) if mount.subPathExpr else mount.subPath or ""
+    try:
+        sub_path = expand(mount.subPathExpr) if mount.subPathExpr else mount.subPath or ""
+    except ValueError as error:
+        raise PlanError(f'failed to expand subPath for volumeMount "{mount.name}": {error}') from error
     if sub_path.startswith("/"):
         raise PlanError(f"error SubPath `{sub_path}` must not be an absolute path")
     if ".." in sub_path.split("/"):

@@ -18,6 +18,8 @@ from kubelet_py.api import pod as pods
 from kubelet_py.core import labels
 from kubelet_py.core.container_config import ContainerContext, compute_container_config
 from kubelet_py.core.cri_observation import observe_sandbox
+from kubelet_py.core.env import compute_env
+from kubelet_py.core.expansion import expand_strictly
 from kubelet_py.core.hostname import compute_hostname
 from kubelet_py.core.hosts_file import compute_host_network_hosts_file, compute_hosts_file
 from kubelet_py.core.image_rules import default_pull_policy
@@ -27,7 +29,7 @@ from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.sandbox_config import SandboxContext, compute_sandbox_plan
 from kubelet_py.core.security import ImageUser
 from kubelet_py.core.termination import container_grace_period_seconds
-from kubelet_py.core.volume_plan import MountedVolume
+from kubelet_py.core.volume_plan import MountContext, MountedVolume
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import KubeletError, RuntimeCallError, SyncError
 from kubelet_py.managers.images import ImageRequest, Images
@@ -179,7 +181,8 @@ class ContainerStarter:
         pod_ips = self._node.host_ips() if pods.is_host_network(pod) else order.sandbox.ips
         try:
             env = await self._objects.env_sources(pod, container, pod_ips)
-            mounts = await self._volumes.to_cri_mounts(pod, container, order.mounted)
+            mount_context = MountContext(expand=lambda text: expand_strictly(text, compute_env(pod, container, env)))
+            mounts = await self._volumes.to_cri_mounts(pod, container, order.mounted, mount_context)
             termination_log, hosts_file = await asyncio.to_thread(self._prepare_files, order, pod_ips)
             context = ContainerContext(
                 image_ref=image.id,

@@ -26,6 +26,7 @@ ls /var/run/secrets/kubernetes.io/serviceaccount
 cat /var/run/secrets/kubernetes.io/serviceaccount/namespace
 echo; touch /config/x 2>&1; touch /disk/y && ls /sub-of-disk
 echo file-by-subpath; cat /one-file
+touch /sub/named/by-expansion; ls /disk/of/everything
 echo ready
 while true; do cat /config/key; sleep 1; done
 """
@@ -36,6 +37,7 @@ def everything_pod() -> dict[str, Any]:
         {"name": "disk", "mountPath": "/disk"},
         {"name": "disk", "mountPath": "/sub/made", "subPath": "made/here"},
         {"name": "disk", "mountPath": "/sub-of-disk", "subPathExpr": "."},
+        {"name": "disk", "mountPath": "/sub/named", "subPathExpr": "of/$(POD)"},
         {"name": "memory", "mountPath": "/memory"},
         {"name": "config", "mountPath": "/config"},
         {"name": "config", "mountPath": "/one-file", "subPath": "key"},
@@ -61,6 +63,7 @@ def everything_pod() -> dict[str, Any]:
         "image": BUSYBOX,
         "imagePullPolicy": "Never",
         "command": ["sh", "-c", SCRIPT],
+        "env": [{"name": "POD", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}}],
         "volumeMounts": mounts,
     }
     return {
@@ -119,7 +122,7 @@ def test_a_container_sees_every_kind_of_volume(cluster: Cluster) -> None:
     assert "default" in lines
     assert "Read-only file system" in shown
     index = lines.index("file-by-subpath")
-    assert lines[index + 1] == "first"
+    assert lines[index + 1 : index + 3] == ["first", "by-expansion"]
 
 
 def test_a_changed_config_map_reaches_the_running_container(cluster: Cluster) -> None:

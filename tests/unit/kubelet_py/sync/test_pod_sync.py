@@ -331,6 +331,13 @@ async def test_files_that_cannot_be_written_are_a_configuration_error_of_the_con
     assert rig.waiting()[0] == "CreateContainerConfigError"
 
 
+async def test_a_sub_path_of_an_unset_variable_is_a_configuration_error_of_the_container(rig: Rig) -> None:
+    mount = {"name": "data", "mountPath": "/data", "subPathExpr": "of/$(POD)"}
+    await sync(rig, a_pod(a_container(volumeMounts=[mount]), volumes=[{"name": "data", "emptyDir": {}}]))
+    assert rig.waiting()[0] == "CreateContainerConfigError"
+    assert "missing value for POD" in (rig.waiting()[1] or "")
+
+
 async def test_a_sandbox_that_cannot_be_made_is_an_event_and_another_try(rig: Rig) -> None:
     rig.fake.fail("RunPodSandbox", RuntimeCallError("RunPodSandbox", "UNKNOWN", "no addresses left"))
     pod = a_pod()
