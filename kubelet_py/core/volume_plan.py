@@ -27,6 +27,7 @@ class VolumeKind(StrEnum):
     SECRET = "kubernetes.io/secret"
     DOWNWARD_API = "kubernetes.io/downward-api"
     PROJECTED = "kubernetes.io/projected"
+    IMAGE = "kubernetes.io/image"
 
 
 FILE_KINDS: Final = frozenset({VolumeKind.CONFIG_MAP, VolumeKind.SECRET, VolumeKind.DOWNWARD_API, VolumeKind.PROJECTED})
@@ -42,6 +43,7 @@ _SOURCES: Final = {
     "secret": VolumeKind.SECRET,
     "downwardAPI": VolumeKind.DOWNWARD_API,
     "projected": VolumeKind.PROJECTED,
+    "image": VolumeKind.IMAGE,
 }
 
 ETC_HOSTS_PATH: Final = "/etc/hosts"
@@ -86,6 +88,8 @@ class MountPlan:
     read_only: bool
     recursive_read_only: bool
     propagation: cri.MountPropagation
+    image: cri.ImageSpec | None = None
+    """The runtime makes the mount itself, of this image; `sub_path` is then its business too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +98,8 @@ class MountContext:
 
     expand: Callable[[str], str] = field(default=lambda text: text)
     recursive_read_only_supported: bool = False
+    images: Mapping[str, cri.ImageSpec] = field(default_factory=dict)
+    """What was pulled for image volumes, by the volume's name."""
 
 
 def kind_of(volume: core_v1.Volume) -> VolumeKind:
@@ -113,6 +119,14 @@ def kind_of(volume: core_v1.Volume) -> VolumeKind:
 def volumes_of(pod: core_v1.Pod) -> list[core_v1.Volume]:
     """The volumes of the spec."""
     return spec_of(pod).volumes or []
+
+
+def image_volumes_of(
+    pod: core_v1.Pod, container: core_v1.Container | core_v1.EphemeralContainer
+) -> dict[str, core_v1.ImageVolumeSource]:
+    """The image volumes that the container mounts, by name: the runtime makes them, once the image is there."""
+    names = {mount.name for mount in container.volumeMounts or ()}
+    return {volume.name: volume.image for volume in volumes_of(pod) if volume.image and volume.name in names}
 
 
 def setup_failure(volume_name: str, cause: str) -> str:
@@ -211,9 +225,10 @@ def to_cri_termination_log_mount(
     return cri.Mount(container_path=path, host_path=host_path) if path else None
 
 
-def used_volume_names(pod: core_v1.Pod) -> set[str]:
-    """The volumes that a container mounts; the others are never set up."""
-    return {mount.name for container in all_containers_of(pod) for mount in container.volumeMounts or ()}
+def volumes_to_set_up(pod: core_v1.Pod) -> list[core_v1.Volume]:
+    """The volumes that a container mounts and that are made here; image volumes are the runtime's work."""
+    used = {mount.name for container in all_containers_of(pod) for mount in container.volumeMounts or ()}
+    return [volume for volume in volumes_of(pod) if volume.name in used and volume.image is None]
 
 
 def _plan_mount(
@@ -223,7 +238,10 @@ def _plan_mount(
     mounted: Mapping[str, MountedVolume],
     context: MountContext,
 ) -> MountPlan:
+    image = context.images.get(mount.name)
     volume = mounted.get(mount.name)
+    if image is not None:
+        volume = MountedVolume(mount.name, "", VolumeKind.IMAGE, read_only=True)
     if volume is None:
         raise PlanError(f'cannot find volume "{mount.name}" to mount into container "{container_name}"')
     propagation = _PROPAGATION.get(mount.mountPropagation or "")
@@ -243,6 +261,7 @@ def _plan_mount(
         read_only=bool(mount.readOnly) or volume.read_only,
         recursive_read_only=_recursive_read_only(mount, context.recursive_read_only_supported),
         propagation=propagation,
+        image=image,
     )
 
 

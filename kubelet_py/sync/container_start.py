@@ -29,7 +29,7 @@ from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.sandbox_config import SandboxContext, compute_sandbox_plan
 from kubelet_py.core.security import ImageUser
 from kubelet_py.core.termination import container_grace_period_seconds
-from kubelet_py.core.volume_plan import MountContext, MountedVolume
+from kubelet_py.core.volume_plan import MountContext, MountedVolume, image_volumes_of
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import KubeletError, RuntimeCallError, SyncError
 from kubelet_py.managers.images import ImageRequest, Images
@@ -120,6 +120,7 @@ class ContainerStarter:
         handler = order.sandbox.runtime_handler
         sandbox_config = compute_sandbox_plan(pod, order.sandbox.attempt, self._sandbox_context()).config
         try:
+            volumes = await self._pull_image_volumes(order, sandbox_config)
             image = await self._images.ensure(
                 ImageRequest(
                     pod,
@@ -134,7 +135,7 @@ class ContainerStarter:
         except SyncError as error:
             self._events(pod, "Warning", "Failed", f"Error: {error.reason}", container.name)
             raise
-        config = await self._configure(order, image)
+        config = await self._configure(order, image, volumes)
         async with self._gate.place(Rank.CONTAINER):
             container_id = await self._create_and_start(order, config, sandbox_config)
         await asyncio.to_thread(
@@ -142,6 +143,26 @@ class ContainerStarter:
         )
         await self._run_post_start(order, container_id)
         return container_id
+
+    async def _pull_image_volumes(
+        self, order: ContainerOrder, sandbox_config: cri.PodSandboxConfig
+    ) -> dict[str, cri.ImageSpec]:
+        """The images that the container mounts as volumes, present; their events are the pod's, not the container's."""
+        pod, handler = order.pod, order.sandbox.runtime_handler
+        specs = {}
+        for name, source in image_volumes_of(pod, order.container).items():
+            reference = source.reference or ""
+            policy = source.pullPolicy or default_pull_policy(reference)
+            credentials = await self._objects.pull_credentials(pod, reference)
+            request = ImageRequest(pod, "", reference, policy, handler, credentials, sandbox_config)
+            image = await self._images.ensure(request)
+            specs[name] = cri.ImageSpec(
+                image=image.id,
+                user_specified_image=reference,
+                runtime_handler=handler,
+                annotations=pods.annotations_of(pod),
+            )
+        return specs
 
     async def _run_post_start(self, order: ContainerOrder, container_id: str) -> None:
         """A container whose hook fails is stopped. Broken off, it is left running: the next pass decides."""
@@ -176,12 +197,16 @@ class ContainerStarter:
     def _sandbox_context(self) -> SandboxContext:
         return SandboxContext(dns=self._node.dns(), cgroups=self._node.cgroups(), pod_logs_root=self._logs.pods_root)
 
-    async def _configure(self, order: ContainerOrder, image: cri.Image) -> cri.ContainerConfig:
+    async def _configure(
+        self, order: ContainerOrder, image: cri.Image, image_volumes: Mapping[str, cri.ImageSpec]
+    ) -> cri.ContainerConfig:
         pod, container = order.pod, order.container
         pod_ips = self._node.host_ips() if pods.is_host_network(pod) else order.sandbox.ips
         try:
             env = await self._objects.env_sources(pod, container, pod_ips)
-            mount_context = MountContext(expand=lambda text: expand_strictly(text, compute_env(pod, container, env)))
+            mount_context = MountContext(
+                expand=lambda text: expand_strictly(text, compute_env(pod, container, env)), images=image_volumes
+            )
             mounts = await self._volumes.to_cri_mounts(pod, container, order.mounted, mount_context)
             termination_log, hosts_file = await asyncio.to_thread(self._prepare_files, order, pod_ips)
             context = ContainerContext(

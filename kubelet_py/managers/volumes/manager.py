@@ -93,8 +93,7 @@ class VolumeManager:
 
     async def ensure_volumes(self, pod: core_v1.Pod) -> Mapping[str, MountedVolume]:
         """Every volume that a container of the pod mounts, ready; SyncError says which is not and why."""
-        used = plan.used_volume_names(pod)
-        wanted = [volume for volume in plan.volumes_of(pod) if volume.name in used]
+        wanted = plan.volumes_to_set_up(pod)
         record = self._pods.setdefault(uid_of(pod), _PodVolumes())
         async with record.lock:
             steps, problems = await self._compute_steps(pod, wanted, record)
@@ -117,7 +116,7 @@ class VolumeManager:
         except PlanError as error:
             raise SyncError(CONFIG_ERROR, str(error), container.name) from error
         paths = {entry.index: entry.volume.host_path for entry in planned}
-        with_sub_path = [entry for entry in planned if entry.sub_path]
+        with_sub_path = [entry for entry in planned if entry.sub_path and entry.image is None]
         if with_sub_path:
             work = self._threads.submit(self._bind_subpaths, uid_of(pod), container.name, with_sub_path)
             try:
@@ -134,6 +133,8 @@ class VolumeManager:
                 recursive_read_only=entry.recursive_read_only,
                 propagation=entry.propagation,
                 selinux_relabel=entry.volume.relabel and self._settings.selinux_enabled,
+                image=entry.image,
+                image_sub_path=entry.sub_path if entry.image is not None else "",
             )
             for entry in planned
         ]

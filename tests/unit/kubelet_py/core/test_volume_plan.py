@@ -34,6 +34,7 @@ def pod(spec: dict[str, Any]) -> core_v1.Pod:
         ({"secret": {"secretName": "x"}}, VolumeKind.SECRET),
         ({"downwardAPI": {}}, VolumeKind.DOWNWARD_API),
         ({"projected": {}}, VolumeKind.PROJECTED),
+        ({"image": {"reference": "x"}}, VolumeKind.IMAGE),
     ],
 )
 def test_the_kind_is_that_of_the_source(source: dict[str, Any], kind: VolumeKind) -> None:
@@ -122,14 +123,23 @@ def test_the_one_user_of_all_containers(pod_user: int | None, users: list[int | 
     assert plan.common_run_as_user(pod({"containers": containers, "securityContext": security})) == expected
 
 
-def test_only_volumes_that_are_mounted_are_wanted() -> None:
-    mounts = [{"name": "a", "mountPath": "/a"}]
+def test_only_volumes_that_are_mounted_are_set_up_and_image_volumes_are_not() -> None:
+    mounts = [{"name": name, "mountPath": f"/{name}"} for name in ("a", "image")]
     spec = {
         "containers": [{"name": "c", "image": "x", "volumeMounts": mounts}],
         "initContainers": [{"name": "i", "image": "x", "volumeMounts": [{"name": "b", "mountPath": "/b"}]}],
-        "volumes": [{"name": "a"}, {"name": "b"}, {"name": "c"}],
+        "volumes": [{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "image", "image": {"reference": "x"}}],
     }
-    assert plan.used_volume_names(pod(spec)) == {"a", "b"}
+    assert [volume.name for volume in plan.volumes_to_set_up(pod(spec))] == ["a", "b"]
+
+
+def test_an_image_volume_is_read_only_and_the_runtime_finds_its_sub_path() -> None:
+    mount = {"name": "image", "mountPath": "/image", "subPath": "etc"}
+    described = pod({"volumes": [{"name": "image", "image": {"reference": "x"}}, {"name": "disk"}]})
+    assert list(plan.image_volumes_of(described, container(mount))) == ["image"]
+    pulled = cri.ImageSpec(image="sha256:1", user_specified_image="x")
+    (planned,) = plan.compute_mount_plans(container(mount), {}, MountContext(images={"image": pulled}))
+    assert (planned.image, planned.sub_path, planned.read_only) == (pulled, "etc", True)
 
 
 @given(st.integers(0, 0o777), st.booleans(), st.booleans())

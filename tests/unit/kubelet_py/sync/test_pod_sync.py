@@ -281,6 +281,24 @@ async def test_an_image_that_cannot_be_pulled_backs_off_and_comes_at_last(rig: R
     assert {"Failed", "BackOff", "Pulling", "Pulled"} <= set(rig.reasons)
 
 
+async def test_an_image_volume_is_pulled_and_left_to_the_runtime(rig: Rig) -> None:
+    volume = {"name": "data", "image": {"reference": "registry.example/data:1", "pullPolicy": "IfNotPresent"}}
+    mount = {"name": "data", "mountPath": "/data", "subPath": "inner"}
+    rig.fake.add_image("registry.example/data:1", present=False)
+    await sync(rig, a_pod(a_container(volumeMounts=[mount]), volumes=[volume]))
+    (made,) = [mount for mount in rig.fake.container("main").config.mounts if mount.container_path == "/data"]
+    assert made.image.user_specified_image == "registry.example/data:1"
+    assert (made.host_path, made.image_sub_path, made.readonly) == ("", "inner", True)
+
+
+async def test_an_image_volume_that_cannot_be_pulled_holds_up_the_containers_that_mount_it(rig: Rig) -> None:
+    volume = {"name": "data", "image": {"reference": "registry.example/none:1", "pullPolicy": "Always"}}
+    with_volume = a_container("with", volumeMounts=[{"name": "data", "mountPath": "/data"}])
+    await sync(rig, a_pod(with_volume, a_container("without"), volumes=[volume]))
+    assert rig.fake.running() == ["without"]
+    assert rig.waiting("with")[0] == "ErrImagePull"
+
+
 async def test_one_bad_image_holds_up_no_other_container(rig: Rig) -> None:
     result = await sync(rig, a_pod(a_container("bad", image="registry.example/none:1"), a_container("good")))
     assert rig.fake.running() == ["good"]
