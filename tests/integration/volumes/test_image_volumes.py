@@ -1,0 +1,61 @@
+"""Volumes that are images, in a real cluster: the agent pulls, the runtime mounts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.integration.cluster.waiting import eventually
+from tests.lab.cluster import Cluster
+from tests.lab.lab import BUSYBOX, Lab
+from tests.lab.node import start_kubelet_py
+
+pytestmark = pytest.mark.lab
+
+SCRIPT = "grep -c ^root: /image/etc/passwd /etc-of-image/passwd; touch /image/x; sleep 1000"
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    # Debian's containerd 1.6 does not know image volumes
+    with Lab.start(containerd="2.4") as lab, Cluster.start(lab) as cluster:
+        start_kubelet_py(cluster, lab.containerd_socket, flags=("-v=4",))
+        yield cluster
+
+
+def pod_with(name: str, reference: str) -> dict[str, Any]:
+    container = {
+        "name": "main",
+        "image": BUSYBOX,
+        "command": ["sh", "-c", SCRIPT],
+        "volumeMounts": [
+            {"name": "image", "mountPath": "/image"},
+            {"name": "image", "mountPath": "/etc-of-image", "subPath": "etc"},
+        ],
+    }
+    volume = {"name": "image", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}
+    spec = {"containers": [container], "volumes": [volume], "terminationGracePeriodSeconds": 1}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+def test_a_container_sees_the_files_of_the_image_and_cannot_change_them(cluster: Cluster) -> None:
+    cluster.apply(pod_with("present", BUSYBOX))
+    eventually(
+        "the output of the script",
+        lambda: "Read-only" in cluster.kubectl("logs", "present", check=False),
+        within_seconds=60,
+    )
+    assert cluster.kubectl("logs", "present").splitlines()[:2] == ["/image/etc/passwd:1", "/etc-of-image/passwd:1"]
+
+
+def test_an_image_that_nobody_has_holds_the_container_up(cluster: Cluster) -> None:
+    cluster.apply(pod_with("absent", "registry.k8s.io/none:1"))
+
+    def reason() -> str | None:
+        statuses = cluster.get("pod", "absent")["status"].get("containerStatuses") or [{}]
+        waiting: dict[str, str] = statuses[0].get("state", {}).get("waiting", {})
+        return waiting.get("reason")
+
+    eventually("the reason", lambda: reason() in ("ErrImagePull", "ImagePullBackOff"), within_seconds=60)
