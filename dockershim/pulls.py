@@ -12,10 +12,11 @@ from dataclasses import dataclass, field
 
 import structlog
 
-from dockershim.engine import PullProgress, RegistryAuth
+from dockershim.engine import RegistryAuth
 from dockershim.errors import DeadlineExceeded, EngineFailed
 from dockershim.node import Node
 from dockershim.translate.image_refs import parse_image_ref
+from dockershim.translate.pull_progress import PullProgress
 
 _log = structlog.get_logger()
 _Key = tuple[str, RegistryAuth | None]
@@ -59,6 +60,9 @@ class Puller:
 
     async def _fly(self, key: _Key, flight: _Flight, reference: str, auth: RegistryAuth | None) -> None:
         flight.outcome.add_done_callback(_retrieve)
+        if not flight.waiters:
+            flight.outcome.cancel()  # whoever wanted it went away before it began
+            return
         try:
             async with asyncio.TaskGroup() as group:
                 flight.task = group.create_task(self._pull(flight, reference, auth), name=f"pull of {reference}")
@@ -87,7 +91,8 @@ class Puller:
                 def report(progress: PullProgress) -> None:
                     last[:] = [progress]
                     if not deadline.expired():
-                        deadline.reschedule(loop.time() + limit)
+                        # nobody waits for the registry while this machine checks or extracts what has come
+                        deadline.reschedule(None if progress.local else loop.time() + limit)
 
                 await self._node.engine.pull_image(name, parsed.pull_tag, auth, report)
         except TimeoutError:

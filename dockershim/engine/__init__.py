@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dockershim.translate.pull_progress import PullProgress
+
 Json = dict[str, Any]
 
 
@@ -60,15 +62,6 @@ class RegistryAuth:
     identity_token: str = ""
     registry_token: str = ""
     from_host: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class PullProgress:
-    """How far a pull is. `mark` grows with every byte or step done, so that a standstill is seen."""
-
-    mark: int
-    layer_count: int
-    text: str
 
 
 class ExecStream(Protocol):

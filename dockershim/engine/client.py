@@ -10,19 +10,18 @@ know, never a fixed one.
 from __future__ import annotations
 
 import asyncio
-import base64
-import contextlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 import structlog
 
-from dockershim.engine import DETACH_KEYS, EngineInfo, EventStream, Json, ProcessStream, PullProgress, RegistryAuth
+from dockershim.engine import DETACH_KEYS, EngineInfo, EventStream, Json, ProcessStream, RegistryAuth
 from dockershim.engine import errors as engine_errors
 from dockershim.engine.events import ThreadedEventStream
+from dockershim.engine.pull import pull
 from dockershim.engine.sockets import HijackedStream, hijack
 from dockershim.errors import (
     ConfigError,
@@ -33,6 +32,7 @@ from dockershim.errors import (
     ShimError,
     Unavailable,
 )
+from dockershim.translate.pull_progress import PullProgress
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -251,81 +251,8 @@ class DockerClient:
     ) -> None:
         """See DockerEngine."""
         self._count("pull")
-        loop = asyncio.get_running_loop()
-        opened: list[Any] = []
-
-        def pull() -> None:
-            def hand_over(progress: PullProgress) -> None:
-                loop.call_soon_threadsafe(report, progress)
-
-            self._pull(name, tag, auth, opened, hand_over)
-
-        future = loop.run_in_executor(self._slow, _translating(pull, self._socket_path))
-        try:
-            await asyncio.shield(future)
-        except asyncio.CancelledError:
-            for stream in opened:
-                stream.close()  # Docker gives up the pull when nobody listens
-            future.add_done_callback(_ignore_result)
-            raise
-
-    def _pull(
-        self,
-        name: str,
-        tag: str,
-        auth: RegistryAuth | None,
-        opened: list[Any],
-        report: Callable[[PullProgress], None],
-    ) -> None:
-        from docker.types.daemon import CancellableStream
-
-        api = self._require_api()
-        image = f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}"
-        headers = {"X-Registry-Auth": self._auth_header(api, name, auth)}
-        response = api.post(
-            self._url("/images/create"),
-            params={"fromImage": name, "tag": tag},
-            headers=headers,
-            stream=True,
-            timeout=(CONNECT_SECONDS, None),
-        )
-        if response.status_code >= 400:
-            message = _message(response)
-            if response.status_code == 404 or response.status_code >= 500:
-                raise engine_errors.from_pull_message(message, image)
-            raise engine_errors.from_response(response.status_code, message, image)
-        stream = CancellableStream(_json_lines(response), response)
-        opened.append(stream)
-        layers: dict[str, tuple[str, int]] = {}
-        mark = 0
-        for line in stream:
-            if "error" in line:
-                raise engine_errors.from_pull_message(str(line["error"]), image)
-            step = (str(line.get("status", "")), int((line.get("progressDetail") or {}).get("current") or 0))
-            if layers.get(str(line.get("id", ""))) != step:
-                layers[str(line.get("id", ""))] = step
-                mark += 1
-                report(PullProgress(mark, len(layers), step[0]))
-
-    def _auth_header(self, api: APIClient, name: str, auth: RegistryAuth | None) -> str:
-        if auth is not None and auth.from_host:
-            from docker import auth as docker_auth
-
-            registry, _ = docker_auth.resolve_repository_name(name)
-            header = docker_auth.get_config_header(api, registry)
-            if header:
-                return header.decode() if isinstance(header, bytes) else str(header)
-            auth = None
-        fields = {}
-        if auth is not None:
-            fields = {
-                "username": auth.username,
-                "password": auth.password,
-                "serveraddress": auth.server_address,
-                "identitytoken": auth.identity_token,
-                "registrytoken": auth.registry_token,
-            }
-        return base64.urlsafe_b64encode(json.dumps({k: v for k, v in fields.items() if v}).encode()).decode()
+        self._require_api()
+        await pull(self._socket_path, f"/v{self._version[0]}.{self._version[1]}", name, tag, auth, report)
 
     async def remove_image(self, reference: str, *, force: bool) -> None:
         """See DockerEngine."""
@@ -431,11 +358,6 @@ class DockerClient:
             raise DeadlineExceeded(f"Docker did not answer within {deadline_seconds:.0f} s") from error
 
 
-def _ignore_result(future: asyncio.Future[None]) -> None:
-    if not future.cancelled():
-        future.exception()
-
-
 def _translating(work: Callable[[], T], socket_path: str) -> Callable[[], T]:
     """The same work with the SDK's and the transport's errors turned into ours."""
 
@@ -476,16 +398,3 @@ def _message(response: Response) -> str:
         return str(json.loads(data)["message"])
     except (ValueError, KeyError, TypeError):
         return data.decode(errors="replace")
-
-
-def _json_lines(response: Response) -> Iterator[Json]:
-    """The objects of a stream in which Docker puts one on each line."""
-    rest = b""
-    for chunk in response.iter_content(chunk_size=None):
-        *lines, rest = (rest + chunk).split(b"\n")
-        for line in lines:
-            if line.strip():
-                yield json.loads(line)
-    if rest.strip():
-        with contextlib.suppress(ValueError):  # cut off by the end of the connection
-            yield json.loads(rest)

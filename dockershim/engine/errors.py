@@ -30,7 +30,10 @@ _REMOVAL_IN_PROGRESS = re.compile(r"removal of container (\S+) is already in pro
 _IMAGE_IN_USE = re.compile(r"unable to (?:remove|delete)|image is being used|image is in use|must be forced")
 _REGISTRY_AWAY = re.compile(
     r"50[234] |received unexpected HTTP status: 50[234]|Bad Gateway|Service Unavailable|Gateway Time-?out"
+    r"|dial tcp|no such host|connection refused|connection reset by peer|no route to host|network is unreachable"
+    r"|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded|unexpected EOF"
 )
+_SIGNATURE = re.compile(r"\bsignatures?\b|remote trust data|image verifier", re.IGNORECASE)
 _BAD_START = re.compile(
     r"executable file not found|no such file or directory|permission denied|not a directory"
     r"|invalid (?:argument|mount)|[Uu]nknown user|unable to find (?:user|group)|[Nn]o such user"
@@ -43,10 +46,17 @@ class RemovalInProgress(ShimError):
 
 
 class RegistryUnavailable(Unavailable):
-    """The registry answered 502, 503 or 504. The kubelet knows this by the prefix of the message."""
+    """The registry answered 502, 503 or 504, or not at all. The kubelet knows this by the prefix of the message."""
 
     def __init__(self, message: str) -> None:
         super().__init__(f"RegistryUnavailable: {message}")
+
+
+class SignatureInvalid(EngineFailed):
+    """A policy for signatures refuses the image. The kubelet knows this by the prefix of the message."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"SignatureValidationFailed: {message}")
 
 
 class CannotStart(EngineFailed):
@@ -98,6 +108,8 @@ def from_pull_message(message: str, image: str) -> ShimError:
     text = " ".join(message.split())
     if _REGISTRY_AWAY.search(text):
         return RegistryUnavailable(text)
+    if _SIGNATURE.search(text):
+        return SignatureInvalid(text)
     lowered = text.lower()
     if "manifest unknown" in lowered or "not found" in lowered:
         return NotFound("image", f"{image}: {text}")

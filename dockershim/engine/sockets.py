@@ -1,8 +1,9 @@
 """Connections that Docker hands over: after the answer's headers the socket carries the process's streams.
 
-Owns the upgrade request of exec and attach. The docker SDK reads such answers through a buffered file and then
-drops down to the socket, which can lose the first bytes; so this part of the port speaks to the socket itself, in the
-loop and without a thread. Upstream counterpart: the hijacked connections of moby's client.
+Owns the upgrade request of exec and attach, and requests whose answer takes as long as it takes. The docker SDK reads
+answers to an upgrade through a buffered file and then drops down to the socket, which can lose the first bytes; so this
+part of the port speaks to the socket itself, in the loop and without a thread. Upstream counterpart: the hijacked
+connections of moby's client.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from dockershim.engine import Json
 from dockershim.engine import errors as engine_errors
@@ -21,15 +22,12 @@ CHUNK_BYTES = 64 * 1024
 CONNECT_SECONDS = 10.0
 
 
-async def hijack(
-    socket_path: str, path: str, body: Json | None, reference: str
-) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    """POST a body to a path that upgrades; the reader is at the first byte of the streams."""
-    payload = b"" if body is None else json.dumps(body).encode()  # what attach gets as a body is stdin already
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: docker\r\nContent-Type: application/json\r\n"
-        f"Connection: Upgrade\r\nUpgrade: tcp\r\nContent-Length: {len(payload)}\r\n\r\n"
-    )
+async def request(
+    socket_path: str, path: str, headers: Mapping[str, str], payload: bytes = b""
+) -> tuple[int, dict[str, str], asyncio.StreamReader, asyncio.StreamWriter]:
+    """POST to a path over a connection of its own: status, headers, and a reader at the first byte of the body."""
+    lines = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    head = f"POST {path} HTTP/1.1\r\nHost: docker\r\n{lines}Content-Length: {len(payload)}\r\n\r\n"
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             reader, writer = await asyncio.open_unix_connection(socket_path, limit=CHUNK_BYTES)
@@ -38,16 +36,31 @@ async def hijack(
     try:
         writer.write(head.encode() + payload)
         await writer.drain()
-        status, headers = await _read_head(reader)
-        if status not in (101, 200):
-            raise engine_errors.from_response(status, await _read_message(reader, headers), reference)
+        status, answered = await _read_head(reader)
     except (OSError, asyncio.IncompleteReadError) as error:
         writer.close()
         raise Unavailable(f"Docker hung up during {path}") from error
     except BaseException:
         writer.close()
         raise
-    return reader, writer
+    return status, answered, reader, writer
+
+
+async def hijack(
+    socket_path: str, path: str, body: Json | None, reference: str
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """POST a body to a path that upgrades; the reader is at the first byte of the streams."""
+    payload = b"" if body is None else json.dumps(body).encode()  # what attach gets as a body is stdin already
+    upgrade = {"Content-Type": "application/json", "Connection": "Upgrade", "Upgrade": "tcp"}
+    status, headers, reader, writer = await request(socket_path, path, upgrade, payload)
+    if status in (101, 200):
+        return reader, writer
+    try:
+        raise engine_errors.from_response(status, await read_message(reader, headers), reference)
+    except (OSError, asyncio.IncompleteReadError) as error:
+        raise Unavailable(f"Docker hung up during {path}") from error
+    finally:
+        writer.close()
 
 
 async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]:
@@ -59,12 +72,24 @@ async def _read_head(reader: asyncio.StreamReader) -> tuple[int, dict[str, str]]
     return int(words[1]), {name.strip().lower(): value.strip() for name, _, value in pairs}
 
 
-async def _read_message(reader: asyncio.StreamReader, headers: dict[str, str]) -> str:
-    if headers.get("transfer-encoding", "") == "chunked":
-        size = int(await reader.readline(), 16)
-        data = await reader.readexactly(size)
-    else:
-        data = await reader.readexactly(int(headers.get("content-length", "0")))
+async def read_body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> AsyncIterator[bytes]:
+    """The body of an answer, piece by piece as it arrives."""
+    if headers.get("transfer-encoding", "") != "chunked":
+        yield await reader.readexactly(int(headers.get("content-length", "0")))
+        return
+    while size := int((await _read_line(reader)).partition(b";")[0], 16):
+        yield await reader.readexactly(size)
+        await _read_line(reader)
+    await _read_line(reader)
+
+
+async def _read_line(reader: asyncio.StreamReader) -> bytes:
+    return await reader.readuntil(b"\r\n")
+
+
+async def read_message(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> str:
+    """What Docker says in the body of an error."""
+    data = b"".join([piece async for piece in read_body(reader, headers)])
     try:
         return str(json.loads(data)["message"])
     except (ValueError, KeyError, TypeError):

@@ -17,10 +17,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from dockershim.engine import EngineEvent, EngineInfo, EventStream, Json, ProcessStream, PullProgress, RegistryAuth
+from dockershim.engine import EngineEvent, EngineInfo, EventStream, Json, ProcessStream, RegistryAuth
 from dockershim.engine.stdcopy import STDERR, STDOUT
 from dockershim.errors import EngineFailed, InUse, InvalidArgument, NameConflict, NotFound, NotRunning, Unavailable
 from dockershim.translate.image_refs import canonical_or_none
+from dockershim.translate.pull_progress import PullProgress
 
 _EXIT = re.compile(r"exit (\d+)$")
 _DIRECTORIES = ("/", "/bin", "/etc", "/usr/lib")
@@ -94,6 +95,7 @@ class FakeDockerEngine:
         self.calls: Counter[str] = Counter()
         self.away = False
         self.pull_steps: list[float] = []
+        self.pulls_extract = False
         self._streams: list[FakeEventStream] = []
         self._failures: dict[str, list[Exception]] = {}
         self._holds: dict[str, asyncio.Event] = {}
@@ -416,7 +418,7 @@ class FakeDockerEngine:
         await self._enter("pull_image")
         for mark, pause_seconds in enumerate(self.pull_steps):
             await asyncio.sleep(pause_seconds)
-            report(PullProgress(mark, 1, "Downloading"))
+            report(PullProgress(mark, 1, "Extracting" if self.pulls_extract else "Downloading", self.pulls_extract))
         reference = f"{name}@{tag}" if tag.startswith("sha256:") else f"{name}:{tag}"
         image = self.registry.get(reference)
         if image is None:

@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +31,10 @@ class Shim:
         docker_socket: Path | None = None,
         *flags: str,
         wait_ready: bool = True,
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self.lab = lab
+        self.environment = dict(environment or {})
         self.name = name
         self.root = lab.root / name
         self.socket = lab.root / "run" / f"{name}.sock"
@@ -66,7 +68,7 @@ class Shim:
         self.process = self.lab.popen(
             self.command(),
             log=self.name,
-            environment={"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1"},
+            environment={"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", **self.environment},
         )
         self.lab.wait_until(
             "dockershim's socket", lambda: self.lab.accepts(self.socket), process=self.process, timeout_seconds=30

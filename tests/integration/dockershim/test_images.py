@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import base64
+import json
+import sys
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import grpc
 import pytest
@@ -14,6 +17,7 @@ from tests.integration.dockershim.harness import Shim, code_of, eventually
 from tests.lab import registry
 from tests.lab.images.catalog import CRI_TOOLS
 from tests.lab.lab import BUSYBOX, PAUSE, Lab
+from tests.lab.sandbox import REPOSITORY
 
 pytestmark = pytest.mark.lab
 
@@ -164,3 +168,70 @@ def test_the_image_file_system(shim: Shim) -> None:
     assert usage.used_bytes.value > 0
     assert usage.inodes_used.value > 0
     assert usage.timestamp > 10**18
+
+
+STALLING = "127.0.0.1:5999/stalls:1"
+TRICKLING = "127.0.0.1:5999/trickles:1"
+
+
+@pytest.fixture
+def stalling(shim: Shim) -> Iterator[Path]:
+    """A registry that sends a part of a layer and then nothing; the file of what it saw."""
+    seen = shim.lab.root / "stalling-seen"
+    seen.unlink(missing_ok=True)
+    program = [sys.executable, "-m", "tests.integration.dockershim.stalling_registry", "5999", str(seen)]
+    process = shim.lab.popen(program, log="stalling", environment={"PYTHONPATH": str(REPOSITORY)})
+    eventually(seen.exists)
+    yield seen
+    process.stop()
+
+
+def test_a_pull_that_stands_still_is_given_up_with_the_last_that_was_heard(shim: Shim, stalling: Path) -> None:
+    """By bytes: the registry holds the connection and sends nothing."""
+    quick = Shim(shim.lab, "shim-quick", None, "--image-pull-progress-deadline=2s")
+    code, message = code_of(lambda: pull(quick, STALLING))
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "no progress for 2 s" in message
+    assert "Downloading" in message
+    quick.stop()
+
+
+def test_a_client_that_goes_away_ends_the_pull_when_nobody_else_wants_it(shim: Shim, stalling: Path) -> None:
+    """The registry sees the connection go when the last one has gone, and not before."""
+    request = cri.PullImageRequest(image=spec(TRICKLING))
+    first, second = shim.images.PullImage.future(request), shim.images.PullImage.future(request)
+    eventually(lambda: "stalls" in stalling.read_text())
+    first.cancel()
+    with pytest.raises(grpc.FutureTimeoutError):
+        second.result(timeout=1.5)
+    assert "hung up" not in stalling.read_text()
+    assert stalling.read_text().count("stalls") == 1
+    second.cancel()
+    eventually(lambda: "hung up" in stalling.read_text())
+
+
+def test_a_registry_that_is_not_there_has_the_kubelets_prefix(shim: Shim) -> None:
+    """Nobody listens on this port."""
+    code, message = code_of(lambda: pull(shim, "127.0.0.1:5998/none:1"))
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert message.startswith("RegistryUnavailable: ")
+
+
+def test_pause_comes_with_the_hosts_own_credentials(shim: Shim) -> None:
+    """From the Docker configuration of whom dockershim runs as; without them the pod says why it cannot be."""
+    private = PAUSE.replace("registry.k8s.io", registry.PRIVATE_NAME)
+    directory = shim.lab.root / "docker-config"
+    directory.mkdir()
+    both = base64.b64encode(f"{registry.USER}:{registry.PASSWORD}".encode()).decode()
+    flag = f"--pod-infra-container-image={private}"
+    other = Shim(shim.lab, "shim-private", None, flag, environment={"DOCKER_CONFIG": str(directory)})
+    code, message = code_of(lambda: other.run_sandbox())
+    assert code is grpc.StatusCode.UNKNOWN
+    assert private in message
+    (directory / "config.json").write_text(json.dumps({"auths": {registry.PRIVATE_NAME: {"auth": both}}}))
+    sandbox_id, _ = other.run_sandbox()
+    found = find(other, private)
+    assert found is not None
+    assert found.pinned
+    other.remove_sandbox(sandbox_id)
+    other.stop()

@@ -29,26 +29,31 @@ def test_systemd_finds_nothing_wrong_with_the_units(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
 
 
+MOUNT_NAMESPACE = (
+    "ProtectSystem",
+    "ProtectHome",
+    "PrivateTmp",
+    "ReadWritePaths",
+    "ReadOnlyPaths",
+    "InaccessiblePaths",
+    "ProtectKernelModules",
+    "ProtectKernelTunables",
+    "ProtectKernelLogs",
+    "ProtectControlGroups",
+    "PrivateDevices",
+    "PrivateMounts",
+    "DynamicUser",
+)
+
+
 @pytest.mark.parametrize(
-    "directive",
+    ("unit", "directive"),
     [
-        "ProtectSystem",
-        "ProtectHome",
-        "PrivateTmp",
-        "ReadWritePaths",
-        "ReadOnlyPaths",
-        "InaccessiblePaths",
-        "ProtectKernelModules",
-        "ProtectKernelTunables",
-        "ProtectKernelLogs",
-        "ProtectControlGroups",
-        "PrivateDevices",
-        "PrivateMounts",
-        "DynamicUser",
-        "RestrictSUIDSGID",
+        *((unit, directive) for unit in ("kubelet-py", "dockershim") for directive in MOUNT_NAMESPACE),
+        ("kubelet-py", "RestrictSUIDSGID"),
     ],
 )
-def test_the_agent_gets_no_mount_namespace_of_its_own(directive: str) -> None:
-    """Volumes that it mounts must be seen by the runtime, and fsGroup must be able to set the setgid bit."""
-    lines = (UNITS / "kubelet-py.service").read_text().splitlines()
+def test_a_unit_gets_no_mount_namespace_of_its_own(unit: str, directive: str) -> None:
+    """What it mounts must be seen by the runtime, or by Docker; and fsGroup must be able to set the setgid bit."""
+    lines = (UNITS / f"{unit}.service").read_text().splitlines()
     assert not [line for line in lines if line.startswith(f"{directive}=")]

@@ -92,6 +92,19 @@ def test_a_name_conflict_carries_the_holder() -> None:
         ("manifest for registry.k8s.io/none:1 not found: manifest unknown: manifest unknown", errors.NotFound),
         ("received unexpected HTTP status: 503 Service Unavailable", engine_errors.RegistryUnavailable),
         ("error parsing HTTP 502 response body: invalid character '<'", engine_errors.RegistryUnavailable),
+        (
+            'Get "https://r/v2/": dial tcp: lookup r on 10.0.0.2:53: no such host',
+            engine_errors.RegistryUnavailable,
+        ),
+        (
+            'Get "http://r/v2/": dial tcp 10.200.0.2:80: connect: connection refused',
+            engine_errors.RegistryUnavailable,
+        ),
+        (
+            'Get "https://r/v2/": net/http: request canceled while waiting for connection (Client.Timeout exceeded)',
+            engine_errors.RegistryUnavailable,
+        ),
+        ("authorization denied by plugin policy: no valid signature for r/i:1", engine_errors.SignatureInvalid),
         ("Get https://r/v2/: no basic auth credentials", errors.EngineFailed),
     ],
 )
@@ -101,5 +114,6 @@ def test_pull_messages(message: str, kind: type[errors.ShimError]) -> None:
 
 
 def test_an_unavailable_registry_has_the_prefix_that_the_kubelet_parses() -> None:
-    """RegistryUnavailable, at the beginning."""
+    """RegistryUnavailable, at the beginning; and the other one that it knows."""
     assert str(engine_errors.from_pull_message("502 Bad Gateway", "i")).startswith("RegistryUnavailable: ")
+    assert str(engine_errors.from_pull_message("bad signature", "i")).startswith("SignatureValidationFailed: ")

@@ -57,6 +57,30 @@ async def test_a_standstill_ends_the_pull_and_slow_progress_does_not(tmp_path: P
             await puller.pull(NEW, None)
 
 
+async def test_extracting_takes_as_long_as_it_takes(tmp_path: Path) -> None:
+    """The deadline is for the registry, not for this machine's disk."""
+    settings = NodeSettings(pause_image="registry.k8s.io/pause:3.10", pull_progress_deadline_seconds=0.1)
+    async with running_node(tmp_path, settings=settings) as world:
+        world.engine.registry[NEW] = world.engine.make_image(NEW)
+        world.engine.pulls_extract = True
+        world.engine.pull_steps = [0.01, 0.4]
+        await Puller(world.node).pull(NEW, None)
+
+
+async def test_a_waiter_that_is_gone_before_the_pull_begins(tmp_path: Path) -> None:
+    """Docker is not asked at all, and the next one gets a pull of its own."""
+    async with running_node(tmp_path) as world:
+        world.engine.registry[NEW] = world.engine.make_image(NEW)
+        puller = Puller(world.node)
+        async with asyncio.TaskGroup() as group:
+            hasty = group.create_task(puller.pull(NEW, None), name="hasty")
+            await asyncio.sleep(0)
+            hasty.cancel()
+        assert world.engine.calls["pull_image"] == 0
+        await puller.pull(NEW, None)
+        assert world.engine.calls["pull_image"] == 1
+
+
 async def test_what_is_not_there(tmp_path: Path) -> None:
     """NotFound for everybody who waited."""
     async with running_node(tmp_path) as world:
