@@ -32,12 +32,14 @@ from kubelet_py.errors import ApiError, ApiForbidden, ApiNotFound, ApiUnavailabl
 from kubelet_py.kube.backoff import Backoff
 from kubelet_py.kube.client import ApiClient
 from kubelet_py.kube.resources import PODS, Resource
-from kubelet_py.managers.status.merge import status_changes
+from kubelet_py.managers.status.merge import is_progress_only, status_changes
 
 log = structlog.get_logger()
 
 PARALLEL_WRITERS: Final = 16
 FULL_PASS_SECONDS: Final = 10.0
+PATIENCE_SECONDS: Final = 1.0
+"""How long what may wait does wait."""
 
 
 class PodView(msgspec.Struct):
@@ -79,6 +81,7 @@ class StatusManager:
         *,
         parallel_writers: int = PARALLEL_WRITERS,
         full_pass_seconds: float = FULL_PASS_SECONDS,
+        patience_seconds: float = PATIENCE_SECONDS,
         backoff: Backoff | None = None,
     ) -> None:
         """Without a client (standalone) statuses are kept and shown, and written nowhere."""
@@ -87,6 +90,8 @@ class StatusManager:
         self._entries: dict[PodUid, _Entry] = {}
         self._mirrors: dict[str, _AtServer] = {}
         self._dirty: dict[PodUid, None] = {}
+        self._patient: dict[PodUid, asyncio.TimerHandle] = {}
+        self._patience_seconds = patience_seconds
         self._failed: set[PodUid] = set()
         self._in_flight: set[PodUid] = set()
         self._wake = asyncio.Event()
@@ -106,7 +111,7 @@ class StatusManager:
     @property
     def pending(self) -> int:
         """How many pods have something that is not at the API server yet."""
-        return len(self._dirty) + len(self._failed) + len(self._in_flight)
+        return len(self._patient) + len(self._dirty) + len(self._failed) + len(self._in_flight)
 
     def set_status(self, pod: core_v1.Pod, status: core_v1.PodStatus) -> None:
         """This is the pod's status now."""
@@ -121,7 +126,11 @@ class StatusManager:
             entry.pod, entry.status, entry.written = pod, status, False
         if not is_static(pod):
             self._update_base(entry, pod)
-        self._mark(uid)
+        base = self._base_of(entry)
+        if base is not None and not entry.finished and is_progress_only(pod, base.status, status):
+            self._mark_patient(uid)
+        else:
+            self._mark(uid)
 
     def finish(self, uid: PodUid) -> None:
         """Nothing of the pod is left on the node: once its status is written, delete the API object."""
@@ -136,6 +145,7 @@ class StatusManager:
         self._entries.pop(uid, None)
         self._dirty.pop(uid, None)
         self._failed.discard(uid)
+        self._stop_waiting(uid)
         self._settle()
 
     def on_api_pods(self, pods: Iterable[core_v1.Pod]) -> None:
@@ -173,6 +183,8 @@ class StatusManager:
         """Wait until everything is at the API server; False when the deadline came first. `run` must be running."""
         if self._client is None:
             return True
+        for uid in tuple(self._patient):
+            self._mark(uid)
         try:
             async with asyncio.timeout(deadline_seconds):
                 await self._quiet.wait()
@@ -183,10 +195,23 @@ class StatusManager:
     def _mark(self, uid: PodUid) -> None:
         if self._client is None:
             return
+        self._stop_waiting(uid)
         self._failed.discard(uid)
         self._dirty[uid] = None
         self._quiet.clear()
         self._wake.set()
+
+    def _mark_patient(self, uid: PodUid) -> None:
+        """To be written when its patience ends, if nothing more urgent comes before."""
+        if self._client is None or uid in self._patient or uid in self._dirty:
+            return
+        self._quiet.clear()
+        self._patient[uid] = asyncio.get_running_loop().call_later(self._patience_seconds, self._mark, uid)
+
+    def _stop_waiting(self, uid: PodUid) -> None:
+        timer = self._patient.pop(uid, None)
+        if timer is not None:
+            timer.cancel()
 
     def _settle(self) -> None:
         if not self.pending:
@@ -237,8 +262,8 @@ class StatusManager:
             self._failure.set()
 
     async def _write_entry(self, client: ApiClient, uid: PodUid, entry: _Entry) -> None:
-        base = self._mirrors.get(full_name(entry.pod)) if is_static(entry.pod) else entry.at_server
-        if base is None:  # a static pod whose mirror is not there yet; its arrival marks the pod again
+        base = self._base_of(entry)
+        if base is None:  # its arrival marks the pod again
             entry.written = True
             return
         metadata = metadata_of(entry.pod)
@@ -296,6 +321,10 @@ class StatusManager:
         else:
             entry.at_server = None
 
+    def _base_of(self, entry: _Entry) -> _AtServer | None:
+        """What a patch starts from; None for a static pod whose mirror is not there yet."""
+        return self._mirrors.get(full_name(entry.pod)) if is_static(entry.pod) else entry.at_server
+
     def _update_base(self, entry: _Entry, pod: core_v1.Pod) -> None:
         seen = _at_server(pod)
         known = entry.at_server
@@ -315,7 +344,7 @@ class StatusManager:
         while True:
             await asyncio.sleep(self._full_pass_seconds)
             for uid, entry in self._entries.items():
-                base = self._mirrors.get(full_name(entry.pod)) if is_static(entry.pod) else entry.at_server
+                base = self._base_of(entry)
                 if base is None or not entry.written or base.version == entry.written_version:
                     continue
                 if status_changes(base.status, entry.status):

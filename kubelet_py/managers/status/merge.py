@@ -9,6 +9,7 @@ Upstream counterpart: pkg/kubelet/status mergePodStatus and apimachinery strateg
 from typing import Any, Final
 
 from kubelet_py.api import codec, core_v1
+from kubelet_py.api.pod import metadata_of
 from kubelet_py.kube.strategic_patch import strategic_patch
 
 OWNED_CONDITIONS: Final = frozenset(
@@ -35,6 +36,19 @@ FOREIGN_FIELDS: Final = frozenset(
 )
 IMMUTABLE_FIELDS: Final = frozenset({"qosClass", "startTime"})
 """Once the API server has one, it stays."""
+
+
+def is_progress_only(pod: core_v1.Pod, at_server: core_v1.PodStatus | None, wanted: core_v1.PodStatus) -> bool:
+    """Whether a status tells nobody anything to act on: the pod is on its way up or down, with its phase and readiness
+    as they were."""
+    before = at_server or core_v1.PodStatus()
+    if (before.phase, _is_ready(before)) != (wanted.phase, _is_ready(wanted)):
+        return False
+    return wanted.phase == "Pending" or metadata_of(pod).deletionTimestamp is not None
+
+
+def _is_ready(status: core_v1.PodStatus) -> bool:
+    return any(condition.type == "Ready" and condition.status == "True" for condition in status.conditions or ())
 
 
 def status_changes(at_server: core_v1.PodStatus | None, wanted: core_v1.PodStatus) -> dict[str, Any]:

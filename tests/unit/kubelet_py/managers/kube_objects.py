@@ -20,12 +20,12 @@ MACHINE = MachineInfo(
 )
 
 
-def put_pod(server: FakeApiServer, name: str, **metadata: object) -> core_v1.Pod:
+def put_pod(server: FakeApiServer, name: str, phase: str = "Pending", **metadata: object) -> core_v1.Pod:
     """A pod of our node at the server, as the agent gets it."""
     body: Json = {
         "metadata": {"name": name, "namespace": "default"} | metadata,
         "spec": {"nodeName": NODE, "containers": [{"name": "app", "image": "i"}]},
-        "status": {"phase": "Pending", "qosClass": "BestEffort"},
+        "status": {"phase": phase, "qosClass": "BestEffort"},
     }
     return codec.from_builtins(core_v1.Pod, server.put("pods", body))
 

@@ -3,15 +3,16 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 
-from kubelet_py.api import core_v1
+from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.api.pod import CONFIG_MIRROR_ANNOTATION, uid_of
 from kubelet_py.kube.backoff import Backoff
 from kubelet_py.managers.status import StatusManager
-from kubelet_py.managers.status.merge import status_changes
+from kubelet_py.managers.status.merge import is_progress_only, status_changes
 from tests.fakes.api_clients import client_for
 from tests.fakes.api_server import FakeApiServer
 from tests.fakes.waiting import background, eventually
@@ -25,10 +26,14 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 
 @asynccontextmanager
-async def managing(server: FakeApiServer, *, full_pass_seconds: float = 60.0) -> AsyncIterator[StatusManager]:
+async def managing(
+    server: FakeApiServer, *, full_pass_seconds: float = 60.0, patience_seconds: float = 0.05
+) -> AsyncIterator[StatusManager]:
     async with client_for(server.url) as client:
         backoff = Backoff(0.01, 0.02, random=lambda: 0.0)
-        manager = StatusManager(client, full_pass_seconds=full_pass_seconds, backoff=backoff)
+        manager = StatusManager(
+            client, full_pass_seconds=full_pass_seconds, patience_seconds=patience_seconds, backoff=backoff
+        )
         async with background(manager.run()):
             yield manager
 
@@ -67,6 +72,70 @@ async def test_words_that_come_during_a_write_become_one(server: FakeApiServer) 
             manager.set_status(pod, core_v1.PodStatus(phase="Running", message=str(number)))
         assert await manager.flush(5)
     assert [r.body["status"].get("message") for r in server.requests] == [None, "19"]
+
+
+async def test_progress_waits_for_what_follows_it(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    async with managing(server, patience_seconds=30) as manager:
+        manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1"))
+        manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1", podIP="10.1.0.1"))
+        assert manager.pending == 1
+        manager.set_status(pod, status("Running", Ready="True"))
+        assert await manager.flush(5)
+    assert [r.body["status"]["phase"] for r in server.requests] == ["Running"]
+
+
+async def test_progress_that_nothing_follows_is_written_in_the_end(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    async with managing(server) as manager:
+        manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1"))
+        await eventually(lambda: (stored_pod(server, "a").status or core_v1.PodStatus()).hostIP == "10.0.0.1")
+        assert await manager.flush(5)
+    assert len(server.requests) == 1
+
+
+async def test_a_pod_on_its_way_down_tells_its_end_and_not_each_step(server: FakeApiServer) -> None:
+    deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
+    pod = put_pod(server, "a", "Running", **deleted)
+    async with managing(server, patience_seconds=30) as manager:
+        manager.set_status(pod, core_v1.PodStatus(phase="Running", observedGeneration=2))
+        await asyncio.sleep(0)
+        assert server.requests == []
+        manager.set_status(pod, core_v1.PodStatus(phase="Failed", observedGeneration=2))
+        manager.finish(uid_of(pod))
+        assert await manager.flush(5)
+    assert [r.method for r in server.requests] == ["PATCH", "DELETE"]
+
+
+async def test_a_forgotten_pod_waits_for_nothing(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    async with managing(server, patience_seconds=30) as manager:
+        manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1"))
+        manager.forget(uid_of(pod))
+        assert manager.pending == 0
+        assert await manager.flush(5)
+    assert server.requests == []
+
+
+@pytest.mark.parametrize(
+    ("before", "wanted", "is_deleted", "waits"),
+    [
+        (status("Pending"), status("Pending", Ready="False"), False, True),
+        (None, status("Pending"), False, False),
+        (status("Pending"), status("Running"), False, False),
+        (status("Running", Ready="True"), status("Running", Ready="False"), False, False),
+        (status("Running", Ready="True"), status("Running", Ready="False"), True, False),
+        (status("Running", Ready="False"), status("Running"), True, True),
+        (status("Running"), status("Running", ContainersReady="True"), False, False),
+        (status("Running"), status("Failed"), True, False),
+    ],
+)
+def test_only_progress_may_wait(
+    before: core_v1.PodStatus | None, wanted: core_v1.PodStatus, is_deleted: bool, waits: bool
+) -> None:
+    deleted_at = datetime(2026, 1, 1, tzinfo=UTC) if is_deleted else None
+    pod = core_v1.Pod(metadata=meta_v1.ObjectMeta(deletionTimestamp=deleted_at))
+    assert is_progress_only(pod, before, wanted) is waits
 
 
 async def test_many_pods_are_written_side_by_side(server: FakeApiServer) -> None:
