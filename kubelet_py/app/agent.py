@@ -52,6 +52,7 @@ from kubelet_py.sync.pod_kill import PodKiller
 from kubelet_py.sync.pod_services import PodServices
 from kubelet_py.sync.pod_sync import PodSync
 from kubelet_py.sync.pod_workers import PodWorkers
+from kubelet_py.sync.remains import Remains
 from kubelet_py.sync.sources.merge import SourceMerge
 from kubelet_py.sync.start_gate import StartGate
 
@@ -147,10 +148,10 @@ class Agent:
             gate,
         )
         return PodServices(
-            client=self.client,
             observer=PodObserver(self.client, self.pleg.learn),
             starter=starter,
             killer=killer,
+            remains=Remains(self.client, gate),
             volumes=self.volumes,
             node=self.node,
             objects=self.objects,

@@ -30,7 +30,7 @@ from kubelet_py.core.observed import NS_PER_SECOND, ObservedPod, ObservedSandbox
 from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.termination import container_grace_period_seconds
 from kubelet_py.core.volume_plan import MountedVolume
-from kubelet_py.errors import KubeletError, RuntimeNotFound, SyncError
+from kubelet_py.errors import KubeletError, SyncError
 from kubelet_py.managers.images import PullBackOff
 from kubelet_py.sync.container_start import ContainerOrder
 from kubelet_py.sync.pod_reports import PodReports
@@ -91,7 +91,7 @@ class PlanRunner:
                     pod, action.container_id, action.container_name, action.message, grace_seconds
                 )
             case RemoveContainer():
-                await unbroken(self.remove_container(action.container_id))
+                await unbroken(services.remains.remove_container(action.container_id))
                 if not action.keep_log:
                     await asyncio.to_thread(self._remove_logs, pod, action, current.observed)
             case CreateSandbox():
@@ -124,7 +124,7 @@ class PlanRunner:
         )
         try:
             for leftover in action.leftovers:
-                await unbroken(self.remove_container(leftover))
+                await unbroken(services.remains.remove_container(leftover))
             await services.starter.start(order)
         except PullBackOff as error:
             memory.waiting[action.container_name] = (error.reason, error.message)
@@ -152,13 +152,6 @@ class PlanRunner:
             f"{metadata.name}_{metadata.namespace}({pods.uid_of(pod)})"
         )
         self._services.events(pod, "Warning", "BackOff", message, action.container_name)
-
-    async def remove_container(self, container_id: str) -> None:
-        """Removes it; again is fine."""
-        try:
-            await self._services.client.remove_container(container_id)
-        except RuntimeNotFound:
-            return
 
     def _remove_logs(self, pod: core_v1.Pod, action: RemoveContainer, observed: ObservedPod) -> None:
         """The log files of a run that is gone; the newest stay, their names carry the restart count. Blocking."""

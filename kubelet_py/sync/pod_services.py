@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from kubelet_py.core.backoff import CRASH_BACKOFF, BackoffEntry, BackoffPolicy
 from kubelet_py.core.observed import ObservedPod
 from kubelet_py.core.pod_story import PodStories
-from kubelet_py.cri import RuntimeClient
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.container_start import ContainerStarter
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
 from kubelet_py.sync.ports import CgroupKeeper, EventSink, NodeView, PodObjects, Prober, StatusSink
+from kubelet_py.sync.remains import Remains
 
 
 @dataclass(slots=True)
@@ -47,10 +47,10 @@ class PassResult:
 class PodServices:
     """Everything that a pass works with."""
 
-    client: RuntimeClient
     observer: PodObserver
     starter: ContainerStarter
     killer: PodKiller
+    remains: Remains
     volumes: VolumeManager
     node: NodeView
     objects: PodObjects

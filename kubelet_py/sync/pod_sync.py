@@ -9,7 +9,6 @@ kuberuntime_manager.go.
 """
 
 import asyncio
-import contextlib
 import os
 from dataclasses import replace
 
@@ -21,7 +20,7 @@ from kubelet_py.core.observed import NS_PER_SECOND, ObservedPod, ObservedSandbox
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
 from kubelet_py.core.pod_phase import TERMINAL_PHASES
 from kubelet_py.core.restored_pod import restore_pod
-from kubelet_py.errors import KubeletError, RuntimeNotFound, SyncError
+from kubelet_py.errors import KubeletError, SyncError
 from kubelet_py.managers.images import PullBackOff
 from kubelet_py.sync.plan_runner import PlanRun, PlanRunner
 from kubelet_py.sync.pod_logs import remove_pod_logs
@@ -190,14 +189,7 @@ class PodSync:
     async def purge_pod(self, pod_uid: str, pod: core_v1.Pod | None) -> None:
         """Removes what is left of a pod that is gone for good: sandboxes, containers, directory, logs."""
         services = self._services
-        sandboxes, containers = await asyncio.gather(
-            services.client.list_pod_sandboxes(pod_uid), services.client.list_containers(pod_uid)
-        )
-        for container in containers:
-            await self._plans.remove_container(container.id)
-        for sandbox in sandboxes:
-            with contextlib.suppress(RuntimeNotFound):
-                await services.client.remove_pod_sandbox(sandbox.id)
+        await services.remains.remove_all(pod_uid)
         services.observer.forget(pod_uid)
         await services.volumes.remove_pod_directory(pod_uid)
         if pod is not None:

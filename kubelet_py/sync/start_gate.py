@@ -3,7 +3,7 @@
 A node that gets a hundred pods at once is not faster for making a hundred sandboxes side by side: they share its cores,
 and all are ready at the end. A few at a time are ready one after the other, half of them in half the time, and the
 whole takes no longer. Who waits longest goes first within a rank; starting a container ranks before making another
-sandbox, so that what was begun is finished.
+sandbox, so that what was begun is finished. Removing what pods have left comes last.
 
 An operation that hangs must not hold up the node: after `patience_seconds` its place is given to the next while it
 goes on. Upstream counterpart: none (the Go kubelet starts everything at once).
@@ -26,6 +26,7 @@ class Rank(IntEnum):
     CONTAINER = 0
     STOP = 1
     SANDBOX = 2
+    REMOVAL = 3
 
 
 def default_places() -> int:

@@ -30,6 +30,8 @@ from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
 from kubelet_py.sync.pod_services import PodMemory, PodServices
 from kubelet_py.sync.pod_sync import PodSync
+from kubelet_py.sync.remains import Remains
+from kubelet_py.sync.start_gate import StartGate
 from tests.fakes.runtime import FakeRuntimeClient
 
 START_NS = 1_700_000_000_000_000_000
@@ -260,10 +262,10 @@ class Rig:
         )
         self.sync = PodSync(
             PodServices(
-                client=self.fake,
                 observer=self.observer,
                 starter=starter,
                 killer=killer,
+                remains=Remains(self.fake, StartGate()),
                 volumes=self.volumes,
                 node=self.node,
                 objects=self.objects,
