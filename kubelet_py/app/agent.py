@@ -13,6 +13,7 @@ from pathlib import Path
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
+from kubelet_py.app.image_parts import make_images
 from kubelet_py.app.node_parts import ApiClients, NodeIdentity, is_unified_cgroup
 from kubelet_py.app.node_view import HostView
 from kubelet_py.app.pod_objects import ApiObjects, StandaloneObjects
@@ -31,10 +32,8 @@ from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import ConfigError
 from kubelet_py.host.cgroups import CgroupTree
 from kubelet_py.kube.objects import ServiceStore, Strategy, config_maps, secrets
-from kubelet_py.kube.rate_limit import TokenBucket
 from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
 from kubelet_py.managers.events import EventRecorder
-from kubelet_py.managers.images import Images
 from kubelet_py.managers.mirror_pods import MirrorPodManager
 from kubelet_py.managers.node import NodeClients, NodeInputs, NodeManager
 from kubelet_py.managers.pleg import Pleg
@@ -103,6 +102,7 @@ class Agent:
             ),
         )
         self.cgroups = PodCgroups(CgroupTree(), self.node.cgroups, self.node.pods_limits)
+        self.images = make_images(settings, self.client, self._pod_event, self.objects)
         self.prober = self._make_prober()
         self.sync = PodSync(self._pod_services())
         self.workers = PodWorkers(
@@ -129,15 +129,12 @@ class Agent:
 
     def _pod_services(self) -> PodServices:
         settings, config = self.settings, self.settings.config
-        max_parallel = 1 if config.serializeImagePulls else config.maxParallelImagePulls
-        rate = TokenBucket(float(config.registryPullQPS), config.registryBurst)
-        images = Images(self.client, self._pod_event, max_parallel, pull_rate=rate)
         gate = StartGate()
         hooks = LifecycleHooks(self.client, self._pod_event, self._pod_ips)
         killer = PodKiller(self.client, self._pod_event, hooks, gate=gate)
         starter = ContainerStarter(
             self.client,
-            images,
+            self.images,
             self.volumes,
             self.node,
             self.objects,

@@ -5,10 +5,11 @@ pod could ask for was refused at its source.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Protocol, TypeVar
 
-from cri_proto import runtime_v1 as cri
+import structlog
+
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.env import EnvSources
@@ -17,7 +18,10 @@ from kubelet_py.core.volume_payload import TokenAsk
 from kubelet_py.errors import ApiError, ApiNotFound, SyncError
 from kubelet_py.kube.client import ApiClient
 from kubelet_py.kube.objects import ObjectKey, ObjectStore, ServiceStore
+from kubelet_py.managers.images import PodSecrets
 from kubelet_py.sync.ports import NodeView
+
+log = structlog.get_logger()
 
 _DEFAULT_NAMESPACE = "default"
 
@@ -49,9 +53,9 @@ class StandaloneObjects:
             node_allocatable=dict(self._node.allocatable()),
         )
 
-    async def pull_credentials(self, pod: core_v1.Pod, image: str) -> Sequence[cri.AuthConfig]:
-        """Anonymous."""
-        return ()
+    async def pull_secrets(self, pod: core_v1.Pod) -> PodSecrets:
+        """None; secrets are API objects."""
+        return PodSecrets(missing=tuple(_pull_secrets(pod)))
 
     async def runtime_handler(self, pod: core_v1.Pod) -> str:
         """The default; classes are API objects."""
@@ -114,9 +118,17 @@ class ApiObjects:
         """A token for a projected volume."""
         return await self._tokens.get(ask)
 
-    async def pull_credentials(self, pod: core_v1.Pod, image: str) -> Sequence[cri.AuthConfig]:
-        """Anonymous until the keyring is there."""
-        return ()
+    async def pull_secrets(self, pod: core_v1.Pod) -> PodSecrets:
+        """What `imagePullSecrets` names. One that cannot be read is missing: the pull may work without it."""
+        found: list[core_v1.Secret] = []
+        missing: list[str] = []
+        for name in _pull_secrets(pod):
+            try:
+                found.append(await self._secrets.get(pods.metadata_of(pod).namespace or "", name))
+            except ApiError as error:
+                log.info("pull_secret_unreadable", pod=pods.display_name(pod), secret=name, error=str(error))
+                missing.append(name)
+        return PodSecrets(found, tuple(missing))
 
     async def runtime_handler(self, pod: core_v1.Pod) -> str:
         """The handler of the pod's RuntimeClass."""
@@ -139,7 +151,7 @@ class ApiObjects:
     def watch_pod(self, pod: core_v1.Pod) -> None:
         """Keeps what the pod refers to fresh."""
         uid, namespace = pods.uid_of(pod), pods.metadata_of(pod).namespace or ""
-        maps, secrets = set(_volume_config_maps(pod)), set(_volume_secrets(pod))
+        maps, secrets = set(_volume_config_maps(pod)), {*_volume_secrets(pod), *_pull_secrets(pod)}
         for container in pods.all_containers_of(pod):
             maps.update(_env_config_maps(container))
             secrets.update(_env_secrets(container))
@@ -183,6 +195,13 @@ def _env_secrets(container: AnyContainer) -> Iterator[str]:
     for entry in container.env or ():
         if entry.valueFrom is not None and entry.valueFrom.secretKeyRef is not None:
             yield entry.valueFrom.secretKeyRef.name or ""
+
+
+def _pull_secrets(pod: core_v1.Pod) -> Iterator[str]:
+    """The API takes references without a name, which mean nothing."""
+    for reference in pods.spec_of(pod).imagePullSecrets or ():
+        if reference.name:
+            yield reference.name
 
 
 def _volume_config_maps(pod: core_v1.Pod) -> Iterator[str]:

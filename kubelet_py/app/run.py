@@ -86,6 +86,7 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
                 tasks.create_task(work, name=name)
         notifier_from(os.environ).notify(f"STATUS=waiting for {agent.settings.config.containerRuntimeEndpoint}")
         await _follow_cgroup_driver(agent)
+        await agent.images.prepare()
         for name, work in _source_tasks(agent):
             tasks.create_task(work, name=name)
         tasks.create_task(_watchdog(), name="watchdog")

@@ -90,21 +90,32 @@ def with_default_tag(image: str) -> str:
     return f"{image}:{reference.tag}"
 
 
+def without_tag(image: str) -> str:
+    """The name alone, as it is written: without tag and digest."""
+    name, _, _ = image.partition("@")
+    path, colon, tag = name.rpartition(":")
+    return path if colon and "/" not in tag else name
+
+
+def canonical(image: str) -> str:
+    """One spelling for one reference, with registry, tag and digest; a bad one as it is."""
+    try:
+        reference = parse_image(image)
+    except InvalidImageReference:
+        return image
+    return (
+        reference.name
+        + (f":{reference.tag}" if reference.tag else "")
+        + (f"@{reference.digest}" if reference.digest else "")
+    )
+
+
 def default_pull_policy(image: str) -> PullPolicy:
     """Always for `latest`, which may mean another image tomorrow."""
     try:
         return PullPolicy.ALWAYS if parse_image(image).tag == DEFAULT_TAG else PullPolicy.IF_NOT_PRESENT
     except InvalidImageReference:
         return PullPolicy.IF_NOT_PRESENT
-
-
-def must_pull(image: str, policy: str | None, present: bool) -> bool:
-    """Whether to ask the registry. Raises SyncError("ErrImageNeverPull") for Never without the image."""
-    if policy == PullPolicy.NEVER:
-        if not present:
-            raise SyncError("ErrImageNeverPull", f'Container image "{image}" is not present with pull policy of Never')
-        return False
-    return policy == PullPolicy.ALWAYS or not present
 
 
 def _split_registry(path: str) -> tuple[str, str]:

@@ -128,7 +128,6 @@ class ContainerStarter:
                     container.image or "",
                     container.imagePullPolicy or default_pull_policy(container.image or ""),
                     handler,
-                    await self._objects.pull_credentials(pod, container.image or ""),
                     sandbox_config,
                 )
             )
@@ -153,9 +152,7 @@ class ContainerStarter:
         for name, source in image_volumes_of(pod, order.container).items():
             reference = source.reference or ""
             policy = source.pullPolicy or default_pull_policy(reference)
-            credentials = await self._objects.pull_credentials(pod, reference)
-            request = ImageRequest(pod, "", reference, policy, handler, credentials, sandbox_config)
-            image = await self._images.ensure(request)
+            image = await self._images.ensure(ImageRequest(pod, "", reference, policy, handler, sandbox_config))
             specs[name] = cri.ImageSpec(
                 image=image.id,
                 user_specified_image=reference,

@@ -7,7 +7,6 @@ standalone node (no API server) is a matter of wiring and not of special cases.
 from collections.abc import Collection, Mapping, Sequence
 from typing import Protocol
 
-from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import PodUid
 from kubelet_py.api.quantity import Quantity
@@ -53,9 +52,6 @@ class PodObjects(Protocol):
 
     async def env_sources(self, pod: core_v1.Pod, container: AnyContainer, pod_ips: tuple[str, ...]) -> EnvSources:
         """Everything that the container's environment may refer to."""
-
-    async def pull_credentials(self, pod: core_v1.Pod, image: str) -> Sequence[cri.AuthConfig]:
-        """What to try at the registry, in turn; empty for anonymous."""
 
     async def runtime_handler(self, pod: core_v1.Pod) -> str:
         """The handler of the pod's RuntimeClass, "" for the default; SyncError when there is no such class."""

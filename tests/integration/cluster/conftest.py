@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.integration.cluster.objects import SERVED
 from tests.integration.cluster.stage import PLAYS_GO, PODS, Stage
 from tests.lab.cluster import Cluster
 from tests.lab.lab import Lab
@@ -25,7 +26,8 @@ class Stages:
         if runtime in self._failures:
             raise self._failures[runtime]
         if runtime not in self._stages:
-            lab = Lab.start(containerd="1.6") if runtime == "containerd" else Lab.start(docker="20.10")
+            docker, containerd = ("20.10", None) if runtime == "docker" else (None, "1.6")
+            lab = Lab.start(docker=docker, containerd=containerd, registry=SERVED)
             try:
                 self._stages[runtime] = Stage(lab, Cluster.start(lab), runtime)
             except BaseException as error:

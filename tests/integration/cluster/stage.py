@@ -53,6 +53,7 @@ class Stage:
             options=[("grpc.max_reconnect_backoff_ms", 500), ("grpc.initial_reconnect_backoff_ms", 100)],
         )
         self.cri: Any = api_pb2_grpc.RuntimeServiceStub(self._channel)
+        self.images: Any = api_pb2_grpc.ImageServiceStub(self._channel)
         self.start_shim()
         self.kubelet = self.start_kubelet()
 
@@ -251,6 +252,18 @@ class Stage:
         bare = container_id.rpartition("://")[2]
         request = cri.ContainerStatusRequest(container_id=bare)
         return self.cri.ContainerStatus(request, timeout=10, wait_for_ready=True).status
+
+    def remove_image(self, name: str) -> None:
+        """The node has the image no more under any name; waits for containers that still hold it. Again is fine."""
+        request = cri.RemoveImageRequest(image=cri.ImageSpec(image=name))
+
+        def removed() -> None:
+            try:
+                self.images.RemoveImage(request, timeout=10, wait_for_ready=True)
+            except grpc.RpcError as error:
+                raise AssertionError(f"{name} stays: {error}") from error
+
+        holds(removed, within_seconds=30)
 
     # The node's files and processes
 

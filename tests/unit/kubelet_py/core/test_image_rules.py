@@ -8,10 +8,11 @@ from kubelet_py.core.image_rules import (
     ImageReference,
     InvalidImageReference,
     PullPolicy,
+    canonical,
     default_pull_policy,
-    must_pull,
     parse_image,
     with_default_tag,
+    without_tag,
 )
 from kubelet_py.errors import SyncError
 
@@ -77,16 +78,22 @@ def test_default_policy() -> None:
     assert default_pull_policy(f"a@{DIGEST}") is PullPolicy.IF_NOT_PRESENT
 
 
-def test_when_to_pull() -> None:
-    """Always asks, IfNotPresent only for what is missing, Never refuses what is missing."""
-    assert must_pull("a", "Always", present=True)
-    assert must_pull("a", "IfNotPresent", present=False)
-    assert not must_pull("a", "IfNotPresent", present=True)
-    assert not must_pull("a", "Never", present=True)
-    with pytest.raises(SyncError) as caught:
-        must_pull("a:1", "Never", present=False)
-    assert caught.value.reason == "ErrImageNeverPull"
-    assert caught.value.message == 'Container image "a:1" is not present with pull policy of Never'
+@pytest.mark.parametrize(
+    ("image", "name", "full"),
+    [
+        ("a", "a", "docker.io/library/a:latest"),
+        ("a:1", "a", "docker.io/library/a:1"),
+        ("r.example:5000/a", "r.example:5000/a", "r.example:5000/a:latest"),
+        ("r.example:5000/a:1", "r.example:5000/a", "r.example:5000/a:1"),
+        (f"r.example/a@{DIGEST}", "r.example/a", f"r.example/a@{DIGEST}"),
+        (f"r.example/a:1@{DIGEST}", "r.example/a", f"r.example/a:1@{DIGEST}"),
+        ("NOT/an image", "NOT/an image", "NOT/an image"),
+    ],
+)
+def test_the_name_alone_and_the_one_full_spelling(image: str, name: str, full: str) -> None:
+    assert without_tag(image) == name
+    assert canonical(image) == full
+    assert canonical(full) == full
 
 
 @given(st.text(alphabet="aA0.-_/:@[]", max_size=40))

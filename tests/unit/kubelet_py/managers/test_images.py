@@ -5,11 +5,11 @@ import asyncio
 import pytest
 from structlog.testing import capture_logs
 
-from cri_proto import runtime_v1 as cri
 from kubelet_py.api import codec, core_v1
+from kubelet_py.core.keyring import Credential, InvalidLogins, Login
 from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, SyncError
-from kubelet_py.kube.rate_limit import TokenBucket
-from kubelet_py.managers.images import ImageRequest, Images, PullBackOff
+from kubelet_py.managers.images import ImageRequest, Images, ImageSettings, PullBackOff
+from kubelet_py.managers.images.credentials import Found
 from tests.fakes.runtime import FakeRuntimeClient
 
 IMAGE = "registry.example/app:1"
@@ -18,14 +18,22 @@ IMAGE = "registry.example/app:1"
 class Node:
     """A runtime, its image manager and a clock that stands still."""
 
-    def __init__(self, max_parallel: int | None = 1, pull_rate: TokenBucket | None = None) -> None:
+    def __init__(self, settings: ImageSettings | None = None) -> None:
         self.now = 1000.0
         self.fake = FakeRuntimeClient()
         self.events: list[tuple[str, str, str]] = []
-        self.images = Images(self.fake, self.event, max_parallel, pull_rate=pull_rate, clock=lambda: self.now)
+        self.found: Found | InvalidLogins = Found()
+        self.asked_for: list[str] = []
+        self.images = Images(self.fake, self.event, self, settings or ImageSettings(), clock=lambda: self.now)
+
+    async def find(self, pod: core_v1.Pod, name: str) -> Found:
+        self.asked_for.append(name)
+        if isinstance(self.found, InvalidLogins):
+            raise self.found
+        return self.found
 
     def event(self, pod: core_v1.Pod, kind: str, reason: str, message: str, container_name: str = "", /) -> None:
-        assert container_name == "main"
+        assert container_name == ("" if reason == "FailedToRetrieveImagePullSecret" else "main")
         self.events.append((kind, reason, message))
 
     @property
@@ -33,11 +41,13 @@ class Node:
         return [reason for _, reason, _ in self.events]
 
 
-def a_request(
-    image: str = IMAGE, policy: str = "IfNotPresent", uid: str = "u-1", credentials: tuple[cri.AuthConfig, ...] = ()
-) -> ImageRequest:
-    pod = codec.from_builtins(core_v1.Pod, {"metadata": {"name": "web", "namespace": "shop", "uid": uid}})
-    return ImageRequest(pod, "main", image, policy, credentials=credentials)
+def a_request(image: str = IMAGE, policy: str = "IfNotPresent", uid: str = "u-1", handler: str = "") -> ImageRequest:
+    metadata = {"name": "web", "namespace": "shop", "uid": uid, "annotations": {"a": "b"}}
+    return ImageRequest(codec.from_builtins(core_v1.Pod, {"metadata": metadata}), "main", image, policy, handler)
+
+
+def accounts(*names: str) -> Found:
+    return Found(tuple(Credential(Login(name, f"{name}-password")) for name in names))
 
 
 async def refusal(node: Node, request: ImageRequest) -> SyncError:
@@ -53,7 +63,7 @@ async def test_an_image_that_is_there_is_not_pulled(policy: str) -> None:
     image = node.fake.add_image(IMAGE)
     assert await node.images.ensure(a_request(policy=policy)) == image
     assert node.fake.pulls == []
-    message = f'Container image "{IMAGE}" already present on machine and can be accessed by the pod'
+    message = f'Container image "{IMAGE}" already present on machine'
     assert node.events == [("Normal", "Pulled", message)]
 
 
@@ -178,8 +188,16 @@ async def test_a_pull_that_works_ends_the_back_off() -> None:
 @pytest.mark.parametrize(
     ("detail", "reason", "message"),
     [
-        ("RegistryUnavailable: no route to host", "RegistryUnavailable", "no route to host"),
-        ("SignatureValidationFailed: no signature", "SignatureValidationFailed", "no signature"),
+        (
+            "RegistryUnavailable: no route to host",
+            "RegistryUnavailable",
+            f"image pull failed for {IMAGE} because the registry is unavailable: no route to host",
+        ),
+        (
+            "SignatureValidationFailed: no signature",
+            "SignatureValidationFailed",
+            f"image pull failed for {IMAGE} because the signature validation failed: no signature",
+        ),
         ("connection refused", "ErrImagePull", "connection refused"),
         ("", "ErrImagePull", "PullImage:  (UNKNOWN)"),
     ],
@@ -189,27 +207,87 @@ async def test_the_runtimes_reason_is_kept(detail: str, reason: str, message: st
     node.fake.fail("PullImage", RuntimeCallError("PullImage", "UNKNOWN", detail))
     error = await refusal(node, a_request())
     assert (error.reason, error.message) == (reason, message)
+    waiting = await refusal(node, a_request())
+    assert waiting.message == f'Back-off pulling image "{IMAGE}": {reason}: {message}'
 
 
 async def test_credentials_are_tried_in_turn() -> None:
     node = Node()
     node.fake.add_image(IMAGE, present=False)
     node.fake.fail("PullImage", RuntimeCallError("PullImage", "UNKNOWN", "401 unauthorized"))
+    node.found = accounts("one", "two", "three")
     with capture_logs() as logs:
-        accounts = (cri.AuthConfig(username="one"), cri.AuthConfig(username="two"))
-        await node.images.ensure(a_request(credentials=accounts))
-    assert [pull.auth.username for pull in node.fake.pulls] == ["one", "two"]
+        await node.images.ensure(a_request())
+    assert [(pull.auth.username, pull.auth.password) for pull in node.fake.pulls] == [
+        ("one", "one-password"),
+        ("two", "two-password"),
+    ]
+    assert node.asked_for == ["registry.example/app"]
     assert node.reasons == ["Pulling", "Pulled"]
-    assert "one" not in str([entry for entry in logs if entry["event"] == "image_pull_credential_failed"])
+    assert "one-password" not in str(logs)
 
 
-async def test_the_last_credential_says_what_is_wrong() -> None:
+async def test_without_credentials_the_pull_is_anonymous() -> None:
     node = Node()
-    node.fake.fail("PullImage", RuntimeNotFound("PullImage", "NOT_FOUND", "first"))
-    node.fake.fail("PullImage", RuntimeNotFound("PullImage", "NOT_FOUND", "second"))
+    node.fake.add_image(IMAGE, present=False)
+    await node.images.ensure(a_request())
+    assert [pull.HasField("auth") for pull in node.fake.pulls] == [False]
+
+
+@pytest.mark.parametrize(
+    ("answers", "message"), [(("denied", "denied"), "denied"), (("denied", "gone"), "[denied, gone]")]
+)
+async def test_what_every_credential_met_is_told(answers: tuple[str, ...], message: str) -> None:
+    node = Node()
+    for answer in answers:
+        node.fake.fail("PullImage", RuntimeNotFound("PullImage", "NOT_FOUND", answer))
+    node.found = accounts("one", "two")
     with capture_logs():
-        error = await refusal(node, a_request(credentials=(cri.AuthConfig(), cri.AuthConfig())))
-    assert error.message == "second"
+        error = await refusal(node, a_request())
+    assert (error.reason, error.message) == ("ErrImagePull", message)
+
+
+async def test_a_failed_pull_names_the_secrets_that_could_not_be_read() -> None:
+    node = Node()
+    node.found = Found(missing_secrets=("regcred", "other"))
+    await refusal(node, a_request())
+    await refusal(node, a_request())
+    assert node.reasons == ["Pulling", "Failed", "FailedToRetrieveImagePullSecret", "BackOff"]
+    assert node.events[2] == (
+        "Warning",
+        "FailedToRetrieveImagePullSecret",
+        "Unable to retrieve some image pull secrets (regcred, other); attempting to pull the image may not succeed.",
+    )
+
+
+async def test_a_pull_that_works_says_nothing_of_missing_secrets() -> None:
+    node = Node()
+    node.fake.add_image(IMAGE, present=False)
+    node.found = Found(missing_secrets=("regcred",))
+    await node.images.ensure(a_request())
+    assert node.reasons == ["Pulling", "Pulled"]
+
+
+async def test_a_secret_that_cannot_be_understood_fails_the_pull_and_is_named() -> None:
+    node = Node()
+    node.fake.add_image(IMAGE, present=False)
+    node.found = InvalidLogins("secret shop/regcred, .dockercfg: no JSON")
+    error = await refusal(node, a_request())
+    assert (error.reason, error.message) == ("ErrImagePull", "secret shop/regcred, .dockercfg: no JSON")
+    assert node.events == [("Warning", "Failed", f'Failed to pull image "{IMAGE}": {error.message}')]
+    assert node.fake.pulls == []
+
+
+@pytest.mark.parametrize(("per_handler", "told"), [(False, ""), (True, "gvisor")])
+async def test_the_runtime_hears_of_the_pods_annotations_and_of_the_handler_where_images_differ(
+    per_handler: bool, told: str
+) -> None:
+    node = Node(ImageSettings(per_handler=per_handler))
+    node.fake.add_image(IMAGE, present=False)
+    await node.images.ensure(a_request(handler="gvisor"))
+    (pull,) = node.fake.pulls
+    assert pull.image.runtime_handler == told
+    assert dict(pull.image.annotations) == {"a": "b"}
 
 
 async def test_pods_that_wait_for_the_same_image_are_served_by_one_pull() -> None:
@@ -227,7 +305,7 @@ async def test_pods_that_wait_for_the_same_image_are_served_by_one_pull() -> Non
 
 @pytest.mark.parametrize(("max_parallel", "at_once"), [(1, 1), (3, 3), (None, 6)])
 async def test_no_more_pulls_at_a_time_than_allowed(max_parallel: int | None, at_once: int) -> None:
-    node = Node(max_parallel)
+    node = Node(ImageSettings(max_parallel))
     names = [f"registry.example/app:{number}" for number in range(6)]
     for name in names:
         node.fake.add_image(name, present=False)
@@ -255,8 +333,7 @@ async def test_a_cancelled_pull_lets_the_next_one_go() -> None:
 
 
 async def test_more_pulls_than_the_rate_allows_fail_and_back_off() -> None:
-    bucket = TokenBucket(1.0, 1)
-    node = Node(pull_rate=bucket)
+    node = Node(ImageSettings(pull_qps=1.0, pull_burst=1))
     node.fake.add_image(IMAGE, present=False)
     node.fake.add_image("registry.example/app:2", present=False)
     await node.images.ensure(a_request())

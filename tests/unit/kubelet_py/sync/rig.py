@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from cri_proto import runtime_v1 as cri
 from kubelet_py.api import codec, core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.api.pod import PodUid
@@ -22,7 +21,7 @@ from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.security import SecuritySettings
 from kubelet_py.errors import SyncError
-from kubelet_py.managers.images import Images
+from kubelet_py.managers.images import Images, NodeLogins, PodSecrets, PullCredentials
 from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
 from kubelet_py.sync.container_start import ContainerStarter, LogPlaces
 from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
@@ -165,8 +164,8 @@ class Objects:
             raise self.error
         return EnvSources(has_api=False, pod_ips=pod_ips)
 
-    async def pull_credentials(self, pod: core_v1.Pod, image: str) -> Sequence[cri.AuthConfig]:
-        return ()
+    async def pull_secrets(self, pod: core_v1.Pod) -> PodSecrets:
+        return PodSecrets()
 
     async def runtime_handler(self, pod: core_v1.Pod) -> str:
         if self.handler_error is not None:
@@ -245,7 +244,8 @@ class Rig:
         self.stories = PodStories()
         self.memory = PodMemory()
         self.volumes = VolumeManager(self.root / "kubelet", None, VolumeSettings(make_root_shared=False))
-        self.images = Images(self.fake, self.event, clock=self.clock.seconds)
+        credentials = PullCredentials(self.objects, NodeLogins(self.root, self.root, self.root))
+        self.images = Images(self.fake, self.event, credentials, clock=self.clock.seconds)
         self.observer = PodObserver(self.fake, self.learned.append, self.clock)
         hooks = LifecycleHooks(self.fake, self.event, self.pod_ips, self.clock.seconds)
         killer = PodKiller(self.fake, self.event, hooks, self.clock.seconds)

@@ -1,0 +1,6 @@
+"""Images: pulled for containers, and by whom they may be used."""
+
+from kubelet_py.managers.images.credentials import NodeLogins, PodSecrets, PullCredentials
+from kubelet_py.managers.images.manager import ImageRequest, Images, ImageSettings, PullBackOff
+
+__all__ = ["ImageRequest", "ImageSettings", "Images", "NodeLogins", "PodSecrets", "PullBackOff", "PullCredentials"]
