@@ -38,6 +38,8 @@ from dockershim.network.selection import NetworkSettings, select_network
 from dockershim.node import Node, NodeSettings
 from dockershim.relay import Relay
 from dockershim.service import add_services
+from dockershim.stats import Statistics
+from dockershim.stats.layers import LayerUsage
 from dockershim.store import Store
 from dockershim.store.feeder import Feeder, FeederHooks
 from dockershim.systemd import Notifier, take_passed_socket
@@ -165,6 +167,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         logs,
         checkpoints,
         image_volumes,
+        Statistics(time.time_ns, LayerUsage(time.time_ns), INTERFACE),
         tasks,
         parts.settings,
         time.time_ns,
@@ -201,6 +204,7 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
             await server.start()
             tasks.spawn_logged(parts.logs.run(), "logs")
             tasks.spawn_logged(node.feeder.run(), "docker feed")
+            tasks.spawn_logged(node.stats.layers.run(), "layer counts")
             tasks.spawn_logged(notifier.watchdog_loop(), "watchdog")
             if passed is not None:
                 tasks.spawn_logged(Relay(passed, str(socket_path), tasks).run(), "activated socket")

@@ -22,6 +22,7 @@ import structlog
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import EngineFailed, InvalidArgument
+from dockershim.translate.proc_files import parse_cgroup_paths
 from dockershim.translate.users import ContainerUser, resolve_user
 
 _log = structlog.get_logger()
@@ -278,14 +279,11 @@ def _log_missing_cgroup_file(name: str, value: str) -> None:
 
 
 def _cgroup_paths(pid: int) -> dict[str, str]:
-    """Controller to directory of a process; the unified hierarchy is under the empty name."""
-    paths = {}
-    with contextlib.suppress(OSError):
-        for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
-            _, controllers, directory = line.split(":", 2)
-            for controller in controllers.split(","):
-                paths[controller] = directory
-    return paths
+    """Controller to directory of a process; none when it has ended."""
+    try:
+        return parse_cgroup_paths(Path(f"/proc/{pid}/cgroup").read_text())
+    except OSError:
+        return {}
 
 
 # ---- processes

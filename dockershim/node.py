@@ -14,6 +14,7 @@ from dockershim.engine import DockerEngine
 from dockershim.image_volumes import ImageVolumes
 from dockershim.logs import ContainerLogs
 from dockershim.network import PodNetwork
+from dockershim.stats import Statistics
 from dockershim.store import Store
 from dockershim.store.feeder import Feeder
 from dockershim.tasks import Tasks
@@ -44,6 +45,7 @@ class Node:
     logs: ContainerLogs
     checkpoints: Checkpoints
     image_volumes: ImageVolumes
+    stats: Statistics
     tasks: Tasks
     settings: NodeSettings
     clock_ns: Callable[[], int]

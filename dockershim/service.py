@@ -26,29 +26,18 @@ from dockershim.rpc.runtime import Runtime
 from dockershim.rpc.sandbox_query import SandboxQuery
 from dockershim.rpc.sandbox_run import SandboxRun
 from dockershim.rpc.sandbox_stop import SandboxStop
+from dockershim.rpc.stats import Stats
 from dockershim.rpc.streaming import Streaming
 
 Unary = Callable[[Any], Coroutine[Any, Any, Any]]
 Stream = Callable[[Any], AsyncIterator[Any]]
 
-_STATS = "statistics are not part of dockershim yet"
 _CRIU = "needs Docker's experimental checkpoints, which dockershim does not use"
 MISSING_UNARY = {
-    "ContainerStats": _STATS,
-    "ListContainerStats": _STATS,
-    "PodSandboxStats": _STATS,
-    "ListPodSandboxStats": _STATS,
-    "ListMetricDescriptors": _STATS,
-    "ListPodSandboxMetrics": _STATS,
     "CheckpointContainer": _CRIU,
     "CheckpointPod": _CRIU,
     "RestorePod": _CRIU,
     "UpdatePodSandboxResources": "a sandbox has no resources of its own on Docker; the kubelet sets the pod's cgroup",
-}
-MISSING_STREAM = {
-    "StreamContainerStats": _STATS,
-    "StreamPodSandboxStats": _STATS,
-    "StreamPodSandboxMetrics": _STATS,
 }
 
 
@@ -58,6 +47,7 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
     run, stop, sandboxes = SandboxRun(node, lifecycle, puller), SandboxStop(node, lifecycle), SandboxQuery(node)
     create, containers = ContainerCreate(node, lifecycle), ContainerQuery(node)
     life, streaming = ContainerLifecycle(node, lifecycle), Streaming(node)
+    stats = Stats(node)
     unary: dict[str, Unary] = {
         "Version": runtime.version,
         "Status": runtime.status,
@@ -80,14 +70,22 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
         "Exec": streaming.exec,
         "Attach": streaming.attach,
         "PortForward": streaming.port_forward,
+        "ContainerStats": stats.container_stats,
+        "ListContainerStats": stats.list_container_stats,
+        "PodSandboxStats": stats.pod_sandbox_stats,
+        "ListPodSandboxStats": stats.list_pod_sandbox_stats,
+        "ListMetricDescriptors": stats.list_metric_descriptors,
+        "ListPodSandboxMetrics": stats.list_pod_sandbox_metrics,
     }
     streams: dict[str, Stream] = {
         "StreamPodSandboxes": sandboxes.stream_pod_sandboxes,
         "StreamContainers": containers.stream_containers,
         "GetContainerEvents": Events(node).get_container_events,
+        "StreamContainerStats": stats.stream_container_stats,
+        "StreamPodSandboxStats": stats.stream_pod_sandbox_stats,
+        "StreamPodSandboxMetrics": stats.stream_pod_sandbox_metrics,
     }
     unary.update((name, _refusal(name, reason)) for name, reason in MISSING_UNARY.items())
-    streams.update((name, _stream_refusal(name, reason)) for name, reason in MISSING_STREAM.items())
     return unary, streams
 
 
@@ -141,14 +139,5 @@ def _stream_method(handler: Stream) -> Callable[[Any, Any], AsyncIterator[Any]]:
 def _refusal(name: str, reason: str) -> Unary:
     async def refuse(request: Any) -> Any:
         raise Unimplemented(f"{name}: {reason}")
-
-    return refuse
-
-
-def _stream_refusal(name: str, reason: str) -> Stream:
-    async def refuse(request: Any) -> AsyncIterator[Any]:
-        for refusal in (Unimplemented(f"{name}: {reason}"),):
-            raise refusal
-        yield  # makes this a stream
 
     return refuse

@@ -6,9 +6,7 @@ the id under which every other call knows the image; removing by any name remove
 
 from __future__ import annotations
 
-import asyncio
 import json
-import os
 from collections.abc import AsyncIterator, Iterable, Iterator
 
 import structlog
@@ -19,7 +17,9 @@ from dockershim.errors import EngineFailed, InUse, InvalidArgument, NotFound
 from dockershim.node import Node
 from dockershim.pulls import Puller
 from dockershim.translate.image_refs import decode_auth, is_image_id, parse_image_ref
-from dockershim.translate.views import ImageView
+from dockershim.translate.image_views import ImageView
+from dockershim.translate.stats import to_cri_filesystem
+from dockershim.translate.views import ContainerView, SandboxView
 
 _log = structlog.get_logger()
 CHUNK_ITEMS = 200
@@ -64,22 +64,17 @@ class Images:
         return response
 
     async def image_fs_info(self, request: cri.ImageFsInfoRequest) -> cri.ImageFsInfoResponse:
-        """See CRI. Sizes come from the store; a layer that images share counts once where that can be seen."""
-        root = self._node.feeder.require_info().root_directory
-        inodes = await asyncio.to_thread(_used_inodes, root)
-        usage = cri.FilesystemUsage(
-            timestamp=self._node.clock_ns(),
-            fs_id=cri.FilesystemIdentifier(mountpoint=root),
-            used_bytes=cri.UInt64Value(value=used_bytes(self._node.store.images.values())),
-            inodes_used=cri.UInt64Value(value=inodes),
-        )
-        containers = cri.FilesystemUsage(
-            timestamp=usage.timestamp,
-            fs_id=usage.fs_id,
-            used_bytes=cri.UInt64Value(value=0),
-            inodes_used=cri.UInt64Value(value=0),
-        )
-        return cri.ImageFsInfoResponse(image_filesystems=[usage], container_filesystems=[containers])
+        """See CRI. Counted on disk; until all layers have been, Docker's sizes stand for them and inodes are unset."""
+        store, stats, root = self._node.store, self._node.stats, self._node.feeder.require_info().root_directory
+        views: list[ContainerView | SandboxView] = [*store.containers.values(), *store.sandboxes.values()]
+        mountpoint, images, containers = await stats.in_turn(lambda: stats.disk(views, store.image_directories, root))
+        now = self._node.clock_ns()
+        if images is not None:
+            used = to_cri_filesystem(mountpoint, images.used_bytes, images.inodes, images.counted_at_ns)
+        else:
+            used = to_cri_filesystem(mountpoint, used_bytes(store.images.values()), None, now)
+        written = to_cri_filesystem(mountpoint, containers.used_bytes, containers.inodes, containers.counted_at_ns)
+        return cri.ImageFsInfoResponse(image_filesystems=[used], container_filesystems=[written])
 
     # ---- pull
 
@@ -156,10 +151,3 @@ def used_bytes(images: Iterable[ImageView]) -> int:
         base = next((size_of[layers[:end]] for end in range(len(layers) - 1, 0, -1) if layers[:end] in size_of), 0)
         total += max(size - base, 0)
     return total
-
-
-def _used_inodes(path: str) -> int:
-    while path != "/" and not os.path.exists(path):
-        path = os.path.dirname(path)
-    found = os.statvfs(path)
-    return found.f_files - found.f_ffree

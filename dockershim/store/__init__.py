@@ -15,7 +15,8 @@ from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument, NotFound
 from dockershim.store.hub import EventHub
 from dockershim.translate.image_refs import full_image_id, is_image_id, parse_image_ref
-from dockershim.translate.views import ContainerView, ImageView, SandboxView
+from dockershim.translate.image_views import ImageView
+from dockershim.translate.views import ContainerView, SandboxView
 
 V = TypeVar("V")
 TOMBSTONES = 4096
@@ -38,6 +39,7 @@ class Store:
         self._clock_ns = clock_ns
         self._members: dict[str, set[str]] = {}
         self._names: dict[str, str] = {}
+        self.image_directories: frozenset[str] = frozenset()
         self._image_keys: dict[str, str] = {}
         self._tombstones: OrderedDict[str, None] = OrderedDict()
         self._quiet = False
@@ -151,6 +153,7 @@ class Store:
     def replace_images(self, views: Mapping[str, ImageView]) -> None:
         """Take a complete list of images."""
         self.images = dict(views)
+        self.image_directories = frozenset(path for view in views.values() for path in view.facts.directories)
         self._image_keys = {key: view.id for view in views.values() for key in view.keys}
 
     def find_image(self, reference: str) -> ImageView | None:

@@ -23,6 +23,7 @@ from dockershim.store import Store
 from dockershim.tasks import Tasks
 from dockershim.translate import names
 from dockershim.translate.image_refs import canonical_or_none
+from dockershim.translate.image_views import image_facts, image_view
 from dockershim.translate.users import ContainerUser, container_user
 from dockershim.translate.views import (
     ContainerView,
@@ -31,7 +32,6 @@ from dockershim.translate.views import (
     container_view,
     foreign_record,
     ghost_sandbox_view,
-    image_view,
     kind_of,
     sandbox_view,
 )
@@ -175,13 +175,9 @@ class Feeder:
             inspected = dict(await asyncio.gather(*(self._inspect_image(str(line["Id"])) for line in unknown)))
             for line in listed:
                 image_id = str(line["Id"])
-                if image_id in known:
-                    old = known[image_id]
-                    user = old.message.username or (str(old.message.uid.value) if old.message.HasField("uid") else "")
-                    inspect: dict[str, Any] = {"Config": {"User": user}, "RootFS": {"Layers": list(old.layers)}}
-                else:
-                    inspect = inspected.get(image_id, {})
-                views[image_id] = image_view(line, inspect, self._pinned)
+                old = known.get(image_id)
+                facts = old.facts if old is not None else image_facts(inspected.get(image_id, {}))
+                views[image_id] = image_view(line, facts, self._pinned)
             self._store.replace_images(views)
 
     async def _inspect_image(self, image_id: str) -> tuple[str, dict[str, Any]]:

@@ -15,6 +15,7 @@ from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import FailedPrecondition, InvalidArgument
+from dockershim.translate.image_views import layer_paths, unpacked_layers
 
 NATIVE_API = (1, 48)
 FAILED = "ImageVolumeMountFailed"  # the kubelet knows this word
@@ -114,11 +115,9 @@ def decode(label: str) -> tuple[ImageVolume, ...]:
 def layer_directories(inspect: Mapping[str, Any]) -> tuple[str, ...]:
     """Where the layers of an image are on the host, the topmost first."""
     driver = inspect.get("GraphDriver") or {}
-    data = driver.get("Data") or {}
-    if driver.get("Name") not in _DRIVERS_WITH_DIRECTORIES or not data.get("UpperDir"):
+    if driver.get("Name") not in _DRIVERS_WITH_DIRECTORIES or not layer_paths(inspect).get("UpperDir"):
         wanted = f"{' or '.join(_DRIVERS_WITH_DIRECTORIES)}, or Docker 28 (API 1.48)"
         raise FailedPrecondition(
             f"{FAILED}: Docker stores images with {driver.get('Name') or 'containerd'}: want {wanted}"
         )
-    lower = str(data.get("LowerDir") or "")
-    return (str(data["UpperDir"]), *(layer for layer in lower.split(":") if layer))
+    return unpacked_layers(inspect)

@@ -1,4 +1,4 @@
-"""What dockershim shows of sandboxes, containers and images: CRI messages made once from what Docker says.
+"""What dockershim shows of sandboxes and containers: CRI messages made once from what Docker says.
 
 Owns the views that the store keeps. Pure: inspect answers, checkpoints and clock readings are arguments. Messages in a
 view are shared with every answer and must not be changed; a change makes a new view. Upstream counterpart:
@@ -8,14 +8,15 @@ every field, addresses from the stored network result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from dockershim.translate import image_volumes, names
-from dockershim.translate.image_refs import canonical_or_none, is_image_id
+from dockershim.translate.image_refs import is_image_id
+from dockershim.translate.image_views import layer_paths
 from dockershim.translate.image_volumes import ImageVolume
 from dockershim.translate.mounts import to_cri_mounts
 from dockershim.translate.resources import to_cri_resources
@@ -55,6 +56,7 @@ class SandboxView:
     created_at_ns: int
     docker_runtime: str
     resolv_conf_path: str
+    writable_directory: str
     host_network: bool
     record: SandboxRecord | None
     observed_at_ns: int
@@ -80,6 +82,7 @@ class ContainerView:
     tty: bool
     after_start: str
     image_volumes: tuple[ImageVolume, ...]
+    writable_directory: str
     observed_at_ns: int
     item: cri.Container = field(compare=False)
     status: cri.ContainerStatus = field(compare=False)
@@ -88,16 +91,6 @@ class ContainerView:
     def running(self) -> bool:
         """Whether its process runs."""
         return bool(self.status.state == cri.ContainerState.CONTAINER_RUNNING)
-
-
-@dataclass(frozen=True, slots=True)
-class ImageView:
-    """An image as the store knows it. `keys` are all canonical names that mean it."""
-
-    id: str
-    keys: frozenset[str]
-    layers: tuple[str, ...]
-    message: cri.Image = field(compare=False)
 
 
 def parse_time_ns(text: str | None) -> int:
@@ -155,6 +148,7 @@ def sandbox_view(inspect: Mapping[str, Any], record: SandboxRecord | None, obser
         created_at_ns=created,
         docker_runtime=str(host_config.get("Runtime") or ""),
         resolv_conf_path=str(inspect.get("ResolvConfPath") or ""),
+        writable_directory=str(layer_paths(inspect).get("UpperDir") or ""),
         host_network=host_network,
         record=record,
         observed_at_ns=observed_at_ns,
@@ -183,6 +177,7 @@ def ghost_sandbox_view(record: SandboxRecord, observed_at_ns: int) -> SandboxVie
         created_at_ns=record.created_at_ns,
         docker_runtime="",
         resolv_conf_path="",
+        writable_directory="",
         host_network=record.host_network,
         record=record,
         observed_at_ns=observed_at_ns,
@@ -337,6 +332,7 @@ def container_view(
         tty=bool(config.get("Tty")),
         after_start=docker_labels.get(names.AFTER_START_LABEL, ""),
         image_volumes=volumes,
+        writable_directory=str(layer_paths(inspect).get("UpperDir") or ""),
         observed_at_ns=observed_at_ns,
         item=item,
         status=status,
@@ -374,26 +370,3 @@ def _exit_reason(oom_killed: bool, exit_code: int) -> str:
     if oom_killed:
         return "OOMKilled"
     return "Error" if exit_code else "Completed"
-
-
-def image_view(listed: Mapping[str, Any], inspect: Mapping[str, Any], pinned: Iterable[str]) -> ImageView:
-    """The view of an image from its line in the list and its inspect answer. `pinned` are canonical names."""
-    tags = [tag for tag in listed.get("RepoTags") or () if canonical_or_none(tag)]
-    digests = [digest for digest in listed.get("RepoDigests") or () if canonical_or_none(digest)]
-    keys = frozenset(key for name in (*tags, *digests) if (key := canonical_or_none(name)))
-    image_id = str(listed["Id"])
-    message = cri.Image(
-        id=image_id,
-        repo_tags=tags,
-        repo_digests=digests,
-        size=int(listed.get("Size") or 0) or 1,  # CRI wants it non-zero, also for an empty image
-        pinned=not keys.isdisjoint(pinned),
-        spec=cri.ImageSpec(image=image_id),
-    )
-    user = str((inspect.get("Config") or {}).get("User") or "").partition(":")[0]
-    if user.isdigit():
-        message.uid.value = int(user)
-    elif user:
-        message.username = user
-    layers = tuple((inspect.get("RootFS") or {}).get("Layers") or ())
-    return ImageView(image_id, keys, layers, message)

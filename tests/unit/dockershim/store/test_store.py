@@ -10,7 +10,8 @@ from cri_proto import runtime_v1 as cri
 from dockershim.errors import ResourceExhausted
 from dockershim.store import Store
 from dockershim.store.hub import QUEUE_LENGTH, EventHub
-from dockershim.translate.views import ContainerView, container_view, image_view
+from dockershim.translate.image_views import image_facts, image_view
+from dockershim.translate.views import ContainerView, container_view
 
 NEVER = "0001-01-01T00:00:00Z"
 STARTED = "2026-01-01T00:00:00Z"
@@ -100,7 +101,7 @@ def test_images_by_every_name(store: Store) -> None:
     """Tags, digests, ids; nothing for what is not a name."""
     digest = "sha256:" + "d" * 64
     line = {"Id": "sha256:" + "1" * 64, "RepoTags": ["nginx:1"], "RepoDigests": [f"nginx@{digest}"], "Size": 5}
-    image = image_view(line, {}, ())
+    image = image_view(line, image_facts({}), ())
     store.replace_images({image.id: image})
     for name in ("nginx:1", "docker.io/library/nginx:1", f"nginx@{digest}", f"nginx:9@{digest}", image.id, "1" * 64):
         assert store.find_image(name) is image, name

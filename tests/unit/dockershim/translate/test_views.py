@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cri_proto import runtime_v1 as cri
+from dockershim.translate.image_views import image_facts, image_view
 from dockershim.translate.signals import to_cri_signal, to_docker_signal
-from dockershim.translate.views import SandboxRecord, container_view, image_view, parse_time_ns, sandbox_view
+from dockershim.translate.views import SandboxRecord, container_view, parse_time_ns, sandbox_view
 
 NEVER = "0001-01-01T00:00:00Z"
 CREATED = "2026-11-22T20:16:17.123456789Z"
@@ -117,7 +118,9 @@ def test_a_sandbox_of_cri_dockerd_is_taken_over() -> None:
 
 def test_images_without_names() -> None:
     """Dangling marks are left out and the size is never zero."""
-    view = image_view({"Id": "sha256:1", "RepoTags": ["<none>:<none>"], "RepoDigests": None, "Size": 0}, {}, ())
+    view = image_view(
+        {"Id": "sha256:1", "RepoTags": ["<none>:<none>"], "RepoDigests": None, "Size": 0}, image_facts({}), ()
+    )
     assert (list(view.message.repo_tags), view.message.size, view.keys) == ([], 1, frozenset())
 
 
