@@ -13,7 +13,7 @@ from pathlib import Path
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
-from kubelet_py.app.image_parts import make_images
+from kubelet_py.app.image_parts import make_image_parts
 from kubelet_py.app.node_parts import ApiClients, NodeIdentity, is_unified_cgroup
 from kubelet_py.app.node_view import HostView
 from kubelet_py.app.pod_objects import ApiObjects, StandaloneObjects
@@ -102,7 +102,7 @@ class Agent:
             ),
         )
         self.cgroups = PodCgroups(CgroupTree(), self.node.cgroups, self.node.pods_limits)
-        self.images = make_images(settings, self.client, self._pod_event, self.objects)
+        self.images = make_image_parts(settings, self.client, self._pod_event, self._node_warning, self.objects)
         self.prober = self._make_prober()
         self.sync = PodSync(self._pod_services())
         self.workers = PodWorkers(
@@ -134,7 +134,7 @@ class Agent:
         killer = PodKiller(self.client, self._pod_event, hooks, gate=gate)
         starter = ContainerStarter(
             self.client,
-            self.images,
+            self.images.images,
             self.volumes,
             self.node,
             self.objects,
@@ -240,7 +240,10 @@ class Agent:
         )
 
     def _gc_failed(self, message: str) -> None:
-        self.events.record(node_reference(self.identity.settings.name), "Warning", "ContainerGCFailed", message)
+        self._node_warning("ContainerGCFailed", message)
+
+    def _node_warning(self, reason: str, message: str) -> None:
+        self.events.record(node_reference(self.identity.settings.name), "Warning", reason, message)
 
     def node_object(self) -> core_v1.Node | None:
         return self.node_manager.node if self.node_manager is not None else None
@@ -290,7 +293,7 @@ class Agent:
     def _source_problem(self, problem: SourceProblem) -> None:
         """The source has logged it; the API server's users see it as an event of the node."""
         message = f"Manifest {problem.location}: {problem.message}"
-        self.events.record(node_reference(self.identity.settings.name), "Warning", "FailedValidation", message)
+        self._node_warning("FailedValidation", message)
 
     def on_api_pods(self, source: str, api_pods: tuple[core_v1.Pod, ...]) -> None:
         """A set from the API server. The first may come before the runtime was listed: the loop then takes the last."""

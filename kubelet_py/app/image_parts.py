@@ -3,22 +3,36 @@
 Upstream counterpart: the image half of NewKubeGenericRuntimeManager in pkg/kubelet/kuberuntime.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 from kubelet_py.config import Settings
 from kubelet_py.core.event_rules import EventSink
+from kubelet_py.core.image_gc_rules import ImageGcPolicy
 from kubelet_py.core.pull_records import compute_policy
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import ConfigError
 from kubelet_py.managers.images import Images, ImageSettings, NodeLogins, PullCredentials
 from kubelet_py.managers.images.credentials import SecretReader
+from kubelet_py.managers.images.gc import ImageGc, NodeEvent
 from kubelet_py.managers.images.records import PullRecords
 
 
-def make_images(settings: Settings, client: RuntimeClient, events: EventSink, secrets: SecretReader) -> Images:
-    """The image manager. Raises ConfigError for an allowlist that cannot be understood."""
+@dataclass(frozen=True, slots=True)
+class ImageParts:
+    """Who pulls images and who removes them."""
+
+    images: Images
+    gc: ImageGc
+
+
+def make_image_parts(
+    settings: Settings, client: RuntimeClient, events: EventSink, node_event: NodeEvent, secrets: SecretReader
+) -> ImageParts:
+    """The managers of images. Raises ConfigError for settings that cannot be understood."""
     config = settings.config
-    return Images(
+    records = _make_records(settings)
+    images = Images(
         client,
         events,
         PullCredentials(secrets, NodeLogins(Path(settings.flags.root_dir))),
@@ -28,8 +42,15 @@ def make_images(settings: Settings, client: RuntimeClient, events: EventSink, se
             pull_burst=config.registryBurst,
             per_handler=settings.gates.enabled("RuntimeClassInImageCriApi"),
         ),
-        _make_records(settings),
+        records,
     )
+    policy = ImageGcPolicy(
+        config.imageGCHighThresholdPercent,
+        config.imageGCLowThresholdPercent,
+        config.imageMinimumGCAge,
+        config.imageMaximumGCAge,
+    )
+    return ImageParts(images, ImageGc(client, policy, node_event, records))
 
 
 def _make_records(settings: Settings) -> PullRecords | None:

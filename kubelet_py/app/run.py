@@ -50,7 +50,8 @@ async def run(settings: Settings) -> None:
     identity = await asyncio.to_thread(read_identity, settings)
     log.info("starting", node=identity.settings.name, addresses=identity.ips, standalone=settings.standalone)
     async with AsyncExitStack() as stack:
-        client = connect(settings.config.containerRuntimeEndpoint, settings.config.runtimeRequestTimeout)
+        config = settings.config
+        client = connect(config.containerRuntimeEndpoint, config.runtimeRequestTimeout, config.imageServiceEndpoint)
         stack.push_async_callback(client.close)
         clients = None if settings.standalone else make_clients(settings)
         if clients is not None:
@@ -86,7 +87,8 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
                 tasks.create_task(work, name=name)
         notifier_from(os.environ).notify(f"STATUS=waiting for {agent.settings.config.containerRuntimeEndpoint}")
         await _follow_cgroup_driver(agent)
-        await agent.images.prepare()
+        await agent.images.images.prepare()
+        tasks.create_task(agent.images.gc.run(), name="image-gc")
         for name, work in _source_tasks(agent):
             tasks.create_task(work, name=name)
         tasks.create_task(_watchdog(), name="watchdog")

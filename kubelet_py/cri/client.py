@@ -1,8 +1,9 @@
 """Calls a CRI v1 runtime over its unix socket and turns gRPC failures into the agent's errors.
 
-Owns: the channel, deadlines, message limits, the mapping of gRPC codes. Must not know: pods, policies, retries (the
+Owns: the channels, deadlines, message limits, the mapping of gRPC codes. Must not know: pods, policies, retries (the
 next pass of a pod worker is the retry). Upstream counterpart: k8s.io/cri-client/pkg/remote_runtime.go and
-remote_image.go. Differences: one channel serves both services; calls take and give CRI messages, not wrappers.
+remote_image.go. Differences: one channel serves both services where both have one endpoint; calls take and give CRI
+messages, not wrappers.
 """
 
 import asyncio
@@ -133,7 +134,7 @@ def translate(call: str, error: grpc.aio.AioRpcError) -> RuntimeCallError:
     return kind(call, code.name, error.details() or "")
 
 
-def target_of(endpoint: str) -> str:
+def target_of(endpoint: str, setting: str = "containerRuntimeEndpoint") -> str:
     """The gRPC target of a CRI endpoint; raises ConfigError for what is no local unix socket."""
     if endpoint.startswith("unix:"):
         path = endpoint.removeprefix("unix:").removeprefix("//")
@@ -141,18 +142,30 @@ def target_of(endpoint: str) -> str:
         path = endpoint
     else:
         raise ConfigError(
-            f"containerRuntimeEndpoint: {endpoint!r} is no unix socket; "
-            "give one such as unix:///run/containerd/containerd.sock"
+            f"{setting}: {endpoint!r} is no unix socket; give one such as unix:///run/containerd/containerd.sock"
         )
     if not path.startswith("/"):
-        raise ConfigError(f"containerRuntimeEndpoint: the path of {endpoint!r} is not absolute; give unix:///PATH")
+        raise ConfigError(f"{setting}: the path of {endpoint!r} is not absolute; give unix:///PATH")
     return f"unix:{path}"
 
 
-def connect(endpoint: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> "GrpcRuntimeClient":
-    """A client for `endpoint`. Nothing is dialled before the first call, so the runtime may come up later."""
-    channel = grpc.aio.insecure_channel(
-        target_of(endpoint),
+def connect(
+    endpoint: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS, image_endpoint: str = ""
+) -> "GrpcRuntimeClient":
+    """A client for `endpoint`; images at an endpoint of their own, if one is given.
+
+    Nothing is dialled before the first call, so the runtime may come up later.
+    """
+    target = target_of(endpoint)
+    image_target = target_of(image_endpoint, "imageServiceEndpoint") if image_endpoint else target
+    return GrpcRuntimeClient(
+        _channel(target), timeout_seconds, _channel(image_target) if image_target != target else None
+    )
+
+
+def _channel(target: str) -> grpc.aio.Channel:
+    return grpc.aio.insecure_channel(
+        target,
         options=[
             ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
             ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
@@ -162,18 +175,19 @@ def connect(endpoint: str, timeout_seconds: float = DEFAULT_TIMEOUT_SECONDS) -> 
             ("grpc.enable_http_proxy", 0),
         ],
     )
-    return GrpcRuntimeClient(channel, timeout_seconds)
 
 
 class GrpcRuntimeClient:
-    """The RuntimeClient over grpc.aio."""
+    """The RuntimeClient over grpc.aio. `images`: the channel of the image service, where it is not the runtime's."""
 
-    def __init__(self, channel: grpc.aio.Channel, timeout_seconds: float) -> None:
-        self._channel = channel
+    def __init__(
+        self, channel: grpc.aio.Channel, timeout_seconds: float, images: grpc.aio.Channel | None = None
+    ) -> None:
+        self._channels = (channel,) if images is None else (channel, images)
         self._timeout = timeout_seconds
         # The generated stubs are classes for both worlds; the async one is described by *AsyncStub in newer stubs only.
         self._runtime: Any = api_pb2_grpc.RuntimeServiceStub(channel)
-        self._images: Any = api_pb2_grpc.ImageServiceStub(channel)
+        self._images: Any = api_pb2_grpc.ImageServiceStub(images or channel)
 
     async def _call(
         self, name: str, method: Callable[..., Awaitable[T]], request: Any, timeout_seconds: float | None
@@ -331,8 +345,9 @@ class GrpcRuntimeClient:
             stream.cancel()
 
     async def close(self) -> None:
-        """Closes the channel; calls that are under way are cancelled."""
-        await self._channel.close(grace=None)
+        """Closes the channels; calls that are under way are cancelled."""
+        for channel in self._channels:
+            await channel.close(grace=None)
 
     @staticmethod
     def _non_empty(call: str, field: str, value: str) -> str:

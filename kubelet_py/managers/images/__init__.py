@@ -1,4 +1,4 @@
-"""Images: pulled for containers, and by whom they may be used."""
+"""Images: pulled for containers, who may use them, and when they go."""
 
 from kubelet_py.managers.images.credentials import NodeLogins, PodSecrets, PullCredentials
 from kubelet_py.managers.images.manager import ImageRequest, Images, ImageSettings, PullBackOff

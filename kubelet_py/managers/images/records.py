@@ -124,7 +124,8 @@ class PullRecords:
         async with self._writing:
             for key, record in list(self._records.items()):
                 if key not in kept and (record is None or record.lastUpdatedTime < before):
-                    await asyncio.to_thread((self._pulled / key).unlink, missing_ok=True)
+                    if not await asyncio.to_thread(_unlink, self._pulled / key):
+                        return
                     del self._records[key]
 
     async def _try_record(self, image_ref: str, name: str, credential: Credential | None) -> bool:
@@ -149,12 +150,8 @@ class PullRecords:
         async with self._writing:
             if image in self._under_way:
                 return
-            try:
-                await asyncio.to_thread((self._pulling / pull_records.file_name(image)).unlink, missing_ok=True)
-            except OSError as error:
-                log.warning("pull_intent_stays", image=image, error=str(error))
-                return
-            self._intents.discard(image)
+            if await asyncio.to_thread(_unlink, self._pulling / pull_records.file_name(image)):
+                self._intents.discard(image)
 
     def _load(self) -> None:
         """Blocking."""
@@ -182,3 +179,13 @@ def _read_all(directory: Path, decode: Callable[[bytes], T]) -> dict[str, T | No
 def _write(path: Path, data: bytes) -> None:
     path.parent.mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
     write_atomic(path, data, _FILE_MODE)
+
+
+def _unlink(path: Path) -> bool:
+    """Whether the file is gone."""
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        log.warning("pull_record_stays", file=str(path), error=str(error))
+        return False
+    return True

@@ -37,6 +37,20 @@ async def client(fake: FakeRuntimeClient, tmp_path: Path) -> AsyncIterator[Runti
         await made.close()
 
 
+async def test_images_may_have_an_endpoint_of_their_own(fake: FakeRuntimeClient, tmp_path: Path) -> None:
+    other = FakeRuntimeClient()
+    other.add_image("there")
+    async with serving(fake, tmp_path / "a.sock") as first, serving(other, tmp_path / "b.sock") as second:
+        for endpoint, images in ((second, 1), (first, 0), ("", 0)):
+            made = connect(first, 5, endpoint)
+            assert len(await made.list_images()) == images
+            await made.version()
+            await made.close()
+    assert [call.name for call in other.calls] == ["ListImages"]
+    with pytest.raises(ConfigError, match="imageServiceEndpoint"):
+        connect("/run/a.sock", 5, "tcp://b")
+
+
 @pytest.mark.parametrize(
     ("code", "kind"),
     [

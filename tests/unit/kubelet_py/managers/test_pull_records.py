@@ -260,7 +260,7 @@ async def test_an_intent_that_cannot_be_removed_is_told(node: Node) -> None:
             intent.unlink()
             intent.mkdir()
             gate.release()
-    assert [entry["event"] for entry in logs] == ["pull_intent_stays"]
+    assert [entry["event"] for entry in logs] == ["pull_record_stays"]
 
 
 async def test_files_that_cannot_be_read_close_their_images(node: Node) -> None:
@@ -291,6 +291,14 @@ async def test_records_go_with_their_images(node: Node) -> None:
     assert not broken.exists()
     await node.records.prune([], NOW)
     assert file.exists()
+    kept = file.read_bytes()
+    file.unlink()
+    file.mkdir()
+    with capture_logs() as logs:
+        await node.records.prune([], NOW + timedelta(seconds=1))
+    assert [entry["event"] for entry in logs] == ["pull_record_stays"]
+    file.rmdir()
+    file.write_bytes(kept)
     await node.records.prune([], NOW + timedelta(seconds=1))
     assert not file.exists()
     assert await node.start(TWO) == 0
