@@ -23,7 +23,7 @@ import structlog
 
 from dockershim import host, namespaces
 from dockershim.checkpoint import Checkpoints
-from dockershim.config import Config
+from dockershim.config import PASSED_SOCKET, WITHOUT_EFFECT, Config
 from dockershim.engine import DockerEngine
 from dockershim.engine.client import DockerClient
 from dockershim.errors import AlreadyExists, ConfigError, NotFound, ShimError
@@ -32,7 +32,7 @@ from dockershim.interceptor import CallInterceptor
 from dockershim.logs import ContainerLogs, LogSource
 from dockershim.logs.json_file import JsonFileLogs
 from dockershim.network import PodNetwork
-from dockershim.network.bridge import BridgeNetwork
+from dockershim.network.bridge import BridgeNetwork, BridgeSettings, check_ranges
 from dockershim.network.cni import INTERFACE
 from dockershim.network.selection import NetworkSettings, select_network
 from dockershim.node import Node, NodeSettings
@@ -50,6 +50,7 @@ _log = structlog.get_logger()
 MESSAGE_LIMIT_BYTES = 16 * 1024 * 1024
 GRACE_SECONDS = 5.0
 SOCKET_MODE = 0o660
+FORMER_ROOT = Path("/var/lib/cri-dockerd")
 _SERVER_OPTIONS = [
     ("grpc.max_receive_message_length", MESSAGE_LIMIT_BYTES),
     ("grpc.max_send_message_length", MESSAGE_LIMIT_BYTES),
@@ -74,14 +75,17 @@ def make_parts(config: Config) -> Parts:
     addresses: dict[str, tuple[str, ...]] = {}
     settings = NetworkSettings(
         state_directory=config.cni_cache_dir,
+        pin_directory=config.root_directory / "netns",
         plugin=config.network_plugin,
         configuration_directory=config.cni_conf_dir,
         plugin_directories=config.cni_bin_dirs,
+        bridge=BridgeSettings(subnets=config.pod_cidrs, mtu=config.network_mtu),
+        pod_cidrs=config.pod_cidrs,
     )
 
     async def ensure_network(name: str, body: Any) -> None:
         try:
-            await engine.inspect_network(name)
+            check_ranges(name, await engine.inspect_network(name), body)
         except NotFound:
             try:
                 await engine.create_network({**body, "Name": name})
@@ -116,7 +120,7 @@ def make_parts(config: Config) -> Parts:
 
 def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
     """Connect the parts."""
-    checkpoints = Checkpoints(root_directory)
+    checkpoints = Checkpoints(root_directory, FORMER_ROOT)
     store = Store(time.time_ns)
     image_volumes = ImageVolumes(root_directory, parts.engine, store.images_mounted)
     logs = parts.logs
@@ -188,6 +192,10 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
     """Serve CRI until `stop` is set."""
     lock = lock_root(config.root_directory)
     passed = take_passed_socket(os.environ)
+    if passed is None and config.needs_passed_socket:
+        raise ConfigError(f"--container-runtime-endpoint {PASSED_SOCKET}: systemd passed no socket (want one)")
+    for flag in config.ignored:
+        _log.warning("flag_without_effect", flag=flag, reason=WITHOUT_EFFECT[flag])
     socket_path = config.root_directory / "grpc.sock" if passed else config.socket_path
     if passed is None:
         claim_socket(socket_path)
@@ -203,6 +211,7 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
             bind(server, socket_path)
             await server.start()
             tasks.spawn_logged(parts.logs.run(), "logs")
+            tasks.spawn_logged(parts.network.run(), "pod network")
             tasks.spawn_logged(node.feeder.run(), "docker feed")
             tasks.spawn_logged(node.stats.layers.run(), "layer counts")
             tasks.spawn_logged(notifier.watchdog_loop(), "watchdog")

@@ -2,7 +2,8 @@
 
 Owns `<root>/sandbox/<id>`: the request, the network's result, and whether the network is up. Written before the network
 is asked for anything, so that a crash leaves something to undo by. Must not know Docker or the store. Upstream
-counterpart: cri-dockerd's core/checkpoint.go, whose files are read too (ports and host network is all they hold).
+counterpart: cri-dockerd's core/checkpoint.go, whose files are read too, also where it keeps them (ports and host
+network is all they hold).
 Deliberate differences: one bad file is set aside and harms nothing else; the directory is synced as well.
 """
 
@@ -35,8 +36,9 @@ _FULL_DISK = (28, 122)  # ENOSPC, EDQUOT
 class Checkpoints:
     """The directory of records."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, former_root: Path | None = None) -> None:
         self._directory = root / "sandbox"
+        self._former = former_root / "sandbox" if former_root is not None else None
 
     def prepare(self) -> None:
         """Make the directory; ConfigError when that cannot be."""
@@ -64,6 +66,18 @@ class Checkpoints:
                 _log.error("checkpoint_unreadable", path=str(path), error=str(error), moved_to=str(aside))
                 with contextlib.suppress(OSError):
                     path.rename(aside)
+        return {**self._load_former(), **records}
+
+    def _load_former(self) -> dict[str, SandboxRecord]:
+        records: dict[str, SandboxRecord] = {}
+        if self._former is None or self._former == self._directory or not self._former.is_dir():
+            return records
+        for path in self._former.iterdir():
+            if _ID.match(path.name):
+                try:
+                    records[path.name] = decode_record(path.name, path.read_bytes())
+                except (ValueError, OSError) as error:  # not ours to move: Docker's labels say the rest
+                    _log.warning("former_checkpoint_unreadable", path=str(path), error=str(error))
         return records
 
     async def save(self, record: SandboxRecord, *, durable: bool = True) -> None:
@@ -102,7 +116,11 @@ class Checkpoints:
     async def delete(self, sandbox_id: str) -> None:
         """Forget a sandbox; one without a record is fine."""
         if _ID.match(sandbox_id):
-            await asyncio.to_thread((self._directory / sandbox_id).unlink, missing_ok=True)
+            await asyncio.to_thread(self._delete, sandbox_id)
+
+    def _delete(self, sandbox_id: str) -> None:
+        for directory in filter(None, (self._directory, self._former)):
+            (directory / sandbox_id).unlink(missing_ok=True)
 
 
 def encode_record(record: SandboxRecord) -> bytes:

@@ -1,12 +1,14 @@
 """The command line of dockershim.
 
-Owns the flags and their checks; everything wrong is told in one go. Flags that mean the same have cri-dockerd's names.
+Owns the flags and their checks; everything wrong is told in one go. Flags that mean the same have cri-dockerd's names,
+and its other flags are taken with a warning that says what becomes of them, so that its unit starts dockershim as well.
 Upstream counterpart: cri-dockerd's config/options.go and cmd/cri/options.
 """
 
 from __future__ import annotations
 
 import argparse
+import ipaddress
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,13 +18,25 @@ from dockershim.errors import ConfigError, InvalidArgument
 from dockershim.translate.image_refs import parse_image_ref
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
+_OLD_LOG_LEVELS = {"trace": "debug", "warn": "warning", "fatal": "error", "panic": "error"}
 LOG_FORMATS = ("text", "json")
 CGROUP_DRIVERS = ("", "cgroupfs", "systemd")
 NETWORK_PLUGINS = ("auto", "cni", "bridge")
 _OLD_NETWORK_PLUGINS = {"": "bridge", "no-op": "bridge"}  # cri-dockerd's words for Docker's own network
+WITHOUT_EFFECT = {
+    "--hairpin-mode": "a CNI bridge has hairpinMode in its own configuration",
+    "--ipv6-dual-stack": "a pod always has all addresses that its network gave it",
+    "--runtime-cgroups": "the service manager puts dockershim into a cgroup",
+    "--runtime-request-timeout": "each call to Docker has the deadline that suits it",
+    "--streaming-bind-addr": "streams are served to the kubelet on this host only, on a loopback address",
+}
+"""Flags of cri-dockerd that mean nothing here, and why."""
+PASSED_SOCKET = "fd://"
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNIT_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _LONGEST_SOCKET_PATH = 107
+DEFAULT_ENDPOINT = "unix:///run/dockershim.sock"
+_LEAST_MTU, _MOST_MTU = 1280, 65535  # IPv6 wants as much
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +52,10 @@ class Config:
     cni_conf_dir: Path = Path("/etc/cni/net.d")
     cni_bin_dirs: tuple[Path, ...] = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
     cni_cache_dir: Path = Path("/var/lib/cni/cache")
+    pod_cidrs: tuple[str, ...] = ()
+    network_mtu: int = 0
+    needs_passed_socket: bool = False
+    ignored: tuple[str, ...] = ()
     cgroup_driver: str = ""
     log_level: str = "info"
     log_format: str = "text"
@@ -47,8 +65,9 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
     """Flags to Config; ConfigError lists everything that is wrong."""
     given = _parser().parse_args(arguments)
     problems: list[str] = []
+    log_level = _OLD_LOG_LEVELS.get(given.log_level, given.log_level)
     for flag, value, allowed in (
-        ("--log-level", given.log_level, LOG_LEVELS),
+        ("--log-level", log_level, LOG_LEVELS),
         ("--log-format", given.log_format, LOG_FORMATS),
         ("--cgroup-driver", given.cgroup_driver, CGROUP_DRIVERS),
     ):
@@ -57,7 +76,9 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
     plugin = _OLD_NETWORK_PLUGINS.get(given.network_plugin, given.network_plugin)
     if plugin not in NETWORK_PLUGINS:
         problems.append(f"--network-plugin {given.network_plugin!r}: want one of {', '.join(NETWORK_PLUGINS)}")
-    socket_path = _socket_path("--container-runtime-endpoint", given.container_runtime_endpoint, problems)
+    endpoint = given.container_runtime_endpoint
+    passed = endpoint == PASSED_SOCKET
+    socket_path = _socket_path("--container-runtime-endpoint", DEFAULT_ENDPOINT if passed else endpoint, problems)
     _socket_path("--docker-endpoint", given.docker_endpoint, problems)
     root = _absolute("--root-directory", given.root_directory, problems)
     try:
@@ -68,6 +89,8 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
     conf_dir = _absolute("--cni-conf-dir", given.cni_conf_dir, problems)
     bin_dirs = tuple(_absolute("--cni-bin-dir", part, problems) for part in given.cni_bin_dir.split(",") if part)
     cache_dir = _absolute("--cni-cache-dir", given.cni_cache_dir, problems)
+    cidrs = _pod_cidrs(given.pod_cidr, problems)
+    mtu = _mtu(given.network_plugin_mtu, problems)
     if problems:
         raise ConfigError(*problems)
     return Config(
@@ -80,8 +103,12 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
         cni_conf_dir=conf_dir,
         cni_bin_dirs=bin_dirs,
         cni_cache_dir=cache_dir,
+        pod_cidrs=cidrs,
+        network_mtu=mtu,
+        needs_passed_socket=passed,
+        ignored=tuple(flag for flag in WITHOUT_EFFECT if getattr(given, _attribute(flag)) is not None),
         cgroup_driver=given.cgroup_driver,
-        log_level=given.log_level,
+        log_level=log_level,
         log_format=given.log_format,
     )
 
@@ -91,7 +118,8 @@ def _parser() -> argparse.ArgumentParser:
         prog="dockershim", description="A CRI v1 runtime on the Docker Engine.", allow_abbrev=False
     )
     add = parser.add_argument
-    add("--container-runtime-endpoint", default="unix:///run/dockershim.sock", help="the socket to serve CRI on")
+    help_text = "the socket to serve CRI on; fd:// for the one that systemd passes"
+    add("--container-runtime-endpoint", default=DEFAULT_ENDPOINT, help=help_text)
     add("--docker-endpoint", default="unix:///var/run/docker.sock", help="the socket of the Docker Engine")
     add(
         "--root-directory",
@@ -105,10 +133,40 @@ def _parser() -> argparse.ArgumentParser:
     add("--cni-conf-dir", default="/etc/cni/net.d", help="where CNI configurations are")
     add("--cni-bin-dir", default="/opt/cni/bin,/usr/lib/cni", help="where CNI plugins are; several with commas")
     add("--cni-cache-dir", default="/var/lib/cni/cache", help="where CNI results are kept")
+    add(
+        "--pod-cidr",
+        default="",
+        help="pod ranges, at most one of each family: for Docker's network, and CNI's ipRanges",
+    )
+    add("--network-plugin-mtu", default="0", help="the MTU of Docker's network; 0 for Docker's own choice")
     add("--cgroup-driver", default="", help="cgroupfs or systemd: warn when Docker uses the other one")
     add("--log-level", default="info", help=", ".join(LOG_LEVELS))
     add("--log-format", default="text", help=", ".join(LOG_FORMATS))
+    for flag, reason in WITHOUT_EFFECT.items():
+        add(flag, nargs="?", const="", help=f"of cri-dockerd, without effect: {reason}")
     return parser
+
+
+def _attribute(flag: str) -> str:
+    return flag.removeprefix("--").replace("-", "_")
+
+
+def _pod_cidrs(text: str, problems: list[str]) -> tuple[str, ...]:
+    try:
+        networks = [ipaddress.ip_network(part.strip()) for part in text.split(",") if part.strip()]
+    except ValueError as error:
+        problems.append(f"--pod-cidr {text!r}: {error}; want ranges such as 10.1.0.0/16,fd01::/64")
+        return ()
+    if len({network.version for network in networks}) != len(networks):
+        problems.append(f"--pod-cidr {text!r}: want at most one range of IPv4 and one of IPv6")
+    return tuple(str(network) for network in networks)
+
+
+def _mtu(text: str, problems: list[str]) -> int:
+    if not text.isdigit() or not (text == "0" or _LEAST_MTU <= int(text) <= _MOST_MTU):
+        problems.append(f"--network-plugin-mtu {text!r}: want 0 or {_LEAST_MTU}..{_MOST_MTU}")
+        return 0
+    return int(text)
 
 
 def _socket_path(flag: str, endpoint: str, problems: list[str]) -> Path:

@@ -71,6 +71,16 @@ class PodNetwork(Protocol):
     async def tear_down(self, request: NetworkRequest, raw: Mapping[str, Any]) -> None:
         """Disconnect it. Idempotent; works without a configuration and when the network namespace is gone."""
 
+    async def check(self, request: NetworkRequest, raw: Mapping[str, Any]) -> str:
+        """What is wrong with a sandbox's attachment now; nothing where all is well or nobody can tell."""
+        ...
+
+    async def set_pod_cidr(self, text: str) -> None:
+        """The node's ranges for pods, comma-separated (UpdateRuntimeConfig). ValueError: malformed."""
+
+    async def run(self) -> None:
+        """Look after the network until cancelled; may return when there is nothing to look after."""
+
     async def retain(self, sandbox_ids: Collection[str]) -> None:
         """Give back what other sandboxes than these hold: at the start, for those that went while nobody looked."""
 

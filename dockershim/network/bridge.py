@@ -16,6 +16,7 @@ from typing import Any
 import structlog
 
 from dockershim.network import NetworkCondition, NetworkFailed, NetworkRequest, NetworkResult, PodNetwork
+from dockershim.network.pod_settings import pod_cidrs
 
 KIND = "bridge"
 LABEL = "io.kubernetes.dockershim.network"
@@ -52,6 +53,19 @@ class BridgeSettings:
         if self.subnets:
             body["IPAM"] = {"Driver": "default", "Config": [{"Subnet": subnet} for subnet in self.subnets]}
         return body
+
+
+def check_ranges(name: str, found: Mapping[str, Any], body: Mapping[str, Any]) -> None:
+    """NetworkFailed when the Docker network that is there has not the ranges that it was to be made with."""
+    wanted, there = (
+        sorted(str(part.get("Subnet")) for part in (network.get("IPAM") or {}).get("Config") or ())
+        for network in (body, found)
+    )
+    if wanted and wanted != there:
+        raise NetworkFailed(
+            f"has the ranges {', '.join(there)}, and --pod-cidr says {', '.join(wanted)}: drain the node and "
+            f"run `docker network rm {name}`"
+        )
 
 
 class BridgeNetwork:
@@ -105,6 +119,19 @@ class BridgeNetwork:
         """See PodNetwork: Docker disconnects the sandbox when it stops."""
         if self._former is not None and raw.get("kind") != KIND:
             await self._former.tear_down(request, raw)
+
+    async def check(self, request: NetworkRequest, raw: Mapping[str, Any]) -> str:
+        """See PodNetwork: Docker does not tell."""
+        return ""
+
+    async def set_pod_cidr(self, text: str) -> None:
+        """See PodNetwork. A Docker network cannot change its ranges; what the operator gave stays."""
+        cidrs = pod_cidrs(text)
+        if cidrs != self._settings.subnets:
+            logger.warning("pod_cidrs_not_used", told=cidrs, network=self._settings.name, hint="use --pod-cidr or CNI")
+
+    async def run(self) -> None:
+        """See PodNetwork: Docker looks after its own."""
 
     async def retain(self, sandbox_ids: Collection[str]) -> None:
         """See PodNetwork: Docker looks after its own; what CNI gave before is given back by CNI."""

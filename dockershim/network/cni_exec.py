@@ -83,6 +83,11 @@ class PluginRunner:
         for plugin in attachment.network.plugins:
             await self._run("CHECK", attachment, plugin, result)
 
+    async def status(self, network: CniNetworkConfig) -> None:
+        """STATUS (since 1.1.0), plugin by plugin. Raises with the first that is not ready for ADD."""
+        for plugin in network.plugins:
+            await self._invoke("STATUS", network, plugin, {}, plugin_input(network, plugin, {}, None))
+
     async def collect_garbage(self, network: CniNetworkConfig, valid: Sequence[tuple[str, str]]) -> None:
         """GC (since 1.1.0): each plugin frees what is not of these attachments (container id, interface)."""
         attachments = [{"containerID": container_id, "ifname": interface} for container_id, interface in valid]

@@ -28,10 +28,12 @@ class NetworkSettings:
     """What the operator says about pod networks. `plugin` is one of PLUGINS."""
 
     state_directory: Path
+    pin_directory: Path
     plugin: str = AUTO
     configuration_directory: Path = Path("/etc/cni/net.d")
     plugin_directories: tuple[Path, ...] = (Path("/opt/cni/bin"), Path("/usr/lib/cni"))
     bridge: BridgeSettings = field(default_factory=BridgeSettings)
+    pod_cidrs: tuple[str, ...] = ()
 
 
 def select_network(
@@ -40,7 +42,13 @@ def select_network(
     """The node's pod network, not started yet. Reads the configuration directory."""
     if settings.plugin not in PLUGINS:
         raise ValueError(f"network plugin {settings.plugin!r}: it must be one of {', '.join(PLUGINS)}")
-    cni = CniNetwork(settings.configuration_directory, settings.plugin_directories, settings.state_directory)
+    cni = CniNetwork(
+        settings.configuration_directory,
+        settings.plugin_directories,
+        settings.state_directory,
+        settings.pin_directory,
+        pod_cidrs=settings.pod_cidrs,
+    )
     found = cni_config.load_directory(settings.configuration_directory)
     if settings.plugin == CNI or (settings.plugin == AUTO and found.network is not None):
         return cni

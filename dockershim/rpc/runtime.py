@@ -11,6 +11,7 @@ import json
 import structlog
 
 from cri_proto import runtime_v1 as cri
+from dockershim.errors import InvalidArgument
 from dockershim.node import Node
 from dockershim.translate.mounts import READ_ONLY_RECURSIVE_API
 
@@ -26,7 +27,6 @@ class Runtime:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._pod_cidr = ""
 
     async def version(self, request: cri.VersionRequest) -> cri.VersionResponse:
         """See CRI."""
@@ -84,14 +84,11 @@ class Runtime:
         return cri.RuntimeConfigResponse(linux=cri.LinuxRuntimeConfiguration(cgroup_driver=driver))
 
     async def update_runtime_config(self, request: cri.UpdateRuntimeConfigRequest) -> cri.UpdateRuntimeConfigResponse:
-        """See CRI. The pod CIDR goes to a network that wants it; the first one that is not empty counts."""
+        """See CRI. The pod CIDR goes to the network; the last one that is not empty counts."""
         cidr = request.runtime_config.network_config.pod_cidr
-        if cidr and not self._pod_cidr:
-            self._pod_cidr = cidr
-            accept = getattr(self._node.network, "set_pod_cidr", None)
-            if accept is not None:
-                accept(cidr)
-            _log.info("pod_cidr_set", pod_cidr=cidr)
-        elif cidr and cidr != self._pod_cidr:
-            _log.warning("pod_cidr_kept", pod_cidr=self._pod_cidr, refused=cidr)
+        if cidr:
+            try:
+                await self._node.network.set_pod_cidr(cidr)
+            except ValueError as error:
+                raise InvalidArgument("runtime_config.network_config.pod_cidr", str(error)) from error
         return cri.UpdateRuntimeConfigResponse()

@@ -12,6 +12,7 @@ from cri_proto import runtime_v1 as cri
 from dockershim import app
 from dockershim.logs import LogSource
 from dockershim.network import NetworkCondition, NetworkFailed, NetworkRequest, NetworkResult
+from dockershim.network.pod_settings import pod_cidrs
 from dockershim.node import Node, NodeSettings
 from dockershim.tasks import Tasks
 from tests.fakes.docker_engine import FakeDockerEngine
@@ -60,9 +61,17 @@ class FakePodNetwork:
     async def close(self) -> None:
         """See PodNetwork."""
 
-    def set_pod_cidr(self, cidr: str) -> None:
-        """As the CNI network has it."""
-        self.pod_cidr = cidr
+    async def check(self, request: NetworkRequest, raw: Mapping[str, Any]) -> str:
+        """See PodNetwork."""
+        return "" if request.sandbox_id in self.attached else "not attached"
+
+    async def set_pod_cidr(self, text: str) -> None:
+        """See PodNetwork."""
+        pod_cidrs(text)
+        self.pod_cidr = text
+
+    async def run(self) -> None:
+        """See PodNetwork."""
 
 
 class FakeLogs:

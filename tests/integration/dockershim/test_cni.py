@@ -136,3 +136,43 @@ def test_kill_9_between_the_steps_frees_every_address(shim: Shim) -> None:
     shim.remove_all()
     assert shim.docker_ids() == []
     assert leases(shim) == []
+
+
+def test_a_pod_keeps_its_network_when_pause_dies_until_it_is_stopped(shim: Shim) -> None:
+    """The containers go on with the address they have; the sandbox is not ready, and stopping it gives all back."""
+    configure(shim)
+    sandbox = shim.run_sandbox()
+    address = shim.sandbox_status(sandbox[0]).network.ip
+    linux = cri.LinuxContainerConfig()
+    linux.security_context.namespace_options.pid = cri.NamespaceMode.CONTAINER  # else it is pause's child and goes too
+    container_id = shim.run(sandbox, "exec sleep 1000", linux=linux)
+    shim.lab.docker.client("kill", sandbox[0])
+    eventually(lambda: shim.sandbox_status(sandbox[0]).state == cri.PodSandboxState.SANDBOX_NOTREADY)
+    assert shim.sandbox_status(sandbox[0]).network.ip == address
+    assert address in shim.exec(container_id, "ip", "addr").stdout.decode()
+    pins = shim.root / "netns"
+    assert [path.name for path in pins.iterdir()] == [sandbox[0]]
+    shim.kill()
+    shim.start()
+    assert address in shim.exec(container_id, "ip", "addr").stdout.decode()
+    shim.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox[0]))
+    assert leases(shim) == []
+    assert list(pins.iterdir()) == []
+    shim.remove_sandbox(sandbox[0])
+
+
+def test_a_verbose_status_says_what_the_plugins_find(shim: Shim) -> None:
+    """Nothing, as long as the network is as they made it."""
+    configure(shim)
+    sandbox = shim.run_sandbox()
+
+    def trouble() -> str:
+        request = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox[0], verbose=True)
+        return str(json.loads(shim.runtime.PodSandboxStatus(request).info["info"])["networkTrouble"])
+
+    assert trouble() == ""
+    container_id = shim.run(sandbox, "exec sleep 1000")
+    [pid] = shim.lab.docker.client("inspect", "--format", "{{.State.Pid}}", container_id).split()
+    shim.lab.run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "address", "flush", "dev", "eth0"])
+    assert "plugin bridge (CHECK)" in trouble()
+    shim.remove_sandbox(sandbox[0])

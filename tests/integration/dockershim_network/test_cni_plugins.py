@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import socket
 import subprocess
+import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -50,15 +52,16 @@ class Host:
             self.configuration,
             [PLUGINS, self.own_plugins],
             self.root / "state",
+            self.root / "netns",
             plugin_seconds=self.plugin_seconds,
         )
 
-    def configure(self, *more: Mapping[str, Any], version: str = "1.0.0") -> None:
+    def configure(self, *more: Mapping[str, Any], version: str = "1.0.0", **fields: Any) -> None:
         """A dual-stack bridge, and what is chained to it."""
         ranges = [[{"subnet": "10.77.0.0/24"}], [{"subnet": "fd77::/64"}]]
         ipam = {"type": "host-local", "dataDir": str(self.leases), "ranges": ranges}
         bridge = {"type": "bridge", "bridge": "cni7", "isGateway": True, "ipMasq": False, "ipam": ipam}
-        content = {"cniVersion": version, "name": "pods", "plugins": [bridge, *more]}
+        content = {"cniVersion": version, "name": "pods", "plugins": [bridge, *more], **fields}
         (self.configuration / "10-pods.conflist").write_text(json.dumps(content))
 
     def install(self, name: str, script: str) -> None:
@@ -288,12 +291,18 @@ def test_pod_ranges_and_labels_reach_the_plugins_that_want_them(host: Host) -> N
         (host.configuration / "10-pods.conflist").write_text(json.dumps(content))
         network = host.network()
         await network.start()
-        network.set_pod_cidr("10.88.3.0/24,fd88::/64")
+        await network.set_pod_cidr("10.88.3.0/24,fd88::/64")
         with pod_network() as netns:
             result = await network.set_up(request_for(netns))
             assert result.ips == ("10.88.3.2", "fd88::2")
             await network.tear_down(request_for(netns), result.raw)
-        await network.close()
+            await network.close()
+            restarted = host.network()  # the kubelet tells a runtime once
+            await restarted.start()
+            again = await restarted.set_up(request_for(netns))
+            assert again.ips[0].startswith("10.88.3.")
+            await restarted.tear_down(request_for(netns), again.raw)
+            await restarted.close()
 
     run_in_new_network(body)
 
@@ -316,6 +325,134 @@ def test_what_sandboxes_hold_that_went_while_nobody_looked_is_given_back(host: H
             assert host.leased() == set(kept.ips)
             assert [path.name for path in (host.root / "state").iterdir()] == [stays.sandbox_id]
             await network.tear_down(stays, kept.raw)
+        await network.close()
+
+    run_in_new_network(body)
+
+
+def test_a_pods_network_outlives_its_pause_process_until_it_is_given_back(host: Host) -> None:
+    async def body() -> None:
+        host.configure(PORTMAP)
+        network = host.network()
+        await network.start()
+        port = cri.PortMapping(protocol=cri.TCP, container_port=80, host_port=8080)
+        with pod_network() as netns:
+            request = request_for(netns, port)
+            result = await network.set_up(request)
+        [pinned] = (host.root / "netns").iterdir()
+        assert "10.77.0.2/24" in run_in_pod(pinned, "ip", "-o", "address")
+        with await asyncio.to_thread(namespaces.in_network_namespace, str(pinned), serve_once):
+            assert await answer_of("10.77.0.1", 8080) == b"hello"
+        restarted = host.network()
+        await restarted.start()
+        await restarted.retain([request.sandbox_id])
+        await restarted.tear_down(request, result.raw)
+        assert list((host.root / "netns").iterdir()) == []
+        assert host.leased() == set()
+        await restarted.close()
+        await network.close()
+
+    run_in_new_network(body)
+
+
+def test_a_network_that_was_changed_behind_our_back_is_found_by_check(host: Host) -> None:
+    async def body() -> None:
+        host.configure(PORTMAP)
+        network = host.network()
+        await network.start()
+        with pod_network() as netns:
+            result = await network.set_up(request_for(netns))
+            assert await network.check(request_for(netns), result.raw) == ""
+            run_in_pod(netns, "ip", "address", "flush", "dev", "eth0")
+            trouble = await network.check(request_for(netns), result.raw)
+            assert trouble.startswith("network pods: plugin bridge (CHECK): ")
+            await network.tear_down(request_for(netns), result.raw)
+        await network.close()
+
+    run_in_new_network(body)
+
+
+@pytest.mark.parametrize("version", ["0.3.1", "1.0.0"])
+def test_check_is_left_out_where_the_configuration_does_not_have_it(host: Host, version: str) -> None:
+    async def body() -> None:
+        pass_on = "import json, sys; print(json.dumps(json.load(sys.stdin)['prevResult']))"
+        host.install("strict", f'[ "$CNI_COMMAND" = CHECK ] && exit 1\nexec {sys.executable} -c "{pass_on}"')
+        host.configure({"type": "strict"}, version=version, disableCheck=version == "1.0.0")
+        network = host.network()
+        await network.start()
+        with pod_network() as netns:
+            result = await network.set_up(request_for(netns))
+            assert await network.check(request_for(netns), result.raw) == ""
+            await network.tear_down(request_for(netns), result.raw)
+        await network.close()
+
+    run_in_new_network(body)
+
+
+def test_readiness_is_what_the_plugins_say_of_themselves(host: Host) -> None:
+    async def body() -> None:
+        trouble = host.root / "trouble"
+        trouble.write_text('{"cniVersion":"1.1.0","code":50,"msg":"no address left"}')
+        host.install(
+            "asks", f'[ "$CNI_COMMAND" = STATUS ] || exit 0; [ -e {trouble} ] || exit 0; cat {trouble}; exit 1'
+        )
+        plugins: list[dict[str, Any]] = [{"type": "asks"}]
+        content = {"cniVersion": "1.1.0", "name": "pods", "plugins": plugins}
+        (host.configuration / "10-pods.conflist").write_text(json.dumps(content))
+        network = host.network()
+        await network.start()
+        assert not network.condition().ready
+        async with asyncio.TaskGroup() as group:
+            watching = group.create_task(network.run(), name="network")
+            await until(lambda: "no address left (code 50)" in network.condition().message)
+            assert not network.condition().ready
+            trouble.unlink()
+            plugins.append({"type": "asks", "more": 1})  # a changed network is asked at once
+            (host.configuration / "10-pods.conflist").write_text(json.dumps(content))
+            await until(lambda: network.condition().ready)
+            watching.cancel()
+        await network.close()
+
+    run_in_new_network(body)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Let the loop turn until it is so."""
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110 # it is read, not announced
+            await asyncio.sleep(0.01)
+
+
+def test_what_another_runtime_was_given_by_libcni_is_given_back(host: Host) -> None:
+    async def body() -> None:
+        host.configure(PORTMAP)
+        network = host.network()
+        await network.start()
+        with pod_network() as netns:
+            port = cri.PortMapping(protocol=cri.TCP, container_port=80, host_port=8080)
+            result = await network.set_up(request_for(netns, port))
+            before = result.raw
+            [record] = [path for path in (host.root / "state").iterdir() if path.name == ID]
+            record.unlink()
+            cached = {
+                "kind": "cniCacheV1",
+                "containerId": ID,
+                "config": base64.b64encode(json.dumps(before["network"]).encode()).decode(),
+                "ifName": "eth0",
+                "networkName": "pods",
+                "cniArgs": [["IgnoreUnknown", "1"]],
+                "capabilityArgs": before["runtime_config"],
+                "result": before["result"],
+            }
+            results = host.root / "state" / "results"
+            results.mkdir()
+            (results / f"pods-{ID}-eth0").write_text(json.dumps(cached))
+            (host.configuration / "10-pods.conflist").unlink()
+            assert "8080" in iptables_rules()
+            await host.network().tear_down(request_for(netns), {})
+            assert host.leased() == set()
+            assert "8080" not in iptables_rules()
+            assert list(results.iterdir()) == []
         await network.close()
 
     run_in_new_network(body)

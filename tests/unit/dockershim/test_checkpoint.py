@@ -78,3 +78,29 @@ async def test_only_a_durable_record_waits_for_the_disk(tmp_path: Path, monkeypa
     await checkpoints.save(dataclasses.replace(record, ips=("10.0.0.1",)), durable=False)
     assert len(synced) == 2
     assert (await checkpoints.load_all())[record.id].ips == ("10.0.0.1",)
+
+
+async def test_what_cri_dockerd_kept_elsewhere_is_read_and_goes_with_its_sandbox(tmp_path: Path) -> None:
+    """Ours count more; a bad file of its is left where it is."""
+    ours, former = tmp_path / "ours", tmp_path / "former"
+    (former / "sandbox").mkdir(parents=True)
+    first, second, bad = "a" * 64, "b" * 64, "c" * 64
+    for identifier in (first, second):
+        text = json.dumps({"version": "v1", "name": "old", "namespace": "n", "data": {"host_network": True}})
+        (former / "sandbox" / identifier).write_text(text)
+    (former / "sandbox" / bad).write_text("{")
+    checkpoints = Checkpoints(ours, former)
+    checkpoints.prepare()
+    own = SandboxRecord(second, cri.PodSandboxConfig(metadata=cri.PodSandboxMetadata(name="new")))
+    await checkpoints.save(own)
+    records = await checkpoints.load_all()
+    assert {identifier: record.config.metadata.name for identifier, record in records.items()} == {
+        first: "old",
+        second: "new",
+    }
+    assert records[first].foreign
+    assert records[first].host_network
+    for identifier in (first, second):
+        await checkpoints.delete(identifier)
+    assert await checkpoints.load_all() == {}
+    assert [path.name for path in (former / "sandbox").iterdir()] == [bad]

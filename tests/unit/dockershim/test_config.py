@@ -34,6 +34,27 @@ def test_flags_of_cri_dockerd() -> None:
     assert config.cni_bin_dirs == (Path("/a"), Path("/b"))
 
 
+def test_the_unit_of_cri_dockerd_starts_dockershim() -> None:
+    """Its own flags without a meaning here are taken, and told; each of them in the help too."""
+    config = parse_arguments(
+        [
+            "--container-runtime-endpoint",
+            "fd://",
+            "--log-level=warn",
+            "--pod-cidr=10.1.0.0/16, fd01::/64",
+            "--network-plugin-mtu=1400",
+            "--ipv6-dual-stack",
+            "--hairpin-mode=promiscuous-bridge",
+            "--streaming-bind-addr=127.0.0.1",
+        ]
+    )
+    assert config.needs_passed_socket
+    assert config.log_level == "warning"
+    assert config.pod_cidrs == ("10.1.0.0/16", "fd01::/64")
+    assert config.network_mtu == 1400
+    assert config.ignored == ("--hairpin-mode", "--ipv6-dual-stack", "--streaming-bind-addr")
+
+
 def test_everything_wrong_is_told_at_once() -> None:
     """One line for each, with what would be right."""
     with pytest.raises(ConfigError) as refused:
@@ -49,7 +70,9 @@ def test_everything_wrong_is_told_at_once() -> None:
                 "--pod-infra-container-image=Not A Name",
                 "--image-pull-progress-deadline=soon",
                 f"--container-runtime-endpoint=unix:///{'x' * 200}",
+                "--pod-cidr=10.1.0.0/16,10.2.0.0/16",
+                "--network-plugin-mtu=100",
             ]
         )
-    assert len(refused.value.problems) == 9
+    assert len(refused.value.problems) == 11
     assert all(problem.startswith("--") for problem in refused.value.problems)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from dockershim.network import NetworkFailed, NetworkRequest
-from dockershim.network.bridge import BridgeNetwork, BridgeSettings
+from dockershim.network.bridge import BridgeNetwork, BridgeSettings, check_ranges
 from dockershim.network.cni import CniNetwork
 from dockershim.network.selection import NetworkSettings, select_network
 
@@ -88,7 +88,7 @@ def test_cni_is_taken_when_it_is_configured_or_asked_for(
 ) -> None:
     if configured:
         (tmp_path / "10-pods.conf").write_text(CONFIGURATION)
-    settings = NetworkSettings(tmp_path / "state", plugin, tmp_path, (tmp_path,))
+    settings = NetworkSettings(tmp_path / "state", tmp_path / "netns", plugin, tmp_path, (tmp_path,))
     docker = Docker()
     network = select_network(settings, docker.ensure_network, docker.addresses_of)
     assert type(network) is kind
@@ -98,7 +98,7 @@ def test_cni_is_taken_when_it_is_configured_or_asked_for(
 def test_an_unknown_plugin_is_refused_with_the_known_ones(tmp_path: Path) -> None:
     docker = Docker()
     with pytest.raises(ValueError, match="auto, cni, bridge"):
-        select_network(NetworkSettings(tmp_path, "kubenet"), docker.ensure_network, docker.addresses_of)
+        select_network(NetworkSettings(tmp_path, tmp_path, "kubenet"), docker.ensure_network, docker.addresses_of)
 
 
 async def test_a_sandbox_connected_by_cni_before_is_given_back_by_cni(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ async def test_a_sandbox_connected_by_cni_before_is_given_back_by_cni(tmp_path: 
     plugin.write_text(f'#!/bin/sh\ncat > /dev/null\necho "$CNI_COMMAND $CNI_CONTAINERID [$CNI_NETNS]" >> {told}\n')
     plugin.chmod(0o755)
     docker = Docker()
-    settings = NetworkSettings(tmp_path / "state", "bridge", tmp_path / "net.d", (tmp_path,))
+    settings = NetworkSettings(tmp_path / "state", tmp_path / "netns", "bridge", tmp_path / "net.d", (tmp_path,))
     network = select_network(settings, docker.ensure_network, docker.addresses_of)
     raw = {
         "kind": "cni",
@@ -119,3 +119,22 @@ async def test_a_sandbox_connected_by_cni_before_is_given_back_by_cni(tmp_path: 
     }
     await network.tear_down(REQUEST, raw)
     assert told.read_text() == "DEL s1 []\n"
+
+
+def test_a_network_with_other_ranges_is_no_silent_surprise() -> None:
+    """Docker cannot change them; the message says what to do."""
+    body = BridgeSettings(subnets=("10.9.0.0/16", "fd09::/64")).create_body()
+    there = {"IPAM": {"Config": [{"Subnet": "fd09::/64"}, {"Subnet": "10.9.0.0/16", "Gateway": "10.9.0.1"}]}}
+    check_ranges("dockershim", there, body)
+    check_ranges("dockershim", there, BridgeSettings().create_body())
+    with pytest.raises(NetworkFailed, match=r"docker network rm dockershim"):
+        check_ranges("dockershim", {"IPAM": {"Config": [{"Subnet": "172.18.0.0/16"}]}}, body)
+
+
+async def test_pod_ranges_that_cannot_be_had_are_refused_or_told() -> None:
+    """Docker's network stays as it is."""
+    docker = Docker()
+    network = BridgeNetwork(BridgeSettings(), docker.ensure_network, docker.addresses_of)
+    await network.set_pod_cidr("10.1.0.0/16")
+    with pytest.raises(ValueError, match=r"10\.1\.0\.0/99"):
+        await network.set_pod_cidr("10.1.0.0/99")

@@ -18,7 +18,7 @@ class Node:
         self.configuration = root / "etc" / "net.d"
         self.plugins = root / "bin"
         self.plugins.mkdir()
-        self.network = CniNetwork(self.configuration, [self.plugins], root / "state")
+        self.network = CniNetwork(self.configuration, [self.plugins], root / "state", root / "netns")
 
     def configure(self, name: str, content: str) -> None:
         """As a network's installer does it: written beside, then renamed."""
