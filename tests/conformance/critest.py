@@ -13,7 +13,12 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from typing import Any
 
+import grpc
+
+from cri_proto import runtime_v1 as cri
+from cri_proto.runtime_v1 import api_pb2_grpc
 from tests.conformance import verdict
 from tests.lab import gotools
 from tests.lab.images import catalog
@@ -57,6 +62,7 @@ def run(engine: str, out: Path, focus: str) -> None:
     with lab:
         try:
             socket = lab.containerd_socket if peer else start_dockershim(lab).socket
+            lab.wait_until("the runtime", lambda: is_ready(socket))
             process = lab.popen(
                 [
                     critest, f"--runtime-endpoint=unix://{socket}", f"--image-endpoint=unix://{socket}",
@@ -70,6 +76,17 @@ def run(engine: str, out: Path, focus: str) -> None:
             _follow(process, lab.logs / "critest.log")
         finally:
             shutil.copytree(lab.logs, out / "logs", dirs_exist_ok=True)
+
+
+def is_ready(socket: Path) -> bool:
+    """Whether the runtime behind this socket takes pods. (containerd has conditions that are mere advice.)"""
+    with grpc.insecure_channel(f"unix://{socket}") as channel:
+        stub: Any = api_pb2_grpc.RuntimeServiceStub(channel)
+        try:
+            conditions = stub.Status(cri.StatusRequest(), timeout=5).status.conditions
+            return all(each.status for each in conditions if each.type in ("RuntimeReady", "NetworkReady"))
+        except grpc.RpcError:
+            return False
 
 
 def _follow(process: LabProcess, log: Path) -> None:

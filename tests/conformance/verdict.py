@@ -13,6 +13,7 @@ from fnmatch import fnmatchcase
 from typing import Any
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+_LONGEST_GIST = 400
 _OUTCOMES = {"passed": PASSED, "skipped": SKIPPED, "pending": SKIPPED}  # every other state is a failure
 
 
@@ -63,8 +64,15 @@ def read_report(report: Sequence[Mapping[str, Any]]) -> list[Result]:
             name = " ".join([*(spec["ContainerHierarchyTexts"] or ()), spec["LeafNodeText"]])
             failure = spec.get("Failure") or {}
             outcome = _OUTCOMES.get(spec["State"], FAILED)
-            results.append(Result(name, outcome, failure.get("Message", ""), spec.get("RunTime", 0) / 1e9))
+            results.append(Result(name, outcome, _gist(failure.get("Message", "")), spec.get("RunTime", 0) / 1e9))
     return results
+
+
+def _gist(message: str) -> str:
+    """The line that says most: the runtime's own answer where there is one, else the first."""
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    said = [line for line in lines if "desc = " in line] or lines
+    return said[0][:_LONGEST_GIST] if said else ""
 
 
 def read_exemptions(table: Mapping[str, Any]) -> list[Exemption]:

@@ -59,7 +59,10 @@ def test_ginkgos_report_is_read() -> None:
         {
             "SpecReports": [
                 spec("passed", RunTime=2_000_000_000),
-                spec("panicked", Failure={"Message": "index out of range"}),
+                spec(
+                    "panicked",
+                    Failure={"Message": "failed\n  <*status.Error>:\n  rpc error: code = Unknown desc = no\n"},
+                ),
                 spec("skipped"),
                 spec("passed", "BeforeSuite"),
             ]
@@ -68,7 +71,7 @@ def test_ginkgos_report_is_read() -> None:
     results = read_report(report)
     assert results == [
         Result("[k8s.io] Container passed", "passed", seconds=2.0),
-        Result("[k8s.io] Container panicked", "failed", "index out of range"),
+        Result("[k8s.io] Container panicked", "failed", "rpc error: code = Unknown desc = no"),
         Result("[k8s.io] Container skipped", "skipped"),
     ]
     assert counts(results) == {"ran": 2, "passed": 1, "failed": 1, "skipped": 1}
