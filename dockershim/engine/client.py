@@ -21,6 +21,7 @@ import structlog
 from dockershim.engine import DETACH_KEYS, EngineInfo, EventStream, Json, ProcessStream, RegistryAuth
 from dockershim.engine import errors as engine_errors
 from dockershim.engine.events import ThreadedEventStream
+from dockershim.engine.health import EngineHealth
 from dockershim.engine.pull import pull
 from dockershim.engine.sockets import HijackedStream, hijack
 from dockershim.errors import (
@@ -80,6 +81,7 @@ class DockerClient:
         self._version = OLDEST_API
         self._quick = ThreadPoolExecutor(QUICK_THREADS, thread_name_prefix="docker-call")
         self._slow = ThreadPoolExecutor(SLOW_THREADS, thread_name_prefix="docker-wait")
+        self._health = EngineHealth()
         self.call_counts: dict[str, int] = {}
 
     # ---- connection
@@ -87,7 +89,8 @@ class DockerClient:
     async def connect(self) -> EngineInfo:
         """See DockerEngine."""
         self._api = await self._run(self._quick, self._dial, CONNECT_SECONDS + PING_SECONDS)
-        version = await self._json("GET", "/version", versioned=False, label="version")
+        version = json.loads(await self._look("/version", "version"))
+        self._health.connected(version)
         newest = parse_version(version.get("ApiVersion", ""))
         oldest = parse_version(version.get("MinAPIVersion", "1.24"))
         self._version = min(newest, NEWEST_API)
@@ -124,7 +127,18 @@ class DockerClient:
 
     async def ping(self) -> None:
         """See DockerEngine."""
-        await self._call("GET", "/_ping", versioned=False, timeout_seconds=PING_SECONDS, label="ping")
+        try:
+            await self._look("/_ping", "ping")
+        except DeadlineExceeded as error:
+            self._health.silent(str(error))
+            raise
+        if self._health.answered():
+            self._health.judge(json.loads(await self._look("/version", "version")))
+
+    async def _look(self, path: str, label: str) -> bytes:
+        """A question that is asked also while nobody answers."""
+        url = f"{self._require_api().base_url}{path}"
+        return await self._request("GET", url, timeout_seconds=PING_SECONDS, label=label)
 
     async def close(self) -> None:
         """See DockerEngine."""
@@ -208,8 +222,10 @@ class DockerClient:
     async def exec_start(self, exec_id: str, *, tty: bool) -> ProcessStream:
         """See DockerEngine."""
         self._count("exec_start")
+        self._health.require_answers()
         path = f"/v{self._version[0]}.{self._version[1]}/exec/{exec_id}/start"
-        reader, writer = await hijack(self._socket_path, path, {"Detach": False, "Tty": tty}, exec_id)
+        with self._health.listening():
+            reader, writer = await hijack(self._socket_path, path, {"Detach": False, "Tty": tty}, exec_id)
         return HijackedStream(reader, writer, tty=tty)
 
     async def exec_resize(self, exec_id: str, width: int, height: int) -> None:
@@ -219,6 +235,7 @@ class DockerClient:
     async def attach(self, reference: str, *, stdin: bool, tty: bool) -> ProcessStream:
         """See DockerEngine."""
         self._count("attach")
+        self._health.require_answers()
         query = f"stream=1&stdout=1&stderr=1&stdin={int(stdin)}&detachKeys={quote(DETACH_KEYS)}"
         path = f"/v{self._version[0]}.{self._version[1]}/containers/{_quoted(reference)}/attach?{query}"
         reader, writer = await hijack(self._socket_path, path, None, reference)
@@ -251,6 +268,7 @@ class DockerClient:
     ) -> None:
         """See DockerEngine."""
         self._count("pull")
+        self._health.require_answers()
         self._require_api()
         await pull(self._socket_path, f"/v{self._version[0]}.{self._version[1]}", name, tag, auth, report)
 
@@ -303,9 +321,8 @@ class DockerClient:
             raise Unavailable(f"Docker has not answered on {self._socket_path} yet")
         return self._api
 
-    def _url(self, path: str, *, versioned: bool = True) -> str:
-        prefix = f"/v{self._version[0]}.{self._version[1]}" if versioned else ""
-        return f"{self._require_api().base_url}{prefix}{path}"
+    def _url(self, path: str) -> str:
+        return f"{self._require_api().base_url}/v{self._version[0]}.{self._version[1]}{path}"
 
     def _count(self, label: str) -> None:
         self.call_counts[label] = self.call_counts.get(label, 0) + 1
@@ -317,10 +334,9 @@ class DockerClient:
         parameters: Mapping[str, str] | None = None,
         body: Json | None = None,
         *,
-        versioned: bool = True,
         label: str,
     ) -> Any:
-        return json.loads(await self._call(method, path, parameters, body, versioned=versioned, label=label))
+        return json.loads(await self._call(method, path, parameters, body, label=label))
 
     async def _call(
         self,
@@ -329,12 +345,29 @@ class DockerClient:
         parameters: Mapping[str, str] | None = None,
         body: Json | None = None,
         *,
-        versioned: bool = True,
         timeout_seconds: float = CALL_SECONDS,
         slow: bool = False,
         label: str,
     ) -> bytes:
-        url = self._url(path, versioned=versioned)
+        url = self._url(path)
+        self._health.require_answers()
+        with self._health.listening():
+            return await self._request(
+                method, url, parameters, body, timeout_seconds=timeout_seconds, slow=slow, label=label, about=path
+            )
+
+    async def _request(
+        self,
+        method: str,
+        url: str,
+        parameters: Mapping[str, str] | None = None,
+        body: Json | None = None,
+        *,
+        timeout_seconds: float,
+        slow: bool = False,
+        label: str,
+        about: str = "",
+    ) -> bytes:
         api = self._require_api()
         self._count(label)
 
@@ -342,8 +375,9 @@ class DockerClient:
             response = api.request(
                 method, url, params=parameters, json=body, timeout=(CONNECT_SECONDS, timeout_seconds)
             )
+            self._health.heard()
             if response.status_code >= 400:
-                raise engine_errors.from_response(response.status_code, _message(response), path)
+                raise engine_errors.from_response(response.status_code, _message(response), about)
             return response.content
 
         return await self._run(self._slow if slow else self._quick, call, timeout_seconds + CONNECT_SECONDS)

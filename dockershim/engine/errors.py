@@ -16,6 +16,7 @@ from dockershim.errors import (
     NameConflict,
     NotFound,
     NotRunning,
+    ResourceExhausted,
     ShimError,
     Unavailable,
 )
@@ -34,6 +35,10 @@ _REGISTRY_AWAY = re.compile(
     r"|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded|unexpected EOF"
 )
 _SIGNATURE = re.compile(r"\bsignatures?\b|remote trust data|image verifier", re.IGNORECASE)
+_CONTAINERD_AWAY = re.compile(
+    r"[Ee]rror while dialing|transport is closing|error reading from server: EOF|containerd.*: EOF"
+)
+_DISK_FULL = re.compile(r"no space left on device|disk quota exceeded")
 _BAD_START = re.compile(
     r"executable file not found|no such file or directory|permission denied|not a directory"
     r"|invalid (?:argument|mount)|[Uu]nknown user|unable to find (?:user|group)|[Nn]o such user"
@@ -59,6 +64,13 @@ class SignatureInvalid(EngineFailed):
         super().__init__(f"SignatureValidationFailed: {message}")
 
 
+class ContainerdAway(Unavailable):
+    """Docker answers, and the containerd below it does not: nothing can be started or stopped."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(f"Docker does not reach its containerd: {message}")
+
+
 class CannotStart(EngineFailed):
     """The OCI runtime refused to start the process: the container's own fault, not the engine's."""
 
@@ -80,6 +92,10 @@ def from_response(status: int, message: str, reference: str = "") -> ShimError:
         return InvalidArgument("", text)
     if status == 503:
         return Unavailable(f"Docker: {text}")
+    if _CONTAINERD_AWAY.search(text):
+        return ContainerdAway(text)
+    if _DISK_FULL.search(text):
+        return ResourceExhausted(f"Docker's disk is full: {text}")
     lost = _UNRECOGNIZED.search(text)
     if lost:
         return NotFound("image", lost.group(1))

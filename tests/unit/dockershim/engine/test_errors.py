@@ -69,6 +69,15 @@ RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
     ),
     (500, f"unrecognized image ID sha256:{ID}", errors.NotFound),
     (503, "daemon is shutting down", errors.Unavailable),
+    (
+        500,
+        (
+            'connection error: desc = "transport: Error while dialing dial unix /run/docker-containerd.sock: connect: '
+            'connection refused": unavailable'
+        ),
+        engine_errors.ContainerdAway,
+    ),
+    (500, "write /var/lib/docker/tmp/x: no space left on device", errors.ResourceExhausted),
     (500, "something nobody has seen", errors.EngineFailed),
 ]
 
