@@ -20,7 +20,7 @@ from dockershim.node import Node
 from dockershim.pulls import Puller
 from dockershim.tasks import Mutation
 from dockershim.translate import names, sandbox_spec, security
-from dockershim.translate.views import SandboxRecord, docker_addresses, sandbox_view
+from dockershim.translate.views import SandboxRecord, docker_addresses, ghost_sandbox_view, sandbox_view
 
 _log = structlog.get_logger()
 
@@ -66,7 +66,8 @@ class SandboxRun:
             record = SandboxRecord(
                 id=sandbox_id, config=config, runtime_handler=handler, created_at_ns=self._node.clock_ns()
             )
-            mutation.on_failure("delete the record", lambda: self._node.checkpoints.delete(sandbox_id))
+            held: list[SandboxRecord] = []
+            mutation.on_failure("delete the record", lambda: self._drop_record(sandbox_id, held))
             await mutation.step(self._save_and_start(record))
             observed_at_ns = self._node.clock_ns()
             inspect = await engine.inspect_container(sandbox_id)
@@ -76,10 +77,11 @@ class SandboxRun:
             if config.HasField("dns_config") and inspect.get("ResolvConfPath"):
                 await host.write_resolv_conf(str(inspect["ResolvConfPath"]), config.dns_config)
             if not record.host_network:
-                mutation.on_failure("disconnect", lambda: lifecycle.tear_down_network(record, pid))
+                mutation.on_failure("disconnect", lambda: self._disconnect(record, pid, held))
                 self._node.docker_addresses[sandbox_id] = docker_addresses(inspect)
                 try:
-                    result = await mutation.step(self._connect(record, pid))
+                    # no step that is seen to its end: a plugin that hangs is ended when the caller goes away
+                    result = await self._connect(record, pid)
                 finally:
                     del self._node.docker_addresses[sandbox_id]
                 record = dataclasses.replace(record, ips=result.ips, raw=result.raw)
@@ -106,6 +108,20 @@ class SandboxRun:
         if not result.ips:
             raise EngineFailed("the pod network gave the sandbox no address")
         return result
+
+    async def _disconnect(self, record: SandboxRecord, pid: int, held: list[SandboxRecord]) -> None:
+        try:
+            await self._lifecycle.tear_down_network(record, pid)
+        except EngineFailed:
+            held.append(record)
+            raise
+
+    async def _drop_record(self, sandbox_id: str, held: list[SandboxRecord]) -> None:
+        """A sandbox whose network would not let go of it stays, not ready, so that the kubelet asks again."""
+        if not held:
+            await self._node.checkpoints.delete(sandbox_id)
+        for record in held:
+            self._node.store.put_sandbox(ghost_sandbox_view(record, self._node.clock_ns()))
 
     async def _pause_image(self) -> str:
         wanted = self._node.settings.pause_image
