@@ -155,6 +155,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         checkpoints.load_all,
         follow_log,
         logs.finish,
+        logs.remove,
         sandbox_started,
         connected,
         filled,

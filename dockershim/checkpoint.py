@@ -103,6 +103,8 @@ class Checkpoints:
             if durable:
                 self._sync_directory()
         except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             kind = ResourceExhausted if error.errno in _FULL_DISK else EngineFailed
             raise kind(f"cannot write {path}: {error.strerror}") from error
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import structlog
 
-from dockershim.errors import AlreadyExists, EngineFailed, NameConflict, NotFound, NotRunning
+from dockershim.errors import AlreadyExists, EngineFailed, NameConflict, NotFound, NotRunning, ResourceExhausted
 from dockershim.network import NetworkFailed, NetworkRequest
 from dockershim.node import Node
 from dockershim.translate.views import ContainerView, SandboxRecord, SandboxView
@@ -122,8 +122,11 @@ class Lifecycle:
             raise EngineFailed(str(error)) from error
 
     async def save_record(self, record: SandboxRecord) -> None:
-        """Keep a changed record on disk and in the store."""
-        await self._node.checkpoints.save(record, durable=False)
+        """Keep a changed record in the store and, where there is room, on disk: a full one must not keep pods alive."""
+        try:
+            await self._node.checkpoints.save(record, durable=False)
+        except ResourceExhausted as error:
+            _log.warning("record_not_updated", id=record.id, error=str(error), hint="a restart asks the network again")
         view = self._node.store.sandboxes.get(record.id)
         if view is not None:
             self._node.store.put_sandbox(dataclasses.replace(view, record=record))

@@ -52,15 +52,16 @@ PARALLEL_INSPECTS = 12
 class FeederHooks:
     """What others do when the feeder sees something.
 
-    `settle_log` is awaited before an exit becomes visible; `filled` is told once which sandboxes and containers there
-    are; `compared` puts the host right after each comparison with Docker (a restarted engine may have written a pod's
-    resolv.conf anew, a container may have gone without us); `read_addresses` looks into the network namespace of a
-    process; `resolve_user` says who the first process is.
+    `settle_log` is awaited before an exit becomes visible, `forget_log` when Docker has lost a container; `filled` is
+    told once which sandboxes and containers there are; `compared` puts the host right after each comparison with Docker
+    (a restarted engine may have written a pod's resolv.conf anew, a container may have gone without us);
+    `read_addresses` looks into the network namespace of a process; `resolve_user` says who the first process is.
     """
 
     load_records: Callable[[], Awaitable[dict[str, SandboxRecord]]]
     follow_log: Callable[[ContainerView], None]
     settle_log: Callable[[str], Awaitable[None]]
+    forget_log: Callable[[str], Awaitable[None]]
     sandbox_started: Callable[[str, SandboxRecord], Awaitable[None]]
     connected: Callable[[], Awaitable[None]]
     filled: Callable[[set[str], set[str]], Coroutine[Any, Any, None]]
@@ -394,6 +395,7 @@ class Feeder:
             self._store.remove_sandbox(identifier)
         else:
             self._store.remove_container(identifier)
+            await self._hooks.forget_log(identifier)
 
     def record_removed(self, sandbox_id: str) -> None:
         """The checkpoint of a sandbox has gone with it."""
