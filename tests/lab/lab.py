@@ -8,7 +8,7 @@ Owns the order in which the parts start and the choice of images; each part owns
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,18 +41,22 @@ class Lab(Sandbox):
         images: Iterable[str] = (PAUSE, BUSYBOX),
         registry: bool | Iterable[str] = False,
         docker_settings: Mapping[str, Any] | None = None,
+        before_engines: Sequence[str] = (),
         name: str | None = None,
         number: int = 1,
     ) -> Self:
         """Start a lab host with these engines; every engine has `images` loaded when this returns.
 
-        `registry=True` serves every image of the catalog; a list of references serves those.
+        `registry=True` serves every image of the catalog; a list of references serves those. `before_engines` is a
+        command that prepares the host (mounts, for one) before anything else starts.
         """
         archives = [catalog.archive(image) for image in images] if docker or containerd else []
         served = catalog.IMAGES if registry is True else registry or ()
         built = {reference: catalog.manifest(reference) for reference in served}
         lab = cls(name, number)
         try:
+            if before_engines:
+                lab.run(before_engines)
             if built:
                 lab._registry = Registry(lab, built)
             if docker:
