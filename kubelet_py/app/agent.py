@@ -32,6 +32,7 @@ from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import ConfigError
 from kubelet_py.host.cgroups import CgroupTree
 from kubelet_py.kube.objects import ServiceStore, Strategy, config_maps, secrets
+from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
 from kubelet_py.managers.events import EventRecorder
 from kubelet_py.managers.mirror_pods import MirrorPodManager
@@ -48,6 +49,7 @@ from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
 from kubelet_py.sync.loop import Admission, LoopServices, SyncLoop
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
+from kubelet_py.sync.pod_resize import PodResizer
 from kubelet_py.sync.pod_services import PodServices
 from kubelet_py.sync.pod_sync import PodSync
 from kubelet_py.sync.pod_workers import PodWorkers
@@ -103,6 +105,7 @@ class Agent:
         )
         self.cgroups = PodCgroups(CgroupTree(), self.node.cgroups, self.node.pods_limits)
         self.images = make_image_parts(settings, self.client, self._pod_event, self._node_warning, self.objects)
+        self.allocations = PodAllocations(Path(settings.flags.root_dir), self._pod_event, time.time_ns)
         self.prober = self._make_prober()
         self.sync = PodSync(self._pod_services())
         self.workers = PodWorkers(
@@ -117,6 +120,7 @@ class Agent:
                 self.pleg,
                 self.volumes,
                 self.cgroups,
+                self.allocations,
                 self.statuses,
                 self._pod_event,
                 self.node,
@@ -142,12 +146,14 @@ class Agent:
             LogPlaces(config.podLogsDir, f"{Path(config.podLogsDir).parent}/containers"),
             hooks,
             killer,
+            self.allocations,
             gate,
         )
         return PodServices(
             observer=PodObserver(self.client, self.pleg.learn),
             starter=starter,
             killer=killer,
+            resizer=PodResizer(self.client, self.cgroups, self.allocations, self.node),
             remains=Remains(self.client, gate),
             volumes=self.volumes,
             node=self.node,
@@ -155,6 +161,7 @@ class Agent:
             statuses=self.statuses,
             events=self._pod_event,
             cgroups=self.cgroups,
+            allocations=self.allocations,
             prober=self.prober,
             stories=self.stories,
             pod_logs_root=config.podLogsDir,

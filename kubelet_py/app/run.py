@@ -75,6 +75,7 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
     """Runs until cancelled."""
     await asyncio.to_thread(_prepare_directories, agent)
     stack.callback(agent.volumes.close)
+    stack.push_async_callback(agent.allocations.flush)
     backend = NodeBackend(agent.settings, agent.client, agent.pleg, agent.statuses, agent.stories, agent.merge.pods)
     config = server_config(agent.settings, agent.identity.settings.name, agent.identity.ips)
     reviews = api_reviews(agent.clients) if agent.clients is not None else None
@@ -97,6 +98,7 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
 
 def _prepare_directories(agent: Agent) -> None:
     agent.volumes.prepare()
+    agent.allocations.load()
     config = agent.settings.config
     raise_open_files(config.maxOpenFiles)
     set_oom_score_adj(config.oomScoreAdj)
@@ -113,6 +115,7 @@ def _runtime_tasks(agent: Agent) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         ("sync-loop", agent.loop.run()),
         ("pod-statuses", agent.statuses.run()),
         ("events", agent.events.run()),
+        ("allocations", agent.allocations.run()),
         ("container-gc", agent.make_gc().run()),
     ]
 

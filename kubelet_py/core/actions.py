@@ -11,6 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+from kubelet_py.core.pod_allocation import Amounts
+
 
 class ContainerKind(StrEnum):
     """Which list of the pod spec a container is in."""
@@ -84,6 +86,33 @@ class CreateSandbox:
 
 
 @dataclass(frozen=True, slots=True)
+class ContainerResize:
+    """Other amounts of CPU and memory for a container that runs."""
+
+    container_id: str
+    container_name: str
+    current: Amounts
+    wanted: Amounts
+
+
+@dataclass(frozen=True, slots=True)
+class ResizePod:
+    """Change the limits of the pod's cgroup and of containers while they run.
+
+    `starts_follow`: a container with a new size is about to start, and needs the pod's cgroup to have room for it.
+    """
+
+    cause: str
+    updates: tuple[ContainerResize, ...] = ()
+    starts_follow: bool = False
+
+    @property
+    def stops_plan(self) -> bool:
+        """Containers that only share the pod with one that is resized start all the same."""
+        return self.starts_follow
+
+
+@dataclass(frozen=True, slots=True)
 class StartContainer:
     """Pull the image if need be, create and start a container in the ready sandbox.
 
@@ -127,7 +156,7 @@ class BackOff:
         return False
 
 
-Action = KillPod | KillContainer | RemoveContainer | CreateSandbox | StartContainer | BackOff
+Action = KillPod | KillContainer | RemoveContainer | CreateSandbox | ResizePod | StartContainer | BackOff
 
 
 def _may_join(action: Action, first: Action) -> bool:

@@ -88,6 +88,15 @@ class CgroupLimits:
     """cgroup v2 files and their content."""
 
 
+@dataclass(frozen=True, slots=True)
+class MemoryUsage:
+    """What is in use now, in bytes; None where it cannot be read."""
+
+    pod_bytes: int | None
+    container_bytes: Mapping[str, int | None]
+    """By container id."""
+
+
 def cpu_shares_of(milli_cpu: int) -> int:
     """cpu.shares for so many thousandths of a core; nothing asked is the kernel's least."""
     return max(MIN_SHARES, min(MAX_SHARES, milli_cpu * SHARES_PER_CPU // 1000))
@@ -248,21 +257,29 @@ def _hugepages_of(amounts: Mapping[str, q.Quantity], settings: CgroupSettings) -
     return found
 
 
-def _set_swap(result: Any, pod: core_v1.Pod, container: AnyContainer, settings: CgroupSettings) -> None:
-    if not settings.unified:
-        # On v1 the figure is memory and swap together: equal to the memory limit means none.
-        result.memory_swap_limit_in_bytes = result.memory_limit_in_bytes
-        return
+def may_swap(pod: core_v1.Pod, container: AnyContainer, settings: CgroupSettings) -> bool:
+    """The container gets a part of the node's swap: on v2, with LimitedSwap, Burstable and not critical."""
     request = pod_resources.quantity_of(pod_resources.requests_of(container), MEMORY)
     limit = pod_resources.quantity_of(pod_resources.limits_of(container), MEMORY)
-    may_swap = (
-        settings.swap_behavior is SwapBehavior.LIMITED_SWAP
+    return (
+        settings.unified
+        and settings.swap_behavior is SwapBehavior.LIMITED_SWAP
         and not podlib.is_critical(pod)
         and qos.qos_class_of(pod) is QosClass.BURSTABLE
         and request != limit
         and 0 < settings.node_memory_bytes >= request.value
     )
-    share = int(request.value / settings.node_memory_bytes * settings.node_swap_bytes) if may_swap else 0
+
+
+def _set_swap(result: Any, pod: core_v1.Pod, container: AnyContainer, settings: CgroupSettings) -> None:
+    if not settings.unified:
+        # On v1 the figure is memory and swap together: equal to the memory limit means none.
+        result.memory_swap_limit_in_bytes = result.memory_limit_in_bytes
+        return
+    share = 0
+    if may_swap(pod, container, settings):
+        request = pod_resources.quantity_of(pod_resources.requests_of(container), MEMORY)
+        share = int(request.value / settings.node_memory_bytes * settings.node_swap_bytes)
     result.unified["memory.swap.max"] = str(share)
 
 

@@ -27,6 +27,8 @@ from kubelet_py.core.observed import (
     ProbeResult,
     ProbeVerdict,
 )
+from kubelet_py.core.pod_allocation import PodResources
+from kubelet_py.core.resource_status import container_resources
 from kubelet_py.core.restart_rules import AnyContainer, is_being_deleted, should_be_restarted
 
 CONTAINER_CREATING = "ContainerCreating"
@@ -58,6 +60,7 @@ class ContainerStatusContext:
     is_restarting_all: bool = False
     supports_recursive_read_only: bool = False
     agent_started_at_ns: int = 0
+    actuated: PodResources | None = None
 
 
 def time_of_ns(ns: int) -> datetime | None:
@@ -128,7 +131,8 @@ class _Maker:
         if is_lost and old is not None and old.containerID == self._full_id(newest):
             # Its end was reported when it got lost; nothing new is known, so that is not taken back.
             state, last_state = old.state or state, old.lastState
-        resources = container.resources
+        allocated = container.resources
+        actuated = self.context.actuated.containers.get(container.name) if self.context.actuated else None
         return core_v1.ContainerStatus(
             name=container.name,
             image=newest.image,
@@ -138,8 +142,8 @@ class _Maker:
             restartCount=newest.restart_count,
             state=state,
             lastState=last_state,
-            resources=resources,
-            allocatedResources=resources.requests if resources else None,
+            resources=container_resources(allocated, newest, actuated),
+            allocatedResources=allocated.requests if allocated else None,
             user=_user_of(newest),
             volumeMounts=self._volume_mounts(container, old),
         )

@@ -28,10 +28,12 @@ from kubelet_py.core.actions import (
     Action,
     BackOff,
     ContainerKind,
+    ContainerResize,
     CreateSandbox,
     KillContainer,
     KillPod,
     RemoveContainer,
+    ResizePod,
     StartContainer,
 )
 from kubelet_py.core.backoff import BackoffEntry, crash_backoff_key, remaining_seconds
@@ -46,6 +48,8 @@ from kubelet_py.core.observed import (
     ProbeResult,
     ProbeVerdict,
 )
+from kubelet_py.core.pod_allocation import PodResources, pod_level_changes
+from kubelet_py.core.resize_plan import judge_container, starts_with_new_size
 from kubelet_py.core.restart_rules import (
     AnyContainer,
     is_being_deleted,
@@ -68,13 +72,14 @@ class PodContext:
 
     `crash_backoff` is keyed by `backoff.crash_backoff_key`, `probe_results` by container id. `logged_restart_counts`
     says for a container name which restart count its next run has by its log files, for containers that the runtime no
-    longer knows.
+    longer knows. `actuated`: the resources that runtime and cgroups have; None leaves sizes alone.
     """
 
     now_ns: int
     crash_backoff: Mapping[str, BackoffEntry] = field(default_factory=dict)
     probe_results: Mapping[str, ProbeVerdict] = field(default_factory=dict)
     logged_restart_counts: Mapping[str, int] = field(default_factory=dict)
+    actuated: PodResources | None = None
     expected_hash: Callable[[AnyContainer], str] = compute_container_hash
 
 
@@ -93,6 +98,7 @@ class _InitPlan:
     failed_for_good: str = ""
     kills: list[KillContainer] = field(default_factory=list)
     starts: dict[int, str] = field(default_factory=dict)
+    resizes: list[ContainerResize] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -100,6 +106,7 @@ class _MainPlan:
     kept: int = 0
     kills: list[KillContainer] = field(default_factory=list)
     starts: list[tuple[core_v1.Container, str]] = field(default_factory=list)
+    resizes: list[ContainerResize] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +139,7 @@ class _Planner:
         yield from init.kills
         yield from main.kills
         yield from self._prune_init_containers()
+        yield from self._resize(init, main)
         yield from ephemeral
         for index in sorted(init.starts):
             yield self._start(init_containers_of(self.pod)[index], ContainerKind.INIT, init.starts[index])
@@ -264,7 +272,7 @@ class _Planner:
         container = init_containers_of(self.pod)[index]
         match newest.state:
             case ContainerState.RUNNING:
-                return
+                self._judge_size(plan, container, newest)
             case ContainerState.CREATED:
                 plan.starts[index] = "the container was created and never started"
             case ContainerState.EXITED if not is_init_failed(newest):
@@ -318,6 +326,8 @@ class _Planner:
             cause = f"Init container {container.name} failed liveness probe"
             plan.kills.append(self._kill(newest, cause, cause, grace_seconds))
             plan.starts[index] = cause
+        elif restart := self._judge_size(plan, container, newest):
+            plan.starts[index] = restart
 
     def _prune_init_containers(self) -> Iterator[Action]:
         """One dead run of each init container is enough; they never pile up waiting for garbage collection."""
@@ -354,6 +364,9 @@ class _Planner:
         elif verdict.startup is ProbeResult.FAILURE:
             cause = f"Container {container.name} failed startup probe"
             grace_seconds = probe_grace_period_seconds(container.startupProbe)
+        elif restart_cause := self._judge_size(plan, container, newest):
+            plan.starts.append((container, restart_cause))
+            return
         else:
             plan.kept += 1
             return
@@ -361,6 +374,33 @@ class _Planner:
         plan.kills.append(self._kill(newest, cause, message, grace_seconds))
         if restart:
             plan.starts.append((container, cause))
+
+    # Sizes
+
+    def _judge_size(self, plan: _InitPlan | _MainPlan, container: core_v1.Container, newest: ObservedContainer) -> str:
+        """Notes what a running container needs to get its allocated size; the cause where that is another start."""
+        if self.context.actuated is None:
+            return ""
+        need = judge_container(self.pod, container, newest, self.context.actuated)
+        if need.update is not None:
+            plan.resizes.append(need.update)
+        if not need.restarts:
+            return ""
+        cause = f"Container {container.name} resize requires restart"
+        plan.kills.append(self._kill(newest, cause, cause))
+        return cause
+
+    def _resize(self, init: _InitPlan, main: _MainPlan) -> Iterator[ResizePod]:
+        actuated = self.context.actuated
+        if actuated is None:
+            return
+        updates = (*init.resizes, *main.resizes)
+        starting = [init_containers_of(self.pod)[index] for index in init.starts] + [c for c, _ in main.starts]
+        starts_follow = any(
+            self.observed.newest(c.name) is not None and starts_with_new_size(self.pod, c, actuated) for c in starting
+        )
+        if updates or starts_follow or pod_level_changes(self.pod, actuated):
+            yield ResizePod("the allocated resources changed", updates, starts_follow)
 
     @staticmethod
     def _cause_of_start(newest: ObservedContainer | None) -> str:

@@ -14,6 +14,7 @@ import msgspec
 
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import containers_of, init_containers_of, is_host_network, is_static, metadata_of
+from kubelet_py.core.cgroup_rules import CgroupLimits
 from kubelet_py.core.container_status import (
     ContainerStatusContext,
     compute_container_statuses,
@@ -21,6 +22,7 @@ from kubelet_py.core.container_status import (
     time_of_ns,
 )
 from kubelet_py.core.observed import ObservedPod, ProbeVerdict
+from kubelet_py.core.pod_allocation import PodResources
 from kubelet_py.core.pod_conditions import (
     ALL_RESTARTING,
     CONTAINERS_READY,
@@ -31,8 +33,9 @@ from kubelet_py.core.pod_conditions import (
     compute_conditions,
     condition_of,
 )
-from kubelet_py.core.pod_phase import FAILED, TERMINAL_PHASES, compute_phase
+from kubelet_py.core.pod_phase import FAILED, RUNNING, TERMINAL_PHASES, compute_phase
 from kubelet_py.core.qos import qos_class_of
+from kubelet_py.core.resource_status import allocated_pod_resources, pod_resources
 from kubelet_py.core.restart_rules import could_restart_all, restarts_all
 from kubelet_py.core.sandbox_rules import judge_sandbox
 
@@ -44,7 +47,8 @@ class StatusContext:
     `previous` is what the status manager holds; without it the object's own status is continued. `host_ips`: the node's
     addresses, the primary family first. `is_stopped_for_good`: the agent stopped the pod and nothing of it runs now.
     `failure`: (reason, message) of an eviction, a rejection or a deadline, which makes the phase Failed. `disruption`:
-    (reason, message) of the condition DisruptionTarget. The other fields are those of ContainerStatusContext.
+    (reason, message) of the condition DisruptionTarget. `pod_limits`: what the pod's cgroup has. The other fields are
+    those of ContainerStatusContext.
     """
 
     now_ns: int
@@ -59,6 +63,9 @@ class StatusContext:
     disruption: tuple[str, str] | None = None
     supports_recursive_read_only: bool = False
     agent_started_at_ns: int = 0
+    resize_conditions: Sequence[core_v1.PodCondition] = ()
+    actuated: PodResources | None = None
+    pod_limits: CgroupLimits = field(default_factory=CgroupLimits)
 
 
 def compute_pod_status(pod: core_v1.Pod, observed: ObservedPod, context: StatusContext) -> core_v1.PodStatus:
@@ -78,6 +85,7 @@ def compute_pod_status(pod: core_v1.Pod, observed: ObservedPod, context: StatusC
             is_restarting_all=restarts_now or _is_cleared_for_restart(pod, observed, previous),
             supports_recursive_read_only=context.supports_recursive_read_only,
             agent_started_at_ns=context.agent_started_at_ns,
+            actuated=context.actuated,
         ),
     )
     phase = compute_phase(pod, containers.init_and_main.values(), context.is_stopped_for_good)
@@ -96,7 +104,12 @@ def compute_pod_status(pod: core_v1.Pod, observed: ObservedPod, context: StatusC
         reason=reason,
         message=message,
         observedGeneration=metadata_of(pod).generation,
-        conditions=compute_conditions(pod, facts, previous.conditions, now),
+        conditions=[
+            *compute_conditions(pod, facts, previous.conditions, now),
+            *(context.resize_conditions if phase not in TERMINAL_PHASES else ()),
+        ],
+        resources=pod_resources(pod, previous.phase == RUNNING, context.pod_limits),
+        allocatedResources=allocated_pod_resources(pod),
         containerStatuses=containers.main or None,
         initContainerStatuses=containers.init or None,
         ephemeralContainerStatuses=containers.ephemeral or None,

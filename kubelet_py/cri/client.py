@@ -65,6 +65,9 @@ class RuntimeClient(Protocol):
     async def remove_pod_sandbox(self, sandbox_id: str) -> None:
         """Removes a sandbox."""
 
+    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: cri.LinuxContainerResources) -> None:
+        """Tells the runtime that the pod's cgroup changes; RuntimeUnimplemented where it does not care."""
+
     async def pod_sandbox_status(self, sandbox_id: str) -> cri.PodSandboxStatusResponse:
         """State of one sandbox."""
 
@@ -236,6 +239,11 @@ class GrpcRuntimeClient:
     async def remove_pod_sandbox(self, sandbox_id: str) -> None:
         """RemovePodSandbox."""
         await self._runtime_call("RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
+
+    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: cri.LinuxContainerResources) -> None:
+        """UpdatePodSandboxResources."""
+        request = cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=sandbox_id, resources=resources)
+        await self._runtime_call("UpdatePodSandboxResources", request)
 
     async def pod_sandbox_status(self, sandbox_id: str) -> cri.PodSandboxStatusResponse:
         """PodSandboxStatus."""

@@ -106,6 +106,19 @@ class CgroupTree:
             if controller in self.controllers:
                 _write(self.controllers[controller] / path.strip("/") / file, value)
 
+    def memory_usage_bytes(self, path: str) -> int | None:
+        """How much memory is in use in the cgroup and beneath; None where nobody counts it."""
+        if self.unified is not None:
+            file = self.unified / _relative(path) / "memory.current"
+        elif "memory" in self.controllers:
+            file = self.controllers["memory"] / _relative(path) / "memory.usage_in_bytes"
+        else:
+            return None
+        try:
+            return int(file.read_text())
+        except (OSError, ValueError):
+            return None
+
     def remove(self, path: str) -> None:
         """Remove the cgroup and all beneath it; what still runs in it is killed. Absent is fine."""
         for directory in self.directories(path):

@@ -9,7 +9,7 @@ shares of the class follow each pod at once and not each minute.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 
 import structlog
 
@@ -20,6 +20,7 @@ from kubelet_py.core.cgroup_rules import (
     CgroupLimits,
     CgroupName,
     CgroupSettings,
+    MemoryUsage,
     cgroup_path,
     compute_pod_limits,
     cpu_shares_of,
@@ -62,14 +63,35 @@ class PodCgroups:
         limits = compute_pod_limits(pod, settings)
         if self._made.get(uid) == limits:
             return
-        if qos_class_of(pod) is QosClass.BURSTABLE:
-            request = compute_pod_requests(pod).get(CPU)
-            self._burstable_milli_cpu[uid] = request.milli_value if request is not None else 0
+        self._count(pod)
         try:
             await asyncio.to_thread(self._ensure, settings, _path(pod_cgroup_name(pod, settings)), limits)
         except OSError as error:
             raise SyncError("FailedCreatePodContainer", f"unable to ensure pod container exists: {error}") from error
         self._made[uid] = limits
+
+    def limits_of(self, pod_uid: str) -> CgroupLimits:
+        """The limits that the pod's cgroup has, as far as they were written here."""
+        return self._made.get(pod_uid, CgroupLimits())
+
+    async def update_pod(self, pod: core_v1.Pod, step: CgroupLimits, after: CgroupLimits) -> None:
+        """Writes `step`; from then on the cgroup has the limits `after`."""
+        settings, uid = self._settings(), pods.uid_of(pod)
+        if self._is_ours(settings):
+            self._count(pod)
+            path = _path(pod_cgroup_name(pod, settings))
+            try:
+                await asyncio.to_thread(self._ensure, settings, path, step)
+            except OSError as error:
+                raise SyncError("ResizeError", f"the pod's cgroup cannot be changed: {error}") from error
+        self._made[uid] = after
+
+    async def memory_usage(self, pod: core_v1.Pod, container_ids: Sequence[str]) -> MemoryUsage | None:
+        """How much memory the pod and its containers use now; None where the cgroups are not kept here."""
+        settings = self._settings()
+        if not self._is_ours(settings):
+            return None
+        return await asyncio.to_thread(self._memory_usage, _path(pod_cgroup_name(pod, settings)), container_ids)
 
     async def remove_pod(self, pod: core_v1.Pod) -> None:
         """Removes the pod's cgroup with what is below it; again is fine."""
@@ -89,6 +111,12 @@ class PodCgroups:
         if self._is_ours(settings):
             await asyncio.to_thread(self._remove_orphans, settings, frozenset(known_pod_uids))
 
+    def _count(self, pod: core_v1.Pod) -> None:
+        """The class's shares are the sum of its pods' requests."""
+        if qos_class_of(pod) is QosClass.BURSTABLE:
+            request = compute_pod_requests(pod).get(CPU)
+            self._burstable_milli_cpu[pods.uid_of(pod)] = request.milli_value if request is not None else 0
+
     @staticmethod
     def _is_ours(settings: CgroupSettings) -> bool:
         return settings.cgroups_per_qos and settings.driver is CgroupDriver.CGROUPFS
@@ -98,6 +126,14 @@ class PodCgroups:
     def _ensure(self, settings: CgroupSettings, path: str, limits: CgroupLimits) -> None:
         self._sync_classes(settings)
         self._tree.ensure(path, limits)
+
+    def _memory_usage(self, path: str, container_ids: Sequence[str]) -> MemoryUsage:
+        found: dict[str, int | None] = {}
+        for child in self._tree.children(path):
+            for container_id in container_ids:
+                if container_id in child:  # runtimes put words around the id
+                    found[container_id] = self._tree.memory_usage_bytes(f"{path}/{child}")
+        return MemoryUsage(self._tree.memory_usage_bytes(path), found)
 
     def _remove(self, settings: CgroupSettings, path: str) -> None:
         self._tree.remove(path)

@@ -32,6 +32,7 @@ from kubelet_py.core.termination import container_grace_period_seconds
 from kubelet_py.core.volume_plan import MountContext, MountedVolume, image_volumes_of
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import KubeletError, RuntimeCallError, SyncError
+from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.images import ImageRequest, Images
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.lifecycle_hooks import HookError, LifecycleHooks
@@ -79,6 +80,7 @@ class ContainerStarter:
         logs: LogPlaces,
         hooks: LifecycleHooks,
         killer: PodKiller,
+        allocations: PodAllocations,
         gate: StartGate | None = None,
     ) -> None:
         self._client = client
@@ -90,6 +92,7 @@ class ContainerStarter:
         self._logs = logs
         self._hooks = hooks
         self._killer = killer
+        self._allocations = allocations
         self._gate = gate or StartGate()
 
     async def run_sandbox(self, pod: core_v1.Pod, attempt: int) -> ObservedSandbox:
@@ -135,6 +138,7 @@ class ContainerStarter:
             self._events(pod, "Warning", "Failed", f"Error: {error.reason}", container.name)
             raise
         config = await self._configure(order, image, volumes)
+        self._allocations.note_container(pod, container.name, container.resources)
         async with self._gate.place(Rank.CONTAINER):
             container_id = await self._create_and_start(order, config, sandbox_config)
         await asyncio.to_thread(

@@ -18,8 +18,10 @@ from kubelet_py.core.pod_status import StatusContext, compute_rejected_status
 from kubelet_py.core.pod_worker import Phase
 from kubelet_py.core.source_merge import PodOperation, PodSet, PodUpdate, SourceProblem
 from kubelet_py.errors import KubeletError
+from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.pleg import Pleg
 from kubelet_py.managers.volumes import VolumeManager
+from kubelet_py.sync.pending_resizes import PendingResizes
 from kubelet_py.sync.pod_workers import PodWorkers
 from kubelet_py.sync.ports import CgroupKeeper, EventSink, NodeView, StatusSink
 from kubelet_py.sync.sources.merge import SourceMerge
@@ -48,6 +50,7 @@ class LoopServices:
     pleg: Pleg
     volumes: VolumeManager
     cgroups: CgroupKeeper
+    allocations: PodAllocations
     statuses: StatusSink
     events: EventSink
     node: NodeView
@@ -63,6 +66,9 @@ class SyncLoop:
     def __init__(self, services: LoopServices) -> None:
         self._services = services
         self._since_orphans = 0.0
+        self._resizes = PendingResizes(
+            services.allocations, services.node.cgroups, self._refusal, services.workers.wake
+        )
         self._problems: dict[str, frozenset[SourceProblem]] = {}
 
     async def accept(self, pod_set: PodSet) -> None:
@@ -78,6 +84,8 @@ class SyncLoop:
         was_ready = services.merge.ready
         for update in services.merge.accept(pod_set):
             self._handle(update)
+        if services.merge.ready:
+            self._resizes.retry()
         if services.merge.ready and not was_ready:
             log.info("sources_ready", pods=len(services.merge.pods()))
         problems = frozenset(pod_set.problems)
@@ -94,13 +102,15 @@ class SyncLoop:
                 await self._keep_house()
 
     def active_pods(self) -> list[core_v1.Pod]:
-        """The pods that count for resources: known to a source, not refused and not through."""
-        workers = self._services.workers
+        """The pods that count for resources, with what was allocated to them: admitted and not through."""
+        workers, allocations = self._services.workers, self._services.allocations
         result = []
         for pod in self._services.merge.pods():
-            state = workers.state(pods.uid_of(pod))
-            if state is not None and state.phase in (Phase.SYNCING, Phase.TERMINATING):
-                result.append(pod)
+            uid = pods.uid_of(pod)
+            state = workers.state(uid)
+            is_active = state is not None and state.phase in (Phase.SYNCING, Phase.TERMINATING)
+            if is_active and allocations.is_allocated(uid):
+                result.append(allocations.allocated(pod))
         return result
 
     def _handle(self, update: PodUpdate) -> None:
@@ -112,10 +122,12 @@ class SyncLoop:
             case PodOperation.ADD:
                 self._add(pod)
             case PodOperation.REMOVE:
+                self._resizes.drop(pods.uid_of(pod))
                 workers.remove(pods.uid_of(pod))
             case PodOperation.RECONCILE if not pods.is_terminal(pod) and not pods.spec_of(pod).readinessGates:
                 workers.note(pod)
             case _:
+                self._resizes.consider(pod)
                 workers.update(pod)
 
     def _add(self, pod: core_v1.Pod) -> None:
@@ -124,9 +136,14 @@ class SyncLoop:
         record = services.pleg.records.get(uid)
         is_alive = record is not None and record.is_alive
         is_leaving = pods.is_terminal(pod) or pods.metadata_of(pod).deletionTimestamp is not None
-        rejection = None if is_leaving or is_alive else self._refusal(pod)
+        # What an agent of earlier gave the pod counts, not what its spec asks for by now.
+        rejection = None if is_leaving or is_alive else self._refusal(services.allocations.allocated(pod))
         if rejection is not None:
             pod = self._reject(pod, rejection)
+        elif not is_leaving:
+            services.allocations.allocate(services.allocations.allocated(pod))
+            services.allocations.backfill(pod)
+            self._resizes.consider(pod)
         services.workers.update(pod, is_alive)
 
     def _refusal(self, pod: core_v1.Pod) -> Rejection | None:
@@ -157,6 +174,7 @@ class SyncLoop:
                 services.workers.stop_orphan(uid, f"{record.name}_{record.namespace}")
         for pod in self._unhandled(known, desired):
             self._add(pod)
+        self._resizes.retry()
         self._since_orphans += HOUSEKEEPING_SECONDS
         if self._since_orphans >= ORPHANS_SECONDS:
             self._since_orphans = 0.0
@@ -164,6 +182,7 @@ class SyncLoop:
             try:
                 await services.volumes.cleanup_orphans(everyone)
                 await services.cgroups.remove_orphans(everyone)
+                services.allocations.keep_only(everyone)
             except (KubeletError, OSError) as error:
                 log.warning("orphans_left", error=str(error))
 

@@ -22,6 +22,7 @@ from kubelet_py.core.actions import (
     KillContainer,
     KillPod,
     RemoveContainer,
+    ResizePod,
     StartContainer,
     batches,
 )
@@ -97,6 +98,8 @@ class PlanRunner:
             case CreateSandbox():
                 current.sandbox = await services.starter.run_sandbox(pod, action.attempt)
                 await self._reports.report_sandbox(pod, current.memory, current.observed, current.sandbox)
+            case ResizePod():
+                await services.resizer.resize(pod, action, current.sandbox)
             case StartContainer():
                 await self._start(action, current)
             case BackOff():

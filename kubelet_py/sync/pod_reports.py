@@ -45,6 +45,10 @@ class PodReports:
     ) -> core_v1.PodStatus:
         """The status of the pod as it was observed, handed on; probes follow what runs."""
         await self._read_termination_messages(memory, observed)
+        if is_stopped_for_good:
+            self._services.allocations.clear_conditions(pods.uid_of(pod))
+        else:
+            self._services.allocations.note_progress(pod, observed)
         memory.observed = None if is_stopped_for_good else observed
         status = self._set_status(pod, memory, observed, is_stopped_for_good)
         pod_ips = tuple(known.ip for known in status.podIPs or ())
@@ -98,6 +102,9 @@ class PodReports:
                 failure=memory.failure,
                 disruption=memory.disruption,
                 agent_started_at_ns=services.agent_started_at_ns,
+                resize_conditions=services.allocations.conditions(pods.uid_of(pod)),
+                actuated=services.allocations.actuated(pods.uid_of(pod)),
+                pod_limits=services.cgroups.limits_of(pods.uid_of(pod)),
             ),
         )
 

@@ -10,10 +10,12 @@ from dataclasses import dataclass, field
 from kubelet_py.core.backoff import CRASH_BACKOFF, BackoffEntry, BackoffPolicy
 from kubelet_py.core.observed import ObservedPod
 from kubelet_py.core.pod_story import PodStories
+from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.container_start import ContainerStarter
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
+from kubelet_py.sync.pod_resize import PodResizer
 from kubelet_py.sync.ports import CgroupKeeper, EventSink, NodeView, PodObjects, Prober, StatusSink
 from kubelet_py.sync.remains import Remains
 
@@ -50,6 +52,7 @@ class PodServices:
     observer: PodObserver
     starter: ContainerStarter
     killer: PodKiller
+    resizer: PodResizer
     remains: Remains
     volumes: VolumeManager
     node: NodeView
@@ -57,6 +60,7 @@ class PodServices:
     statuses: StatusSink
     events: EventSink
     cgroups: CgroupKeeper
+    allocations: PodAllocations
     prober: Prober
     stories: PodStories
     pod_logs_root: str = "/var/log/pods"

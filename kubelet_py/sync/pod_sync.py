@@ -44,6 +44,10 @@ class PodSync:
         self.reports = PodReports(services)
         self._plans = PlanRunner(services, self.reports)
 
+    def allocated(self, pod: core_v1.Pod) -> core_v1.Pod:
+        """The pod as this node has accepted it: what every pass works with."""
+        return self._services.allocations.allocated(pod)
+
     # Bring up
 
     async def sync_pod(self, pod: core_v1.Pod, memory: PodMemory, stimulus: str) -> PassResult:
@@ -76,7 +80,9 @@ class PodSync:
                 services.events(pod, "Warning", "NetworkNotReady", f"network is not ready: {problem}")
                 return PassResult(retry_seconds=NETWORK_RETRY_SECONDS, error=f"network is not ready: {problem}")
         services.objects.watch_pod(pod)
-        await services.cgroups.ensure_pod(pod)
+        # A resize moves the limits of a running pod step by step; what is made anew has its size from the start.
+        await services.cgroups.ensure_pod(services.allocations.actuated_pod(pod) if observed.running else pod)
+        services.allocations.begin(pod)
         try:
             mounted = await services.volumes.ensure_volumes(pod)
         except SyncError as error:
@@ -135,6 +141,7 @@ class PodSync:
             crash_backoff=memory.crash_backoff,
             probe_results=self._services.prober.verdicts(pods.uid_of(pod)),
             logged_restart_counts=counts,
+            actuated=self._services.allocations.actuated(pods.uid_of(pod)),
         )
 
     # Stop
@@ -184,6 +191,7 @@ class PodSync:
         await services.volumes.teardown_volumes(uid)
         await services.cgroups.remove_pod(pod)
         services.objects.forget_pod(uid)
+        services.allocations.forget(uid)
         self.reports.report_end(pod, memory, observed)
 
     async def purge_pod(self, pod_uid: str, pod: core_v1.Pod | None) -> None:

@@ -140,7 +140,7 @@ class PodWorkers:
         if worker is None:
             return
         if worker.current is not None and worker.pod is not None:
-            self._sync.reports.refresh_status(worker.pod, worker.memory)
+            self._sync.reports.refresh_status(self._sync.allocated(worker.pod), worker.memory)
         self.wake(pod_uid, stimulus)
 
     def wake_all(self, stimulus: str) -> None:
@@ -265,7 +265,7 @@ class PodWorkers:
             raise RuntimeError("a syncing worker has a pod")
         if pods.is_static(pod) and not self._may_start(worker.state):
             return RETRY_SECONDS
-        result = await self._sync.sync_pod(pod, worker.memory, worker.stimulus)
+        result = await self._sync.sync_pod(self._sync.allocated(pod), worker.memory, worker.stimulus)
         grace_seconds = pods.spec_of(pod).terminationGracePeriodSeconds
         self._apply(worker, table.SyncDone(result.is_terminal, grace_seconds), "the pod is through")
         if worker.state.phase is not Phase.SYNCING:
@@ -279,8 +279,9 @@ class PodWorkers:
 
     async def _stop_pass(self, worker: _Worker) -> float | None:
         try:
+            pod = self._sync.allocated(worker.pod) if worker.pod is not None else None
             await self._sync.terminate_pod(
-                worker.pod, worker.state.uid, worker.memory, worker.grace_seconds, worker.state.cause
+                pod, worker.state.uid, worker.memory, worker.grace_seconds, worker.state.cause
             )
         except KubeletError as error:
             log.warning("pod_stop_failed", pod=worker.state.full_name, pod_uid=worker.state.uid, error=str(error))
@@ -293,7 +294,7 @@ class PodWorkers:
         if pod is None:
             raise RuntimeError("a worker that cleans up has a pod")
         try:
-            await self._sync.clean_up_pod(pod, worker.memory)
+            await self._sync.clean_up_pod(self._sync.allocated(pod), worker.memory)
         except (KubeletError, OSError) as error:
             log.warning("pod_clean_up_failed", pod=worker.state.full_name, pod_uid=worker.state.uid, error=str(error))
             return self._spread(STOP_RETRY_SECONDS)

@@ -10,7 +10,7 @@ from typing import Protocol
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import PodUid
 from kubelet_py.api.quantity import Quantity
-from kubelet_py.core.cgroup_rules import CgroupSettings
+from kubelet_py.core.cgroup_rules import CgroupLimits, CgroupSettings, MemoryUsage
 from kubelet_py.core.dns import NodeDns
 from kubelet_py.core.env import EnvSources
 from kubelet_py.core.event_rules import EventSink as EventSink
@@ -84,6 +84,15 @@ class CgroupKeeper(Protocol):
 
     async def ensure_pod(self, pod: core_v1.Pod) -> None:
         """The pod's cgroup with its limits."""
+
+    def limits_of(self, pod_uid: str) -> CgroupLimits:
+        """The limits that the pod's cgroup has, as far as they were written here."""
+
+    async def update_pod(self, pod: core_v1.Pod, step: CgroupLimits, after: CgroupLimits) -> None:
+        """Writes `step`; from then on the cgroup has the limits `after`. SyncError when the kernel refuses."""
+
+    async def memory_usage(self, pod: core_v1.Pod, container_ids: Sequence[str]) -> MemoryUsage | None:
+        """How much memory the pod and its containers use now; None where the cgroups are not kept here."""
 
     async def remove_pod(self, pod: core_v1.Pod) -> None:
         """Removes it; again is fine."""

@@ -91,3 +91,16 @@ def test_beside_v1_the_v2_hierarchy_is_only_tidied(tmp_path: Path) -> None:
     tree.remove("/kubepods/pod1")
     assert list((tmp_path / "unified/kubepods").iterdir()) == []
     assert list((tmp_path / "memory/kubepods").iterdir()) == []
+
+
+def test_memory_in_use_is_read_where_it_is_counted(tmp_path: Path) -> None:
+    """None where it is not, or the file says nothing."""
+    v1, v2 = CgroupTree(None, {"memory": tmp_path}), CgroupTree(tmp_path)
+    (tmp_path / "a").mkdir()
+    assert v1.memory_usage_bytes("/a") is None
+    (tmp_path / "a" / "memory.usage_in_bytes").write_text("4096\n")
+    (tmp_path / "a" / "memory.current").write_text("8192\n")
+    assert (v1.memory_usage_bytes("/a"), v2.memory_usage_bytes("/a")) == (4096, 8192)
+    assert CgroupTree(None, {"cpu": tmp_path}).memory_usage_bytes("/a") is None
+    (tmp_path / "a" / "memory.current").write_text("nonsense")
+    assert v2.memory_usage_bytes("/a") is None

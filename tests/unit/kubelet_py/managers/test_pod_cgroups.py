@@ -10,7 +10,7 @@ from blockbuster import blockbuster_ctx
 from structlog.testing import capture_logs
 
 from kubelet_py.api import codec, core_v1
-from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, CgroupSettings
+from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, CgroupSettings, MemoryUsage
 from kubelet_py.errors import SyncError
 from kubelet_py.managers.pod_cgroups import PodCgroups
 
@@ -38,6 +38,9 @@ class Tree:
         for known in [known for known in self.made if known == path or known.startswith(f"{path}/")]:
             del self.made[known]
 
+    def memory_usage_bytes(self, path: str) -> int | None:
+        return len(path) if path in self.made else None
+
     def children(self, path: str) -> list[str]:
         return [Path(known).name for known in self.made if str(Path(known).parent) == path]
 
@@ -56,7 +59,7 @@ class Node:
     def __init__(self, **settings: Any) -> None:
         self.tree = Tree()
         self.settings = replace(CgroupSettings(driver=CgroupDriver.CGROUPFS, cgroups_per_qos=True), **settings)
-        # The tree has just these three methods in use; the real one is tested in tests/integration/host.
+        # The tree has just these methods in use; the real one is tested in tests/integration/host.
         self.cgroups = PodCgroups(self.tree, lambda: self.settings)  # type: ignore[arg-type]
 
 
@@ -135,3 +138,41 @@ async def test_cgroups_of_pods_that_nobody_knows_go() -> None:
         await node.cgroups.remove_orphans({"new"})
     assert sorted(node.tree.made) == ["/kubepods/burstable/podnew", "/kubepods/other"]
     assert len(logs) == 2
+
+
+async def test_a_pod_is_resized_step_by_step() -> None:
+    """What is written is the step, what is known afterwards are all limits, and its class follows."""
+    node = Node()
+    await node.cgroups.ensure_pod(a_pod("b", BURSTABLE))
+    bigger = a_pod("b", {"requests": {"cpu": "2"}})
+    step, after = CgroupLimits(cpu_shares=2048), CgroupLimits(cpu_shares=2048, pids=5)
+    await node.cgroups.update_pod(bigger, step, after)
+    assert node.tree.made["/kubepods/burstable/podb"] == step
+    assert node.cgroups.limits_of("b") == after
+    shares = node.tree.made["/kubepods/burstable"]
+    assert shares is not None
+    assert shares.cpu_shares == 2048
+    node.tree.error = OSError("busy")
+    with pytest.raises(SyncError, match="busy") as caught:
+        await node.cgroups.update_pod(bigger, step, CgroupLimits())
+    assert caught.value.reason == "ResizeError"
+    assert node.cgroups.limits_of("b") == after
+    assert node.cgroups.limits_of("other") == CgroupLimits()
+
+
+async def test_memory_in_use_is_read_for_the_pod_and_its_containers() -> None:
+    """Runtimes put words around the id."""
+    node = Node()
+    await node.cgroups.ensure_pod(a_pod())
+    pod_path = "/kubepods/besteffort/podu-1"
+    node.tree.made[f"{pod_path}/cri-c1.scope"] = None
+    usage = await node.cgroups.memory_usage(a_pod(), ["c1", "c2"])
+    assert usage == MemoryUsage(len(pod_path), {"c1": len(pod_path) + len("/cri-c1.scope")})
+
+
+async def test_a_systemd_drivers_pods_are_only_counted() -> None:
+    node = Node(driver=CgroupDriver.SYSTEMD)
+    await node.cgroups.update_pod(a_pod(), CgroupLimits(memory_bytes=1), CgroupLimits(memory_bytes=1))
+    assert node.tree.made == {}
+    assert node.cgroups.limits_of("u-1") == CgroupLimits(memory_bytes=1)
+    assert await node.cgroups.memory_usage(a_pod(), ["c1"]) is None

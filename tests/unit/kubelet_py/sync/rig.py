@@ -12,7 +12,7 @@ from kubelet_py.api import codec, core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.api.pod import PodUid
 from kubelet_py.api.quantity import Quantity
-from kubelet_py.core.cgroup_rules import CgroupSettings
+from kubelet_py.core.cgroup_rules import CgroupLimits, CgroupSettings, MemoryUsage, compute_pod_limits
 from kubelet_py.core.dns import NodeDns
 from kubelet_py.core.env import EnvSources
 from kubelet_py.core.observed import ObservedContainer, ProbeVerdict
@@ -21,12 +21,14 @@ from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.security import SecuritySettings
 from kubelet_py.errors import SyncError
+from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.images import Images, NodeLogins, PodSecrets, PullCredentials
 from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
 from kubelet_py.sync.container_start import ContainerStarter, LogPlaces
 from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
+from kubelet_py.sync.pod_resize import PodResizer
 from kubelet_py.sync.pod_services import PodMemory, PodServices
 from kubelet_py.sync.pod_sync import PodSync
 from kubelet_py.sync.remains import Remains
@@ -184,12 +186,29 @@ class Cgroups:
     """A CgroupKeeper."""
 
     made: set[str] = field(default_factory=set)
+    limits: dict[str, CgroupLimits] = field(default_factory=dict)
+    steps: list[CgroupLimits] = field(default_factory=list)
+    usage: MemoryUsage | None = None
+    refusal: SyncError | None = None
     error: Exception | None = None
 
     async def ensure_pod(self, pod: core_v1.Pod) -> None:
         if self.error is not None:
             raise self.error
+        self.limits[pods.uid_of(pod)] = compute_pod_limits(pod, CgroupSettings())
         self.made.add(pods.uid_of(pod))
+
+    def limits_of(self, pod_uid: str) -> CgroupLimits:
+        return self.limits.get(pod_uid, CgroupLimits())
+
+    async def update_pod(self, pod: core_v1.Pod, step: CgroupLimits, after: CgroupLimits) -> None:
+        if self.refusal is not None:
+            raise self.refusal
+        self.steps.append(step)
+        self.limits[pods.uid_of(pod)] = after
+
+    async def memory_usage(self, pod: core_v1.Pod, container_ids: Sequence[str]) -> MemoryUsage | None:
+        return self.usage
 
     async def remove_pod(self, pod: core_v1.Pod) -> None:
         if self.error is not None:
@@ -246,6 +265,8 @@ class Rig:
         self.volumes = VolumeManager(self.root / "kubelet", None, VolumeSettings(make_root_shared=False))
         credentials = PullCredentials(self.objects, NodeLogins(self.root, self.root, self.root))
         self.images = Images(self.fake, self.event, credentials, clock=self.clock.seconds)
+        self.allocations = PodAllocations(self.root, self.event, self.clock)
+        self.allocations.load()
         self.observer = PodObserver(self.fake, self.learned.append, self.clock)
         hooks = LifecycleHooks(self.fake, self.event, self.pod_ips, self.clock.seconds)
         killer = PodKiller(self.fake, self.event, hooks, self.clock.seconds)
@@ -259,12 +280,14 @@ class Rig:
             LogPlaces(str(self.logs), str(self.links)),
             hooks,
             killer,
+            self.allocations,
         )
         self.sync = PodSync(
             PodServices(
                 observer=self.observer,
                 starter=starter,
                 killer=killer,
+                resizer=PodResizer(self.fake, self.cgroups, self.allocations, self.node),
                 remains=Remains(self.fake, StartGate()),
                 volumes=self.volumes,
                 node=self.node,
@@ -272,6 +295,7 @@ class Rig:
                 statuses=self.statuses,
                 events=self.event,
                 cgroups=self.cgroups,
+                allocations=self.allocations,
                 prober=self.prober,
                 stories=self.stories,
                 pod_logs_root=str(self.logs),

@@ -48,6 +48,7 @@ class Agent:
                 pleg=self.pleg,
                 volumes=rig.volumes,
                 cgroups=rig.cgroups,
+                allocations=rig.allocations,
                 statuses=rig.statuses,
                 events=rig.event,
                 node=rig.node,

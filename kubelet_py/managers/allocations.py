@@ -1,0 +1,267 @@
+"""What each pod was given and what its cgroups have of it, kept over restarts of the agent; the resize conditions.
+
+Owns the two checkpoint files and the memory behind them. Whether a resize is accepted is decided in
+`sync.pending_resizes`, how it is carried out in `sync.pod_resize`.
+
+Changes are in memory at once and on disk soon: one writer, one write at a time, whatever came meanwhile goes with the
+next. A crash in between costs nothing but work done twice: the resize is accepted, or carried out, again.
+
+Upstream counterpart: pkg/kubelet/allocation and its state package, the resize conditions of pkg/kubelet/status.
+Deliberate difference: a checkpoint that cannot be read is put aside with a line in the log, and pods count with what
+their specs say, where the Go kubelet does not start.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from kubelet_py.api import codec, core_v1
+from kubelet_py.api import pod as pods
+from kubelet_py.core.event_rules import EventSink
+from kubelet_py.core.observed import NS_PER_SECOND, ObservedPod
+from kubelet_py.core.pod_allocation import (
+    NO_RESOURCES,
+    PodResources,
+    decode_checkpoint,
+    encode_checkpoint,
+    resources_of,
+    with_pod_limits,
+    with_resources,
+)
+from kubelet_py.core.resize_rules import (
+    DEFERRED,
+    ERROR,
+    INFEASIBLE,
+    NO_CONDITIONS,
+    RESIZE_PENDING,
+    ResizeConditions,
+    condition,
+    conditions_of,
+    event_message,
+    is_in_progress,
+    progress_condition,
+)
+from kubelet_py.host.files import write_atomic
+
+log = structlog.get_logger()
+
+ALLOCATED_FILE: Final = "allocated_pods_state"
+ACTUATED_FILE: Final = "actuated_pods_state"
+FILE_MODE: Final = 0o600
+
+
+class _Checkpoint:
+    """One of the two maps and its file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.pods: dict[str, PodResources] = {}
+
+    def load(self) -> None:
+        """Blocking."""
+        try:
+            self.pods = decode_checkpoint(self.path.read_bytes())
+        except FileNotFoundError:
+            return
+        except (OSError, codec.InvalidObject) as error:
+            aside = self.path.with_name(f"{self.path.name}.unreadable")
+            log.error(
+                "resource_checkpoint_unreadable",
+                file=str(self.path),
+                error=str(error),
+                consequence=f"pods count with the resources of their specs; the file is kept as {aside}",
+            )
+            self.path.replace(aside)
+
+    def write(self, content: bytes) -> None:
+        """Blocking."""
+        write_atomic(self.path, content, FILE_MODE)
+
+
+class PodAllocations:
+    """The resources of all pods. `load` comes first; `run` writes until cancelled."""
+
+    def __init__(self, directory: Path, events: EventSink, clock_ns: Callable[[], int]) -> None:
+        self._allocated = _Checkpoint(directory / ALLOCATED_FILE)
+        self._actuated = _Checkpoint(directory / ACTUATED_FILE)
+        self._events = events
+        self._clock_ns = clock_ns
+        self._conditions: dict[str, ResizeConditions] = {}
+        self._dirty: set[_Checkpoint] = set()
+        self._changed = asyncio.Event()
+
+    def load(self) -> None:
+        """Reads what an agent of earlier left. Blocking."""
+        self._allocated.load()
+        self._actuated.load()
+
+    async def run(self) -> None:
+        """Writes changes, for ever."""
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            await self.flush()
+
+    async def flush(self) -> None:
+        """Writes what has changed; a disk that refuses is told of and tried again with the next change."""
+        while self._dirty:
+            checkpoint = self._dirty.pop()
+            content = encode_checkpoint(checkpoint.pods)
+            try:
+                await asyncio.to_thread(checkpoint.write, content)
+            except OSError as error:
+                log.error("resource_checkpoint_not_written", file=str(checkpoint.path), error=str(error))
+
+    # What a pod was given
+
+    def is_allocated(self, pod_uid: str) -> bool:
+        """The pod was admitted."""
+        return pod_uid in self._allocated.pods
+
+    def allocated(self, pod: core_v1.Pod) -> core_v1.Pod:
+        """The pod with the resources that it was given, which its spec may be ahead of."""
+        given = self._allocated.pods.get(pods.uid_of(pod))
+        return pod if given is None else with_resources(pod, given)
+
+    def allocate(self, pod: core_v1.Pod) -> None:
+        """The pod gets what its spec says."""
+        uid, given = pods.uid_of(pod), resources_of(pod)
+        if self._allocated.pods.get(uid) != given:
+            self._allocated.pods[uid] = given
+            self._mark(self._allocated)
+
+    # What its cgroups have of it
+
+    def actuated(self, pod_uid: str) -> PodResources | None:
+        """What runtime and cgroups were told last; None for a pod of which nothing was made yet."""
+        return self._actuated.pods.get(pod_uid)
+
+    def actuated_pod(self, pod: core_v1.Pod) -> core_v1.Pod:
+        """The pod with what its cgroups have."""
+        given = self._actuated.pods.get(pods.uid_of(pod))
+        return pod if given is None else with_resources(pod, given)
+
+    def begin(self, pod: core_v1.Pod) -> None:
+        """The pod's cgroup is made, or an agent without these files made it: it has what was allocated."""
+        uid = pods.uid_of(pod)
+        if uid not in self._actuated.pods:
+            self._actuated.pods[uid] = resources_of(pod)
+            self._mark(self._actuated)
+
+    def note_container(self, pod: core_v1.Pod, name: str, resources: core_v1.ResourceRequirements | None) -> None:
+        """A container is made with these resources, or was changed to them."""
+        uid = pods.uid_of(pod)
+        known = self._actuated.pods.get(uid) or resources_of(pod)
+        given = with_pod_limits(resources or NO_RESOURCES, pods.spec_of(pod).resources)
+        if uid in self._actuated.pods and known.containers.get(name) == given:
+            return
+        self._actuated.pods[uid] = PodResources({**known.containers, name: given}, known.pod_level)
+        self._mark(self._actuated)
+
+    def note_pod_level(self, pod: core_v1.Pod) -> None:
+        """The pod's cgroup has what was allocated to the pod as a whole."""
+        uid, wanted = pods.uid_of(pod), pods.spec_of(pod).resources
+        known = self._actuated.pods.get(uid)
+        if known is not None and known.pod_level != wanted:
+            self._actuated.pods[uid] = PodResources(known.containers, wanted)
+            self._mark(self._actuated)
+
+    # Conditions
+
+    def conditions(self, pod_uid: str) -> list[core_v1.PodCondition]:
+        """The resize conditions that hold."""
+        return self._conditions.get(pod_uid, NO_CONDITIONS).listed()
+
+    def pending(self, pod_uid: str) -> core_v1.PodCondition | None:
+        """The condition of a resize that is not accepted yet."""
+        return self._conditions.get(pod_uid, NO_CONDITIONS).pending
+
+    def backfill(self, pod: core_v1.Pod) -> None:
+        """What the API server knows, where this agent knows nothing."""
+        uid = pods.uid_of(pod)
+        known = conditions_of(pod.status)
+        if uid not in self._conditions and known != NO_CONDITIONS:
+            self._conditions[uid] = known
+
+    def put_off(self, pod: core_v1.Pod, reason: str, message: str) -> None:
+        """The resize cannot be had: for ever when Infeasible, else Deferred until there is room. Told of once."""
+        uid, generation = pods.uid_of(pod), pods.metadata_of(pod).generation
+        kind = reason if reason == INFEASIBLE else DEFERRED
+        known = self._conditions.get(uid, NO_CONDITIONS)
+        old = known.pending
+        pending = condition(RESIZE_PENDING, old, kind, message, generation, self._now())
+        self._set(uid, ResizeConditions(pending, known.in_progress))
+        if old is None or (old.reason, old.observedGeneration) != (kind, generation):
+            self._events(pod, "Warning", f"Resize{kind}", event_message(reason, pod, generation, message))
+
+    def accept(self, pod: core_v1.Pod) -> None:
+        """The resize is accepted: the pod is given what its spec says."""
+        uid, generation = pods.uid_of(pod), pods.metadata_of(pod).generation
+        self.allocate(pod)
+        self._set(uid, ResizeConditions(None, progress_condition(None, "", "", generation, self._now())))
+        self._events(pod, "Normal", "ResizeStarted", event_message("started", pod, generation))
+
+    def clear_pending(self, pod_uid: str) -> None:
+        """The spec asks for nothing else any more."""
+        known = self._conditions.get(pod_uid, NO_CONDITIONS)
+        self._set(pod_uid, ResizeConditions(None, known.in_progress))
+
+    def clear_conditions(self, pod_uid: str) -> None:
+        """The pod has ended."""
+        self._conditions.pop(pod_uid, None)
+
+    def note_progress(self, pod: core_v1.Pod, observed: ObservedPod) -> None:
+        """Looks whether a resize is under way; one that is through is told of. `pod` has its allocated resources."""
+        uid, generation = pods.uid_of(pod), pods.metadata_of(pod).generation
+        known = self._conditions.get(uid, NO_CONDITIONS)
+        if is_in_progress(pod, self.actuated(uid), observed):
+            moved = progress_condition(known.in_progress, "", "", generation, self._now())
+            self._set(uid, ResizeConditions(known.pending, moved))
+        elif known.in_progress is not None:
+            self._set(uid, ResizeConditions(known.pending, None))
+            message = event_message("completed", pod, known.in_progress.observedGeneration)
+            self._events(pod, "Normal", "ResizeCompleted", message)
+
+    def note_failure(self, pod: core_v1.Pod, message: str) -> None:
+        """A resize under way went wrong and will be tried again."""
+        uid, generation = pods.uid_of(pod), pods.metadata_of(pod).generation
+        known = self._conditions.get(uid, NO_CONDITIONS)
+        failed = progress_condition(known.in_progress, ERROR, message, generation, self._now())
+        self._set(uid, ResizeConditions(known.pending, failed))
+        if failed is not known.in_progress:
+            text = event_message("error", pod, failed.observedGeneration, message)
+            self._events(pod, "Warning", "ResizeError", text)
+
+    # The end
+
+    def forget(self, pod_uid: str) -> None:
+        """The pod is gone."""
+        self._conditions.pop(pod_uid, None)
+        for checkpoint in (self._allocated, self._actuated):
+            if checkpoint.pods.pop(pod_uid, None) is not None:
+                self._mark(checkpoint)
+
+    def keep_only(self, pod_uids: Collection[str]) -> None:
+        """Forgets what an agent of earlier knew of pods that are gone."""
+        for uid in self._known() - set(pod_uids):
+            self.forget(uid)
+
+    def _known(self) -> set[str]:
+        return {*self._allocated.pods, *self._actuated.pods, *self._conditions}
+
+    def _set(self, pod_uid: str, conditions: ResizeConditions) -> None:
+        if conditions == NO_CONDITIONS:
+            self._conditions.pop(pod_uid, None)
+        else:
+            self._conditions[pod_uid] = conditions
+
+    def _mark(self, *checkpoints: _Checkpoint) -> None:
+        self._dirty.update(checkpoints)
+        self._changed.set()
+
+    def _now(self) -> datetime:
+        return datetime.fromtimestamp(self._clock_ns() // NS_PER_SECOND, UTC)
