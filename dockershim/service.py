@@ -26,18 +26,28 @@ from dockershim.rpc.runtime import Runtime
 from dockershim.rpc.sandbox_query import SandboxQuery
 from dockershim.rpc.sandbox_run import SandboxRun
 from dockershim.rpc.sandbox_stop import SandboxStop
+from dockershim.rpc.sandbox_update import SandboxUpdate
 from dockershim.rpc.stats import Stats
 from dockershim.rpc.streaming import Streaming
 
 Unary = Callable[[Any], Coroutine[Any, Any, Any]]
 Stream = Callable[[Any], AsyncIterator[Any]]
 
-_CRIU = "needs Docker's experimental checkpoints, which dockershim does not use"
-MISSING_UNARY = {
-    "CheckpointContainer": _CRIU,
-    "CheckpointPod": _CRIU,
-    "RestorePod": _CRIU,
-    "UpdatePodSandboxResources": "a sandbox has no resources of its own on Docker; the kubelet sets the pod's cgroup",
+
+def _why_no_checkpoint(node: Node) -> str:
+    if not node.feeder.require_info().experimental:
+        return "Docker has checkpoints only among its experimental features, and this one runs without them"
+    return "Docker's checkpoints are experimental, and dockershim makes no archive of them"
+
+
+def _why_no_pod_checkpoint(node: Node) -> str:
+    return "Docker has no checkpoint of several containers at one moment"
+
+
+MISSING_UNARY: dict[str, Callable[[Node], str]] = {
+    "CheckpointContainer": _why_no_checkpoint,
+    "CheckpointPod": _why_no_pod_checkpoint,
+    "RestorePod": _why_no_pod_checkpoint,
 }
 
 
@@ -56,6 +66,7 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
         "RunPodSandbox": run.run_pod_sandbox,
         "StopPodSandbox": stop.stop_pod_sandbox,
         "RemovePodSandbox": stop.remove_pod_sandbox,
+        "UpdatePodSandboxResources": SandboxUpdate(node, lifecycle).update_pod_sandbox_resources,
         "PodSandboxStatus": sandboxes.pod_sandbox_status,
         "ListPodSandbox": sandboxes.list_pod_sandbox,
         "CreateContainer": create.create_container,
@@ -85,7 +96,7 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
         "StreamPodSandboxStats": stats.stream_pod_sandbox_stats,
         "StreamPodSandboxMetrics": stats.stream_pod_sandbox_metrics,
     }
-    unary.update((name, _refusal(name, reason)) for name, reason in MISSING_UNARY.items())
+    unary.update((name, _refusal(node, name, why)) for name, why in MISSING_UNARY.items())
     return unary, streams
 
 
@@ -136,8 +147,8 @@ def _stream_method(handler: Stream) -> Callable[[Any, Any], AsyncIterator[Any]]:
     return method
 
 
-def _refusal(name: str, reason: str) -> Unary:
+def _refusal(node: Node, name: str, why: Callable[[Node], str]) -> Unary:
     async def refuse(request: Any) -> Any:
-        raise Unimplemented(f"{name}: {reason}")
+        raise Unimplemented(f"{name}: {why(node)}")
 
     return refuse

@@ -34,6 +34,7 @@ class EngineInfo:
     default_runtime: str
     security_options: tuple[str, ...]
     live_restore: bool = False
+    experimental: bool = False
 
     def has_security(self, name: str) -> bool:
         """Whether Docker runs with this security module (apparmor, seccomp, selinux)."""

@@ -109,6 +109,7 @@ class DockerClient:
             default_runtime=str(info.get("DefaultRuntime", "")),
             security_options=tuple(info.get("SecurityOptions") or ()),
             live_restore=bool(info.get("LiveRestoreEnabled", False)),
+            experimental=bool(info.get("ExperimentalBuild", False)),
         )
 
     def _dial(self) -> APIClient:

@@ -10,11 +10,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
+
+from google.protobuf.json_format import MessageToDict
 
 from cri_proto import runtime_v1 as cri
 from dockershim.lifecycle import network_request
 from dockershim.node import Node
-from dockershim.translate.views import SandboxView
+from dockershim.translate.views import SandboxRecord, SandboxView
 
 CHUNK_ITEMS = 200
 CHECK_SECONDS = 1.5  # below the two seconds that crictl waits
@@ -43,6 +46,8 @@ class SandboxQuery:
                 "network": dict(record.raw) if record else {},
                 "networkTornDown": bool(record and record.network_torn_down),
                 "networkTrouble": await self._network_trouble(view),
+                "resources": _as_json(record, "resources"),
+                "overhead": _as_json(record, "overhead"),
             }
             response.info["info"] = json.dumps(details, sort_keys=True)
         return response
@@ -72,3 +77,7 @@ class SandboxQuery:
         items = list(self._node.store.select_sandboxes(request.filter))
         for start in range(0, len(items), CHUNK_ITEMS):
             yield cri.StreamPodSandboxesResponse(pod_sandboxes=items[start : start + CHUNK_ITEMS])
+
+
+def _as_json(record: SandboxRecord | None, part: str) -> dict[str, Any]:
+    return MessageToDict(getattr(record.config.linux, part)) if record else {}

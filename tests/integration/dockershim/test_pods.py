@@ -121,6 +121,72 @@ def test_unknown_ids(shim: Shim) -> None:
         assert code_of(call)[0] is grpc.StatusCode.NOT_FOUND
 
 
+def test_a_pods_new_resources_are_kept_with_its_sandbox(shim: Shim) -> None:
+    """A verbose status shows them, also after kill -9; what the call leaves out stays. Nothing is asked of Docker."""
+    config = shim.sandbox_config()
+    config.linux.resources.cpu_shares = 100
+    config.linux.overhead.memory_limit_in_bytes = 4096
+    sandbox_id, _ = shim.run_sandbox(config)
+    request = cri.UpdatePodSandboxResourcesRequest(
+        pod_sandbox_id=sandbox_id, resources=cri.LinuxContainerResources(cpu_shares=200)
+    )
+    before = shim.sandbox_status(sandbox_id)
+    shim.runtime.UpdatePodSandboxResources(request)
+
+    def kept() -> tuple[str, str]:
+        verbose = cri.PodSandboxStatusRequest(pod_sandbox_id=sandbox_id, verbose=True)
+        info = json.loads(shim.runtime.PodSandboxStatus(verbose).info["info"])
+        return info["resources"]["cpuShares"], info["overhead"]["memoryLimitInBytes"]
+
+    assert kept() == ("200", "4096")
+    shim.kill()
+    shim.start()
+    assert kept() == ("200", "4096")
+    assert shim.sandbox_status(sandbox_id) == before
+    shim.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id))
+    assert code_of(lambda: shim.runtime.UpdatePodSandboxResources(request))[0] is grpc.StatusCode.FAILED_PRECONDITION
+    request.pod_sandbox_id = UNKNOWN_ID
+    assert code_of(lambda: shim.runtime.UpdatePodSandboxResources(request))[0] is grpc.StatusCode.NOT_FOUND
+
+
+def test_streamed_lists_say_the_same_as_the_lists(shim: Shim) -> None:
+    """With and without a filter; a stream of nothing ends at once."""
+    sandboxes = [shim.run_sandbox() for _ in range(2)]
+    for sandbox in sandboxes:
+        shim.create(sandbox, "true")
+    chosen = cri.PodSandboxFilter(id=sandboxes[0][0])
+    inside = cri.ContainerFilter(pod_sandbox_id=sandboxes[0][0])
+    none = cri.PodSandboxFilter(id=UNKNOWN_ID)
+    for wanted, count in ((None, 2), (chosen, 1), (none, 0)):
+        listed = shim.runtime.ListPodSandbox(cri.ListPodSandboxRequest(filter=wanted)).items
+        parts = shim.runtime.StreamPodSandboxes(cri.StreamPodSandboxesRequest(filter=wanted), timeout=10)
+        assert [item for part in parts for item in part.pod_sandboxes] == list(listed)
+        assert len(listed) == count
+    for members, count in ((None, 2), (inside, 1)):
+        containers = shim.runtime.ListContainers(cri.ListContainersRequest(filter=members)).containers
+        pieces = shim.runtime.StreamContainers(cri.StreamContainersRequest(filter=members), timeout=10)
+        assert [item for part in pieces for item in part.containers] == list(containers)
+        assert len(containers) == count
+    images = shim.images.ListImages(cri.ListImagesRequest()).images
+    streamed = shim.images.StreamImages(cri.StreamImagesRequest(), timeout=10)
+    assert [image for part in streamed for image in part.images] == list(images)
+    assert len(images) == 2
+
+
+def test_checkpoints_are_refused_with_dockers_reason(shim: Shim) -> None:
+    """Found in what Docker says of itself."""
+    container_id = shim.run(shim.run_sandbox(), "exec sleep 1000")
+    request = cri.CheckpointContainerRequest(container_id=container_id, location="/tmp/checkpoint.tar")
+    code, message = code_of(lambda: shim.runtime.CheckpointContainer(request))
+    assert code is grpc.StatusCode.UNIMPLEMENTED
+    assert "experimental" in message
+    for call in (
+        lambda: shim.runtime.CheckpointPod(cri.CheckpointPodRequest()),
+        lambda: shim.runtime.RestorePod(cri.RestorePodRequest()),
+    ):
+        assert code_of(call)[0] is grpc.StatusCode.UNIMPLEMENTED
+
+
 def test_requests_with_nothing_in_them_are_refused_by_name(shim: Shim) -> None:
     """A missing part is InvalidArgument with its name, and the process goes on."""
     sandbox = shim.run_sandbox()

@@ -229,6 +229,11 @@ ELSEWHERE = {
     "UpdateRuntimeConfigRequest": {"runtime_config": "the pod CIDR goes to the network"},
     "StopPodSandboxRequest": {"pod_sandbox_id": "which; unknown is done"},
     "RemovePodSandboxRequest": {"pod_sandbox_id": "which; unknown is done"},
+    "UpdatePodSandboxResourcesRequest": {
+        "pod_sandbox_id": "must be a ready sandbox",
+        "overhead": "becomes part of the sandbox's configuration",
+        "resources": "becomes part of the sandbox's configuration",
+    },
     "PodSandboxStatusRequest": {"pod_sandbox_id": "which", "verbose": "adds info"},
     "ListPodSandboxRequest": {"filter": "id, state, label_selector"},
     "StreamPodSandboxesRequest": {"filter": "id, state, label_selector"},
