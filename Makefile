@@ -13,7 +13,7 @@ PYTEST_ARGS ?=
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check lint unit test tests lab critest bench fresh venv lock format
+.PHONY: help up down check lint unit cover test tests lab critest bench fresh venv lock format
 .NOTPARALLEL:
 
 help: ## list what can be made
@@ -25,7 +25,7 @@ up: venv ## run one pod on this machine: Docker and dockershim (or RUNTIME=conta
 down: venv ## remove everything that `make up` started
 	@$(PYTHON) -m deploy.standalone down
 
-check: lint unit ## formatting, lint, types, import rules, generated files, unit tests: no root, no engines
+check: lint cover unit ## formatting, lint, types, import rules, generated files, unit tests: no root, no engines
 
 lint: venv ## all of `make check` but the tests
 	$(BIN)/ruff format --check .
@@ -37,7 +37,11 @@ lint: venv ## all of `make check` but the tests
 unit: venv ## unit tests alone
 	$(PYTHON) -m pytest -q -n $(WORKERS) tests/unit $(PYTEST_ARGS)
 
-test: lint tests ## everything: checks, then all tests, on real engines too (needs root; installs what it needs)
+cover: venv ## the decisions in kubelet_py/core: their own tests must run every branch
+	$(PYTHON) -m coverage run --source=kubelet_py/core -m pytest -q -p no:cacheprovider tests/unit/kubelet_py/core
+	$(PYTHON) -m coverage report --fail-under=100 --skip-covered --show-missing
+
+test: lint cover tests ## everything: checks, then all tests, on real engines too (needs root; installs what it needs)
 
 tests: venv
 	$(PYTHON) -m tests.lab prepare

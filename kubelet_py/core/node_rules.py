@@ -268,7 +268,7 @@ def compute_node_status(
         addresses=_addresses(settings, observed, before),
         capacity=_texts(_with_stale_zeroed(capacity, before.capacity)),
         allocatable=_texts(allocatable),
-        conditions=compute_conditions(observed, capacity, before.conditions or [], now),
+        conditions=compute_conditions(settings, observed, capacity, before.conditions or [], now),
         daemonEndpoints=core_v1.NodeDaemonEndpoints(kubeletEndpoint=core_v1.DaemonEndpoint(Port=settings.kubelet_port)),
         declaredFeatures=sorted(settings.declared_features) or None,
         features=core_v1.NodeFeatures(supplementalGroupsPolicy=True) if runtime.supplemental_groups_policy else None,
@@ -346,6 +346,7 @@ def runtime_state(version: cri.VersionResponse, status: cri.StatusResponse) -> R
 
 
 def compute_conditions(
+    settings: NodeSettings,
     observed: NodeObservation,
     capacity: Mapping[str, Quantity],
     existing: Sequence[core_v1.NodeCondition],
@@ -357,7 +358,7 @@ def compute_conditions(
         _pressure("MemoryPressure", pressure.memory, ("KubeletHas", "Memory"), "memory available"),
         _disk_pressure(pressure.disk),
         _pressure("PIDPressure", pressure.pid, ("KubeletHas", "PID"), "PID available"),
-        _ready(observed, capacity),
+        _ready(settings, observed, capacity),
     ]
     ours = {condition.type for condition in wanted}
     before = {condition.type: condition for condition in existing}
@@ -389,10 +390,12 @@ def _disk_pressure(under: bool) -> core_v1.NodeCondition:
     )
 
 
-def _ready(observed: NodeObservation, capacity: Mapping[str, Quantity]) -> core_v1.NodeCondition:
+def _ready(
+    settings: NodeSettings, observed: NodeObservation, capacity: Mapping[str, Quantity]
+) -> core_v1.NodeCondition:
     problems = [*observed.runtime.problems, *observed.problems]
     required = [CPU, MEMORY, PODS]
-    if observed.machine.ephemeral_storage_bytes:
+    if settings.local_storage:
         required.append(EPHEMERAL_STORAGE)
     if missing := [name for name in required if name not in capacity]:
         problems.append(f"missing node capacity for resources: {', '.join(missing)}")

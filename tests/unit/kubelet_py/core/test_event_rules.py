@@ -2,8 +2,16 @@
 
 from datetime import UTC, datetime, timedelta
 
-from kubelet_py.api import core_v1
-from kubelet_py.core.event_rules import COMBINED_PREFIX, Correlator, Occurrence, cut_message, event_object
+from kubelet_py.api import core_v1, meta_v1
+from kubelet_py.core.event_rules import (
+    COMBINED_PREFIX,
+    Correlator,
+    Occurrence,
+    count_patch,
+    cut_message,
+    event_object,
+    pod_reference,
+)
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
@@ -70,3 +78,19 @@ def test_a_node_event_lives_in_default_and_a_long_message_is_cut() -> None:
 
 def test_a_cut_never_splits_a_character() -> None:
     assert cut_message("a" + "é" * 600) == "a" + "é" * 511
+
+
+def test_an_event_about_a_pod_points_at_the_part_it_is_about() -> None:
+    pod = core_v1.Pod(metadata=meta_v1.ObjectMeta(name="a", namespace="ns", uid="u", resourceVersion="7"))
+    found = pod_reference(pod, "spec.containers{app}")
+    assert (found.kind, found.name, found.namespace, found.uid) == ("Pod", "a", "ns", "u")
+    assert found.fieldPath == "spec.containers{app}"
+    assert pod_reference(pod).fieldPath is None
+
+
+def test_counting_up_changes_the_count_the_text_and_the_time() -> None:
+    correlator = Correlator()
+    correlator.correlate(occurrence("m"))
+    sent = correlator.correlate(occurrence("m", seconds=2))
+    assert sent is not None
+    assert count_patch(sent) == {"count": 2, "message": "m", "lastTimestamp": BEGIN + timedelta(seconds=2)}

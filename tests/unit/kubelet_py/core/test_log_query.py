@@ -134,7 +134,9 @@ def test_time_stamps_line_up() -> None:
     assert rfc3339_ns(b"2026-01-01T02:00:00+02:00") == rfc3339_ns(b"2026-01-01T00:00:00.0Z")
 
 
-@pytest.mark.parametrize("text", [b"", b"2026-01-01T00:00:00", b"2026-01-01T00:00:00.xZ", b"2026-13-01T00:00:00Z"])
+@pytest.mark.parametrize(
+    "text", [b"", b"2026-01-01T00:00:00", b"2026-01-01T00:00:00.5", b"2026-01-01T00:00:00.xZ", b"2026-13-01T00:00:00Z"]
+)
 def test_what_is_no_time(text: bytes) -> None:
     with pytest.raises(ValueError):
         rfc3339_ns(text)

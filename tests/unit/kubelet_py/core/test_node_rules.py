@@ -69,6 +69,8 @@ def test_huge_pages_are_capacity_and_are_not_memory() -> None:
     assert capacity(observed=observed)["hugepages-2Mi"] == "1Gi"
     assert capacity(observed=observed)["hugepages-1Gi"] == "0"
     assert allocatable(observed=observed)["memory"] == "7Gi"
+    alone = {"hugepages-2Mi": rules.compute_capacity(SETTINGS, observed)["hugepages-2Mi"]}
+    assert rules.compute_allocatable(SETTINGS, observed, alone) == alone
 
 
 @given(st.integers(0, 10**12), st.integers(0, 10**12), st.integers(0, 100))
@@ -106,6 +108,9 @@ def test_a_node_of_an_external_cloud_waits_for_its_controller() -> None:
         SETTINGS, external_cloud=True, provided_ips=("10.0.0.1",), taints=(core_v1.Taint(key="a", effect="NoSchedule"),)
     )
     node = rules.initial_node(settings, MACHINE)
+    without_address = rules.initial_node(replace(settings, provided_ips=(), controller_attach=False), MACHINE)
+    assert without_address.metadata is not None
+    assert without_address.metadata.annotations is None
     assert node.spec is not None
     assert [taint.key for taint in node.spec.taints or []] == ["a", "node.cloudprovider.kubernetes.io/uninitialized"]
     assert node.metadata is not None
@@ -159,6 +164,14 @@ def test_every_problem_is_named_when_the_node_is_not_ready() -> None:
     assert condition(two, "Ready").reason == "KubeletNotReady"
 
 
+def test_the_size_of_local_storage_must_be_known_where_it_is_counted() -> None:
+    unknown = replace(OBSERVED, machine=replace(MACHINE, ephemeral_storage_bytes=0))
+    assert condition(unknown, "Ready").message == "missing node capacity for resources: ephemeral-storage"
+    status = rules.compute_node_status(replace(SETTINGS, local_storage=False), OBSERVED, None, NOW)
+    assert rules.is_ready(status)
+    assert not rules.is_ready(None)
+
+
 def test_the_transition_time_moves_only_with_the_status() -> None:
     first = rules.compute_node_status(SETTINGS, OBSERVED, None, NOW)
     later = NOW + timedelta(minutes=1)
@@ -191,6 +204,13 @@ def test_the_runtimes_words_reach_the_ready_condition() -> None:
     )
     assert rules.runtime_problems(status) == (
         "container runtime network not ready: NetworkReady=false reason:NetworkPluginNotReady message:no cni",
+    )
+
+
+def test_a_runtime_that_says_nothing_of_itself_is_not_ready() -> None:
+    assert rules.runtime_problems(cri.RuntimeStatus()) == (
+        "container runtime not ready: the runtime does not report RuntimeReady",
+        "container runtime network not ready: the runtime does not report NetworkReady",
     )
 
 

@@ -160,3 +160,33 @@ def test_an_accepted_path_stays_inside_and_off_the_writers_own_names(path: str) 
 def test_the_memory_limit_of_a_pod(spec: dict[str, Any], limit: int | None) -> None:
     pod = codec.from_builtins(core_v1.Pod, {"metadata": {"name": "p"}, "spec": spec})
     assert payload.memory_limit_bytes(pod) == limit
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [("a b", '"a b"'), ("\x7f", '"\\x7f"'), ("\u200b", '"\\u200b"'), ("\U000e0001", '"\\U000e0001"'), ("é😀", '"é😀"')],
+)
+def test_quoting_escapes_what_cannot_be_seen(text: str, quoted: str) -> None:
+    assert payload.go_quoted(text) == quoted
+
+
+@pytest.mark.parametrize(
+    ("path", "complaint"),
+    [("/abs", "must be relative"), ("", "must not be empty"), ("..data", "must not start with"), ("a/..", "contain")],
+)
+def test_the_complaint_about_a_path_says_what_is_wrong(path: str, complaint: str) -> None:
+    with pytest.raises(PayloadError, match=complaint):
+        payload.checked_path(path)
+
+
+def test_an_item_may_show_a_resource_and_a_subscript_needs_its_bracket() -> None:
+    selector = core_v1.ResourceFieldSelector(containerName="main", resource="limits.cpu", divisor="1m")
+    item = core_v1.DownwardAPIVolumeFile(path="f", resourceFieldRef=selector)
+    assert payload.downward_api_files(POD, [item], 0o640, NODE) == {"f": ProjectedFile(b"1250", 0o640)}
+    with pytest.raises(PayloadError, match="unsupported fieldPath"):
+        payload.field_text(POD, "metadata.labels']")
+
+
+@pytest.mark.parametrize(("named", "mode"), [(None, 0o644), (0, 0), (0o400, 0o400)])
+def test_the_mode_of_files_that_name_none(named: int | None, mode: int) -> None:
+    assert payload.default_mode_of(named) == mode

@@ -167,3 +167,47 @@ def test_the_agents_own_mounts() -> None:
     expected = cri.Mount(container_path="/dev/termination-log", host_path="/t")
     assert plan.to_cri_termination_log_mount(main, "/t") == expected
     assert plan.to_cri_termination_log_mount(core_v1.Container(name="c"), "/t") is None
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found", "problem"),
+    [
+        ("", "file", ""),
+        ("Directory", "directory", ""),
+        ("DirectoryOrCreate", "directory", ""),
+        ("File", "directory", "hostPath type check failed: /x is not a file"),
+        ("Socket", "", "hostPath type check failed: /x is not a socket file"),
+        ("CharDevice", "block", "hostPath type check failed: /x is not a character device"),
+        ("BlockDevice", "block", ""),
+        (
+            "Folder",
+            "directory",
+            "hostPath.type 'Folder' is unknown; it may be Directory, DirectoryOrCreate, File, FileOrCreate, Socket",
+        ),
+    ],
+)
+def test_a_host_path_must_be_of_its_type(wanted: str, found: str, problem: str) -> None:
+    found_problem = plan.host_path_type_problem("/x", wanted, found)
+    assert found_problem.startswith(problem)
+    assert bool(found_problem) is bool(problem)
+
+
+def test_the_group_of_the_volumes_and_when_it_is_set() -> None:
+    assert plan.fs_group_of(pod({})) is None
+    assert plan.fs_group_on_root_mismatch(pod({})) is False
+    security = {"securityContext": {"fsGroup": 7, "fsGroupChangePolicy": "OnRootMismatch"}}
+    assert plan.fs_group_of(pod(security)) == 7
+    assert plan.fs_group_on_root_mismatch(pod(security)) is True
+
+
+def test_a_failed_set_up_names_the_volume() -> None:
+    assert plan.setup_failure("data", "no space") == 'MountVolume.SetUp failed for volume "data" : no space'
+
+
+def test_a_sub_path_that_cannot_be_expanded_is_refused() -> None:
+    def refuse(text: str) -> str:
+        raise ValueError(f"{text} is not set")
+
+    mount = {"name": "disk", "mountPath": "/a", "subPathExpr": "$(NOPE)"}
+    with pytest.raises(PlanError, match=r'failed to expand subPath for volumeMount "disk": \$\(NOPE\) is not set'):
+        plan.compute_mount_plans(container(mount), MOUNTED, MountContext(expand=refuse))
