@@ -15,7 +15,6 @@ import os
 import stat
 import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Collection, Generator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -51,7 +50,7 @@ class LayerUsage:
         self._clock_ns = clock_ns
         self._refresh_ns = int(refresh_seconds * 10**9)
         self._counts: dict[str, DiskUse] = {}
-        self._wanted: OrderedDict[str, None] = OrderedDict()
+        self._wanted: dict[str, None] = {}
         self._guard = threading.Lock()
         self._all_frozen: DiskUse | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -113,8 +112,10 @@ class LayerUsage:
                     begun = time.monotonic()
                     count = await self._loop.run_in_executor(thread, count_tree, directory, self._clock_ns())
                     spent = time.monotonic() - begun
-                    if count is not None:
-                        self._counts[directory] = count
+                    with self._guard:
+                        if count is not None:
+                            self._counts[directory] = count
+                        self._wanted.pop(directory, None)  # not before: who asks meanwhile gets this count
                     if spent > 1.0:
                         _log.info("layer_counted", directory=directory, seconds=round(spent, 1))
                     await asyncio.sleep(spent * IDLE_SHARE)
@@ -122,7 +123,7 @@ class LayerUsage:
 
     def _next(self) -> str | None:
         with self._guard:
-            return self._wanted.popitem(last=False)[0] if self._wanted else None
+            return next(iter(self._wanted), None)
 
 
 def count_tree(directory: str, now_ns: int, most_entries: int | None = None) -> DiskUse | None:
