@@ -8,6 +8,7 @@ callers still find the socket when systemd holds it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import fcntl
 import json
@@ -15,8 +16,9 @@ import os
 import signal
 import socket
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 import structlog
@@ -46,6 +48,9 @@ from dockershim.systemd import Notifier, take_passed_socket
 from dockershim.tasks import Tasks
 from dockershim.translate.views import ContainerView, SandboxRecord, docker_addresses
 
+if TYPE_CHECKING:
+    from dockershim.metrics import Metrics
+
 _log = structlog.get_logger()
 MESSAGE_LIMIT_BYTES = 16 * 1024 * 1024
 GRACE_SECONDS = 5.0
@@ -67,11 +72,17 @@ class Parts:
     logs: ContainerLogs
     settings: NodeSettings
     docker_addresses: dict[str, tuple[str, ...]] = dataclasses.field(default_factory=dict)
+    metrics: Metrics | None = None
 
 
 def make_parts(config: Config) -> Parts:
     """The real parts."""
-    engine = DockerClient(config.docker_endpoint)
+    metrics = None
+    if config.metrics_address is not None:
+        from dockershim.metrics import Metrics  # brings prometheus_client, which most nodes do not need
+
+        metrics = Metrics()
+    engine = DockerClient(config.docker_endpoint, *(metrics.docker_called,) if metrics else ())
     addresses: dict[str, tuple[str, ...]] = {}
     settings = NetworkSettings(
         state_directory=config.cni_cache_dir,
@@ -115,6 +126,7 @@ def make_parts(config: Config) -> Parts:
             verbose_config=json.dumps(verbose, sort_keys=True),
         ),
         addresses,
+        metrics,
     )
 
 
@@ -162,6 +174,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         compared,
         _addresses_inside,
         host.resolve_container_user,
+        parts.metrics.event_read if parts.metrics else None,
     )
     feeder = Feeder(parts.engine, store, tasks, hooks, time.time_ns, pinned_images=(parts.settings.pause_image,))
     return Node(
@@ -207,7 +220,9 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
             await asyncio.to_thread(node.checkpoints.prepare)
             if not isinstance(parts.network, BridgeNetwork):
                 await parts.network.start()
-            server = grpc.aio.server(interceptors=[CallInterceptor(node.feeder)], options=_SERVER_OPTIONS)
+            metrics = parts.metrics
+            interceptor = CallInterceptor(node.feeder, metrics.rpc_ended if metrics else None)
+            server = grpc.aio.server(interceptors=[interceptor], options=_SERVER_OPTIONS)
             add_services(server, node)
             bind(server, socket_path)
             await server.start()
@@ -218,11 +233,12 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
             tasks.spawn_logged(notifier.watchdog_loop(), "watchdog")
             if passed is not None:
                 tasks.spawn_logged(Relay(passed, str(socket_path), tasks).run(), "activated socket")
-            _log.info("serving", socket=str(config.socket_path), docker=config.docker_endpoint)
-            notifier.notify("READY=1")
-            tasks.spawn_logged(_check_cgroup_driver(node, config), "cgroup driver check")
-            await stop.wait()
-            notifier.notify("STOPPING=1")
+            async with _metrics_endpoint(config, metrics, node):
+                _log.info("serving", socket=str(config.socket_path), docker=config.docker_endpoint)
+                notifier.notify("READY=1")
+                tasks.spawn_logged(_check_cgroup_driver(node, config), "cgroup driver check")
+                await stop.wait()
+                notifier.notify("STOPPING=1")
             _log.info("stopping")
             await server.stop(GRACE_SECONDS)
             tasks.shut_down()
@@ -232,6 +248,19 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
         if passed is None:
             socket_path.unlink(missing_ok=True)
         os.close(lock)
+
+
+@contextlib.asynccontextmanager
+async def _metrics_endpoint(config: Config, metrics: Metrics | None, node: Node) -> AsyncIterator[None]:
+    if metrics is None or config.metrics_address is None:
+        yield
+        return
+    metrics.show(node.store, node.feeder)
+    close = await asyncio.to_thread(metrics.serve, *config.metrics_address)
+    try:
+        yield
+    finally:
+        await asyncio.to_thread(close)
 
 
 async def _check_cgroup_driver(node: Node, config: Config) -> None:

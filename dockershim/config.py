@@ -37,6 +37,7 @@ _UNIT_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
 _LONGEST_SOCKET_PATH = 107
 DEFAULT_ENDPOINT = "unix:///run/dockershim.sock"
 _LEAST_MTU, _MOST_MTU = 1280, 65535  # IPv6 wants as much
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +58,7 @@ class Config:
     needs_passed_socket: bool = False
     ignored: tuple[str, ...] = ()
     cgroup_driver: str = ""
+    metrics_address: tuple[str, int] | None = None
     log_level: str = "info"
     log_format: str = "text"
 
@@ -91,6 +93,7 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
     cache_dir = _absolute("--cni-cache-dir", given.cni_cache_dir, problems)
     cidrs = _pod_cidrs(given.pod_cidr, problems)
     mtu = _mtu(given.network_plugin_mtu, problems)
+    metrics_address = _address("--metrics-bind-addr", given.metrics_bind_addr, problems)
     if problems:
         raise ConfigError(*problems)
     return Config(
@@ -108,6 +111,7 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
         needs_passed_socket=passed,
         ignored=tuple(flag for flag in WITHOUT_EFFECT if getattr(given, _attribute(flag)) is not None),
         cgroup_driver=given.cgroup_driver,
+        metrics_address=metrics_address,
         log_level=log_level,
         log_format=given.log_format,
     )
@@ -140,6 +144,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--network-plugin-mtu", default="0", help="the MTU of Docker's network; 0 for Docker's own choice")
     add("--cgroup-driver", default="", help="cgroupfs or systemd: warn when Docker uses the other one")
+    add(
+        "--metrics-bind-addr",
+        default="",
+        help="serve Prometheus metrics of dockershim itself here, such as :9324 (on loopback); none by default",
+    )
     add("--log-level", default="info", help=", ".join(LOG_LEVELS))
     add("--log-format", default="text", help=", ".join(LOG_FORMATS))
     for flag, reason in WITHOUT_EFFECT.items():
@@ -184,6 +193,18 @@ def _absolute(flag: str, text: str, problems: list[str]) -> Path:
     if not text.startswith("/"):
         problems.append(f"{flag} {text!r}: want an absolute path")
     return Path(text)
+
+
+def _address(flag: str, text: str, problems: list[str]) -> tuple[str, int] | None:
+    """HOST:PORT or [V6]:PORT; loopback when there is no host, none when there is nothing."""
+    if not text:
+        return None
+    host, separator, port = text.rpartition(":")
+    host = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not separator or not port.isdecimal() or not 0 < int(port) < 65536:
+        problems.append(f"{flag} {text!r}: want an address and a port such as 127.0.0.1:9324, or :9324 for loopback")
+        return None
+    return host or LOOPBACK, int(port)
 
 
 def _duration(flag: str, text: str, problems: list[str]) -> float:

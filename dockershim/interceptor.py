@@ -1,4 +1,4 @@
-"""One wrapper around every RPC: readiness, errors to codes, one log line.
+"""One wrapper around every RPC: readiness, errors to codes, one log line, one observation.
 
 Owns the table from our errors to gRPC codes and the level of the log line, which follows the consequence: reads and
 what a healthy caller provokes are quiet, what a person should look at is not. No error leaves as a crash. Upstream
@@ -72,8 +72,10 @@ def code_of(error: errors.ShimError) -> grpc.StatusCode:
 class CallInterceptor(_ServerInterceptor):
     """The wrapper."""
 
-    def __init__(self, feeder: Feeder) -> None:
+    def __init__(self, feeder: Feeder, observe: Callable[[str, str, float], None] | None = None) -> None:
+        """`observe` is told of each call that ends: its method, its code, and its seconds."""
         self._feeder = feeder
+        self._observe = observe
 
     async def intercept_service(
         self,
@@ -101,7 +103,7 @@ class CallInterceptor(_ServerInterceptor):
                 response = await behavior(request, context)
             except (Exception, asyncio.CancelledError) as error:
                 await self._fail(method, request, context, error, begun)
-            self._log_line(method, request, grpc.StatusCode.OK, "", begun)
+            self._end(method, request, grpc.StatusCode.OK, "", begun)
             return response
 
         return call
@@ -117,7 +119,7 @@ class CallInterceptor(_ServerInterceptor):
                     yield response
             except (Exception, asyncio.CancelledError) as error:
                 await self._fail(method, request, context, error, begun)
-            self._log_line(method, request, grpc.StatusCode.OK, "", begun)
+            self._end(method, request, grpc.StatusCode.OK, "", begun)
 
         return call
 
@@ -134,7 +136,7 @@ class CallInterceptor(_ServerInterceptor):
         begun: float,
     ) -> NoReturn:
         if isinstance(error, asyncio.CancelledError):
-            self._log_line(method, request, grpc.StatusCode.CANCELLED, "the caller went away", begun)
+            self._end(method, request, grpc.StatusCode.CANCELLED, "the caller went away", begun)
             raise error
         if isinstance(error, grpc.aio.AbortError):
             raise error
@@ -143,11 +145,14 @@ class CallInterceptor(_ServerInterceptor):
         else:
             _log.exception("rpc_crashed", method=method, error=repr(error))
             code, detail = grpc.StatusCode.INTERNAL, f"dockershim failed in {method}: {error!r}"
-        self._log_line(method, request, code, detail, begun)
+        self._end(method, request, code, detail, begun)
         await context.abort(code, detail)
 
-    def _log_line(self, method: str, request: Any, code: grpc.StatusCode, detail: str, begun: float) -> None:
-        fields: dict[str, Any] = {"method": method, "code": code.name, "seconds": round(time.monotonic() - begun, 4)}
+    def _end(self, method: str, request: Any, code: grpc.StatusCode, detail: str, begun: float) -> None:
+        seconds = time.monotonic() - begun
+        if self._observe is not None:
+            self._observe(method, code.name, seconds)
+        fields: dict[str, Any] = {"method": method, "code": code.name, "seconds": round(seconds, 4)}
         for subject in _SUBJECTS:
             value = getattr(request, subject, "")
             if value:

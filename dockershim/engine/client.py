@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -72,11 +73,17 @@ def parse_version(text: str) -> tuple[int, int]:
         raise EngineFailed(f"Docker names an API version that is none: {text!r}") from None
 
 
+def _unobserved(label: str, failed: bool, seconds: float) -> None:
+    """Nobody wants to know."""
+
+
 class DockerClient:
     """The adapter. `connect` must have succeeded before anything else is called."""
 
-    def __init__(self, endpoint: str) -> None:
+    def __init__(self, endpoint: str, observe: Callable[[str, bool, float], None] = _unobserved) -> None:
+        """`observe` is told of each call that was answered at once: its label, whether it failed, and its seconds."""
         self._socket_path = parse_endpoint(endpoint)
+        self._observe = observe
         self._api: APIClient | None = None
         self._version = OLDEST_API
         self._quick = ThreadPoolExecutor(QUICK_THREADS, thread_name_prefix="docker-call")
@@ -381,7 +388,13 @@ class DockerClient:
                 raise engine_errors.from_response(response.status_code, _message(response), about)
             return response.content
 
-        return await self._run(self._slow if slow else self._quick, call, timeout_seconds + CONNECT_SECONDS)
+        begun, failed = time.monotonic(), True
+        try:
+            answer = await self._run(self._slow if slow else self._quick, call, timeout_seconds + CONNECT_SECONDS)
+            failed = False
+        finally:
+            self._observe(label, failed, time.monotonic() - begun)
+        return answer
 
     async def _run(self, pool: ThreadPoolExecutor, work: Callable[[], T], deadline_seconds: float) -> T:
         """Do blocking work in a thread. After the deadline the caller goes on; the thread ends by its own timer."""

@@ -55,7 +55,8 @@ class FeederHooks:
     `settle_log` is awaited before an exit becomes visible, `forget_log` when Docker has lost a container; `filled` is
     told once which sandboxes and containers there are; `compared` puts the host right after each comparison with Docker
     (a restarted engine may have written a pod's resolv.conf anew, a container may have gone without us);
-    `read_addresses` looks into the network namespace of a process; `resolve_user` says who the first process is.
+    `read_addresses` looks into the network namespace of a process; `resolve_user` says who the first process is;
+    `event_read` hears how long an event was under way.
     """
 
     load_records: Callable[[], Awaitable[dict[str, SandboxRecord]]]
@@ -68,6 +69,7 @@ class FeederHooks:
     compared: Callable[[], Coroutine[Any, Any, None]]
     read_addresses: Callable[[int], Awaitable[tuple[str, ...]]]
     resolve_user: Callable[[int, ContainerUser], Awaitable[cri.LinuxContainerUser | None]]
+    event_read: Callable[[float], None] | None = None
 
 
 class Feeder:
@@ -220,6 +222,8 @@ class Feeder:
             self._following = True
             self._clear_trouble()
             while (event := await stream.next()) is not None:
+                if self._hooks.event_read is not None:
+                    self._hooks.event_read((self._clock_ns() - event.time_ns) / 10**9)
                 if event.type == "image":
                     self._images_dirty.set()
                 elif event.type == "container":

@@ -26,7 +26,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[tuple[Shim, CountingProxy
     """A dockershim on each engine, and what it asks of it."""
     with Lab.start(docker=request.param) as lab:
         counted = CountingProxy(lab.root / "run" / "counted.sock", lab.docker_socket)
-        shim = Shim(lab, "shim-stats", lab.root / "run" / "counted.sock")
+        shim = Shim(lab, "shim-stats", lab.root / "run" / "counted.sock", "--metrics-bind-addr=:9324")
         yield shim, counted
         shim.stop()
         counted.close()
@@ -288,6 +288,27 @@ def test_docker_is_not_asked(shim: Shim, proxy: CountingProxy) -> None:
     asked = {call for call in proxy.counts if "_ping" not in call}
     per_node = {"GET /containers/json", "GET /images/json"}  # the comparison of each minute may fall in between
     assert asked <= per_node
+
+
+def test_dockershims_own_metrics(shim: Shim) -> None:
+    """What this very test did, in seconds and counts."""
+    sandbox = shim.run_sandbox()
+    with shim.lab.connect("127.0.0.1", 9324) as connection:
+        connection.sendall(b"GET /metrics HTTP/1.0\r\n\r\n")
+        text = b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+    found = {
+        line.rpartition(" ")[0]: float(line.rpartition(" ")[2])
+        for line in text.splitlines()
+        if line.startswith("dockershim_")
+    }
+    assert found['dockershim_rpc_duration_seconds_count{code="OK",method="RunPodSandbox"}'] >= 1
+    calls = "dockershim_docker_call_duration_seconds"
+    assert found[f'{calls}_count{{call="start",outcome="ok"}}'] >= 1
+    assert found[f'{calls}_sum{{call="start",outcome="ok"}}'] > 0.01
+    assert found["dockershim_event_lag_seconds_count"] >= 2
+    assert found["dockershim_event_lag_seconds_sum"] / found["dockershim_event_lag_seconds_count"] < 5
+    assert found['dockershim_sandboxes{state="ready"}'] == 1
+    shim.remove_sandbox(sandbox[0])
 
 
 def quiet(proxy: CountingProxy) -> bool:
