@@ -14,7 +14,7 @@ from pathlib import Path
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.app.image_parts import make_image_parts
-from kubelet_py.app.node_parts import ApiClients, NodeIdentity, is_unified_cgroup
+from kubelet_py.app.node_parts import ApiClients, NodeIdentity, counts_swap, has_apparmor, is_unified_cgroup
 from kubelet_py.app.node_view import HostView
 from kubelet_py.app.pod_objects import ApiObjects, StandaloneObjects
 from kubelet_py.config import Settings
@@ -37,6 +37,7 @@ from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowled
 from kubelet_py.managers.events import EventRecorder
 from kubelet_py.managers.mirror_pods import MirrorPodManager
 from kubelet_py.managers.node import NodeClients, NodeInputs, NodeManager
+from kubelet_py.managers.node_allocatable import NodeAllocatable
 from kubelet_py.managers.pleg import Pleg
 from kubelet_py.managers.pod_cgroups import PodCgroups
 from kubelet_py.managers.prober import NetworkProbes, ProbeHooks, ProbeManager
@@ -70,12 +71,14 @@ class Agent:
         self.clients = clients
         self.cgroup_driver = CgroupDriver(settings.config.cgroupDriver)
         self._started_at_ns = time.time_ns()
+        self._has_apparmor = has_apparmor()
         self._latest_api_pods: tuple[core_v1.Pod, ...] = ()
         self._api_pods_arrived = asyncio.Event()
         self._add_managers()
 
     def _add_managers(self) -> None:
         settings, config = self.settings, self.settings.config
+        tree = CgroupTree()
         self.health = RuntimeHealth(self.client, config.containerRuntimeEndpoint, self._runtime_changed)
         self.node = HostView(
             settings,
@@ -85,6 +88,7 @@ class Agent:
             self.health,
             lambda: self.cgroup_driver,
             is_unified_cgroup(),
+            counts_swap(tree),
         )
         api = self.clients
         self.events = EventRecorder(api.events if api is not None else None, self.identity.settings.name)
@@ -103,7 +107,10 @@ class Agent:
                 ),
             ),
         )
-        self.cgroups = PodCgroups(CgroupTree(), self.node.cgroups, self.node.pods_limits)
+        self.cgroups = PodCgroups(tree, self.node.cgroups)
+        self.node_allocatable = NodeAllocatable(
+            tree, self.node.cgroups, self.node.pods_limits(), self.node.reserved_cgroups(), self._node_event
+        )
         self.images = make_image_parts(settings, self.client, self._pod_event, self._node_warning, self.objects)
         self.allocations = PodAllocations(Path(settings.flags.root_dir), self._pod_event, time.time_ns)
         self.prober = self._make_prober()
@@ -250,7 +257,10 @@ class Agent:
         self._node_warning("ContainerGCFailed", message)
 
     def _node_warning(self, reason: str, message: str) -> None:
-        self.events.record(node_reference(self.identity.settings.name), "Warning", reason, message)
+        self._node_event("Warning", reason, message)
+
+    def _node_event(self, event_type: str, reason: str, message: str) -> None:
+        self.events.record(node_reference(self.identity.settings.name), event_type, reason, message)
 
     def node_object(self) -> core_v1.Node | None:
         return self.node_manager.node if self.node_manager is not None else None
@@ -263,7 +273,7 @@ class Agent:
         """The node for admission: the API object, or what a standalone node knows of itself."""
         node = self.node_object()
         if node is not None:
-            return node_state_of(node)
+            return node_state_of(node, apparmor=self._has_apparmor)
         if self.clients is not None:
             return None
         settings = self.identity.settings
@@ -272,6 +282,7 @@ class Agent:
             default_labels(settings, self.identity.machine),
             dict(self.node.allocatable()),
             settings.taints,
+            apparmor=self._has_apparmor,
         )
 
     def _sysctls(self) -> SysctlAllowlist:

@@ -8,6 +8,7 @@ from pathlib import Path
 from kubelet_py.api import core_v1
 from kubelet_py.config import KUBERNETES_VERSION, Settings
 from kubelet_py.core.node_rules import MachineInfo, NodeSettings
+from kubelet_py.host.cgroups import CgroupTree
 from kubelet_py.host.machine import AddressWish, node_addresses, read_machine_info
 from kubelet_py.kube.client import ApiClient, ClientSettings
 from kubelet_py.kube.connection import Connection
@@ -92,6 +93,20 @@ def make_clients(settings: Settings) -> ApiClients:
         ApiClient(connection, ClientSettings(agent, float(config.eventRecordQPS), config.eventBurst)),
         ApiClient(connection, ClientSettings(agent, 0.0, 1, timeout_seconds=heartbeat_seconds)),
     )
+
+
+def counts_swap(tree: CgroupTree) -> bool:
+    """The kernel limits the swap of cgroups."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return tree.counts_swap(next((line.removeprefix("0::") for line in lines if line.startswith("0::")), ""))
+
+
+def has_apparmor() -> bool:
+    """The kernel enforces AppArmor profiles; looked at once, since a host does not change that while it runs."""
+    try:
+        return Path("/sys/module/apparmor/parameters/enabled").read_text().startswith("Y")
+    except OSError:
+        return False
 
 
 def is_unified_cgroup() -> bool:

@@ -10,15 +10,21 @@ from dataclasses import dataclass, field
 
 from kubelet_py.api.quantity import Quantity
 from kubelet_py.config import Settings
-from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, CgroupSettings, cpu_shares_of
+from kubelet_py.core.cgroup_rules import (
+    CgroupDriver,
+    CgroupLimits,
+    CgroupSettings,
+    SwapBehavior,
+    hugepage_size_name,
+)
 from kubelet_py.core.dns import NodeDns, ResolvConf, parse_resolv_conf
+from kubelet_py.core.node_allocatable import ReservedCgroup, compute_pods_limits, reserved_cgroups
 from kubelet_py.core.node_rules import (
     MachineInfo,
     NodeObservation,
     NodeSettings,
     compute_allocatable,
     compute_capacity,
-    node_allocatable_limits,
 )
 from kubelet_py.core.security import SecuritySettings
 from kubelet_py.managers.runtime_health import RuntimeHealth
@@ -57,6 +63,7 @@ class HostView:
     health: RuntimeHealth
     cgroup_driver: Callable[[], CgroupDriver]
     cgroup_unified: bool
+    counts_swap: bool
     _hosts: CachedFile = field(default_factory=lambda: CachedFile("/etc/hosts"))
     _resolv: CachedFile = field(init=False)
     _allocatable: dict[str, Quantity] = field(init=False)
@@ -92,17 +99,37 @@ class HostView:
             node_memory_bytes=self.machine.memory_bytes,
             node_allocatable_memory_bytes=memory.value if memory is not None else self.machine.memory_bytes,
             pod_pids_limit=config.podPidsLimit,
-            single_process_oom_kill=config.singleProcessOOMKill,
+            node_swap_bytes=self.machine.swap_bytes,
+            swap_controller=self.counts_swap,
+            swap_behavior=SwapBehavior(config.memorySwap.swapBehavior or SwapBehavior.NO_SWAP),
+            hugepage_sizes=tuple(hugepage_size_name(pages.size_bytes) for pages in self.machine.hugepages),
+            single_process_oom_kill=(
+                not self.cgroup_unified if config.singleProcessOOMKill is None else config.singleProcessOOMKill
+            ),
+            memory_qos=self.settings.gates.enabled("MemoryQoS"),
             memory_throttling_factor=config.memoryThrottlingFactor,
+            tiered_memory_reservation=config.memoryReservationPolicy == "TieredReservation",
         )
 
     def pods_limits(self) -> CgroupLimits:
-        """What the cgroup of all pods may use: enforceNodeAllocatable "pods"; eviction thresholds are not taken off."""
-        if "pods" not in self.settings.config.enforceNodeAllocatable:
-            return CgroupLimits()
-        observed = NodeObservation(machine=self.machine, addresses=())
-        limits = node_allocatable_limits(self.node_settings, compute_capacity(self.node_settings, observed))
-        return CgroupLimits(cpu_shares=cpu_shares_of(limits["cpu"].milli_value), memory_bytes=limits["memory"].value)
+        """What the cgroup of all pods may use."""
+        capacity = compute_capacity(self.node_settings, NodeObservation(machine=self.machine, addresses=()))
+        enforced = self.settings.config.enforceNodeAllocatable
+        return compute_pods_limits(self.node_settings, self.machine, capacity, enforced)
+
+    def reserved_cgroups(self) -> tuple[ReservedCgroup, ...]:
+        """The cgroups of the daemons beside the pods that are to be held to what is reserved for them."""
+        config, node = self.settings.config, self.node_settings
+        return reserved_cgroups(
+            config.enforceNodeAllocatable,
+            {"system": config.systemReservedCgroup, "kube": config.kubeReservedCgroup},
+            {"system": node.system_reserved, "kube": node.kube_reserved},
+            self.cgroup_unified and self.settings.gates.enabled("MemoryQoS"),
+        )
+
+    def default_sysctls(self) -> Mapping[str, str]:
+        """What pods get where they have the kernel's namespace to themselves."""
+        return self.settings.config.defaultPodSysctls
 
     def security(self) -> SecuritySettings:
         """Defaults for security contexts."""

@@ -88,6 +88,8 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
                 tasks.create_task(work, name=name)
         notifier_from(os.environ).notify(f"STATUS=waiting for {agent.settings.config.containerRuntimeEndpoint}")
         await _follow_cgroup_driver(agent)
+        await agent.node_allocatable.enforce_reserved()
+        tasks.create_task(agent.node_allocatable.enforce_pods(), name="node-allocatable")
         await agent.images.images.prepare()
         tasks.create_task(agent.images.gc.run(), name="image-gc")
         for name, work in _source_tasks(agent):

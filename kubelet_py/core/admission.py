@@ -4,7 +4,7 @@ The checks run in the Go kubelet's order and the first refusal counts. `needs_fr
 may be the reason, so that the shell can ask again with a new one.
 
 Upstream counterparts: pkg/kubelet/lifecycle/predicate.go, pkg/kubelet/sysctl, pkg/kubelet/eviction (Admit), the
-filters of pkg/scheduler that they use. Not here yet: topology (CPU, memory, device managers) and preemption.
+filters of pkg/scheduler that they use, pkg/security/apparmor. Not here yet: topology (CPU, memory, device managers).
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,7 +14,7 @@ from typing import Any, Final
 from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.api import pod as podlib
 from kubelet_py.api import quantity as q
-from kubelet_py.core import pod_resources, qos
+from kubelet_py.core import pod_resources, preemption, qos, security
 from kubelet_py.core.pod_resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS
 from kubelet_py.core.qos import QosClass
 from kubelet_py.core.sandbox_config import normal_sysctl_name, sysctl_namespace
@@ -62,6 +62,14 @@ class Rejection:
 
 
 @dataclass(frozen=True, slots=True)
+class Decision:
+    """A refusal, or the pods that must give way to the one that is taken."""
+
+    rejection: Rejection | None = None
+    victims: tuple[core_v1.Pod, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class NodeState:
     """What of the node decides."""
 
@@ -74,6 +82,8 @@ class NodeState:
     strict_supplemental_groups: bool = False
     """The runtime can do supplementalGroupsPolicy Strict."""
     shutting_down: bool = False
+    apparmor: bool = True
+    """The host has AppArmor."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +128,26 @@ def compute_sysctl_allowlist(unsafe_patterns: Iterable[str], kernel_version: tup
     return SysctlAllowlist(frozenset(names), tuple(prefixes))
 
 
+def decide(pod: core_v1.Pod, active_pods: Iterable[core_v1.Pod], node: NodeState, sysctls: SysctlAllowlist) -> Decision:
+    """Whether the node takes the pod; a critical one takes the place of others where only resources are missing."""
+    others = [other for other in active_pods if podlib.uid_of(other) != podlib.uid_of(pod)]
+    rejection = admit(pod, others, node, sysctls)
+    shortage = compute_shortage(pod, others, node)
+    if rejection is None or rejection not in map(_refusal_of, shortage) or not podlib.is_critical(pod):
+        return Decision(rejection)
+    other_refusal = _place_refusal(pod, others, node) or _last_refusal(pod, node)
+    if other_refusal is not None:
+        return Decision(other_refusal)
+    missing = {each.resource: each.missing for each in shortage}
+    victims = preemption.choose_victims(pod, others, missing)
+    if victims is None:
+        text = f"no set of running pods found to reclaim resources: {preemption.describe(missing)}"
+        message = f"preemption: error finding a set of pods to preempt: {text}"
+        prefix = "Unexpected error while attempting to recover from admission failure"
+        return Decision(Rejection("UnexpectedAdmissionError", f"{prefix}: {message}"))
+    return Decision(victims=victims)
+
+
 def admit(
     pod: core_v1.Pod, active_pods: Iterable[core_v1.Pod], node: NodeState, sysctls: SysctlAllowlist
 ) -> Rejection | None:
@@ -129,7 +159,7 @@ def admit(
         or _kind_refusal(pod, node)
         or _resource_refusal(pod, others, node)
         or _place_refusal(pod, others, node)
-        or _shutdown_refusal(node)
+        or _last_refusal(pod, node)
     )
 
 
@@ -169,10 +199,31 @@ def _kind_refusal(pod: core_v1.Pod, node: NodeState) -> Rejection | None:
     return None
 
 
+@dataclass(frozen=True, slots=True)
+class Shortage:
+    """What the node has too little of for one more pod."""
+
+    resource: str
+    requested: int
+    used: int
+    capacity: int
+
+    @property
+    def missing(self) -> int:
+        """How much would have to become free."""
+        return self.requested - (self.capacity - self.used)
+
+
 def _resource_refusal(pod: core_v1.Pod, others: list[core_v1.Pod], node: NodeState) -> Rejection | None:
+    return next(map(_refusal_of, compute_shortage(pod, others, node)), None)
+
+
+def compute_shortage(pod: core_v1.Pod, others: list[core_v1.Pod], node: NodeState) -> list[Shortage]:
+    """All that is missing, in the order in which it is told."""
+    found = []
     allowed_pods = pod_resources.quantity_of(node.allocatable, PODS).value
     if len(others) + 1 > allowed_pods:
-        return _insufficient(PODS, 1, len(others), allowed_pods)
+        found.append(Shortage(PODS, 1, len(others), allowed_pods))
     requests = pod_resources.compute_pod_requests(pod)
     used: dict[str, int] = {}
     for other in others:
@@ -186,18 +237,19 @@ def _resource_refusal(pod: core_v1.Pod, others: list[core_v1.Pod], node: NodeSta
         wanted = _counted(name, requests[name])
         capacity = _counted(name, pod_resources.quantity_of(node.allocatable, name))
         if wanted > 0 and wanted > capacity - used.get(name, 0):
-            return _insufficient(name, wanted, used.get(name, 0), capacity)
-    return None
+            found.append(Shortage(name, wanted, used.get(name, 0), capacity))
+    return found
 
 
 def _counted(name: str, amount: q.Quantity) -> int:
     return amount.milli_value if name == CPU else amount.value
 
 
-def _insufficient(name: str, requested: int, used: int, capacity: int) -> Rejection:
+def _refusal_of(shortage: Shortage) -> Rejection:
     return Rejection(
-        f"OutOf{name}",
-        f"Node didn't have enough resource: {name}, requested: {requested}, used: {used}, capacity: {capacity}",
+        f"OutOf{shortage.resource}",
+        f"Node didn't have enough resource: {shortage.resource}, requested: {shortage.requested}, "
+        f"used: {shortage.used}, capacity: {shortage.capacity}",
     )
 
 
@@ -219,6 +271,24 @@ def _place_refusal(pod: core_v1.Pod, others: list[core_v1.Pod], node: NodeState)
 
 def _predicate(name: str, why: str) -> Rejection:
     return Rejection(name, f"Predicate {name} failed: {why}")
+
+
+def _last_refusal(pod: core_v1.Pod, node: NodeState) -> Rejection | None:
+    return _apparmor_refusal(pod, node) or _shutdown_refusal(node)
+
+
+def _apparmor_refusal(pod: core_v1.Pod, node: NodeState) -> Rejection | None:
+    """Only of pods that have not begun: what runs already is not looked at again."""
+    if pod.status is not None and pod.status.phase not in (None, "", "Pending"):
+        return None
+    profiles = [security.apparmor_profile_of(pod, container) for container in podlib.all_containers_of(pod)]
+    wanted = [profile for profile in profiles if profile is not None and profile[0] != "Unconfined"]
+    why = ""
+    if wanted and not node.apparmor:
+        why = "AppArmor is not enabled on the host"
+    elif any(kind == "Localhost" and not (name or "").strip() for kind, name in wanted):
+        why = "invalid empty AppArmor profile name"
+    return Rejection("AppArmor", f"Cannot enforce AppArmor: {why}") if why else None
 
 
 def _shutdown_refusal(node: NodeState) -> Rejection | None:
@@ -300,7 +370,9 @@ def _clash(one: tuple[str, str, int], other: tuple[str, str, int]) -> bool:
     return same_address and one[1:] == other[1:]
 
 
-def node_state_of(node: core_v1.Node, pressures: tuple[str, ...] = (), shutting_down: bool = False) -> NodeState:
+def node_state_of(
+    node: core_v1.Node, pressures: tuple[str, ...] = (), shutting_down: bool = False, apparmor: bool = True
+) -> NodeState:
     """What counts of a node object."""
     metadata = node.metadata or meta_v1.ObjectMeta()
     status = node.status or core_v1.NodeStatus()
@@ -313,4 +385,5 @@ def node_state_of(node: core_v1.Node, pressures: tuple[str, ...] = (), shutting_
         pressures=pressures,
         strict_supplemental_groups=bool(status.features is not None and status.features.supplementalGroupsPolicy),
         shutting_down=shutting_down,
+        apparmor=apparmor,
     )

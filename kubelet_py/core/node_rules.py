@@ -56,6 +56,8 @@ class MachineInfo:
     swap_bytes: int = 0
     hugepages: tuple[Hugepages, ...] = ()
     ephemeral_storage_bytes: int = 0
+    max_pids: int = 0
+    """How many processes the kernel lets be; 0 when it does not say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -212,11 +214,6 @@ def compute_allocatable(
             if name.startswith(HUGEPAGES_PREFIX):
                 allocatable[MEMORY] = _at_least_zero(allocatable[MEMORY] - amount)
     return allocatable | {name: quantity.parse(value) for name, value in observed.extended_allocatable.items()}
-
-
-def node_allocatable_limits(settings: NodeSettings, capacity: Mapping[str, Quantity]) -> dict[str, Quantity]:
-    """What all pods together may use (the kubepods cgroup): eviction thresholds are not taken off here."""
-    return {name: _at_least_zero(amount - _reserved(settings, name)) for name, amount in capacity.items()}
 
 
 def hard_eviction_reserve(thresholds: Mapping[str, str], resource: str, capacity: Quantity) -> Quantity:

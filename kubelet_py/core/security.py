@@ -149,7 +149,7 @@ def to_cri_seccomp(pod: core_v1.Pod, container: AnyContainer, settings: Security
 
 def to_cri_apparmor(pod: core_v1.Pod, container: AnyContainer) -> tuple[cri.SecurityProfile | None, str]:
     """The profile, and the text that older runtimes read instead."""
-    profile = _apparmor_profile_of(pod, container)
+    profile = apparmor_profile_of(pod, container)
     if profile is None:
         return None, ""
     kind, reference = profile
@@ -245,7 +245,8 @@ def compute_container_security_context(
     return result
 
 
-def _apparmor_profile_of(pod: core_v1.Pod, container: AnyContainer) -> tuple[str, str | None] | None:
+def apparmor_profile_of(pod: core_v1.Pod, container: AnyContainer) -> tuple[str, str | None] | None:
+    """Type and name of the container's AppArmor profile; None where nothing is asked for."""
     if container.securityContext is not None and container.securityContext.appArmorProfile is not None:
         own = container.securityContext.appArmorProfile
         return own.type, own.localhostProfile

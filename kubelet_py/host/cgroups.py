@@ -106,6 +106,12 @@ class CgroupTree:
             if controller in self.controllers:
                 _write(self.controllers[controller] / path.strip("/") / file, value)
 
+    def counts_swap(self, own_cgroup: str) -> bool:
+        """The kernel limits swap by cgroup; `own_cgroup` is one below the root of v2, where the root has no limits."""
+        if self.unified is not None:
+            return (self.unified / _relative(own_cgroup) / "memory.swap.max").exists()
+        return "memory" in self.controllers and (self.controllers["memory"] / "memory.memsw.limit_in_bytes").exists()
+
     def memory_usage_bytes(self, path: str) -> int | None:
         """How much memory is in use in the cgroup and beneath; None where nobody counts it."""
         if self.unified is not None:

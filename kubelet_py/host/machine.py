@@ -66,6 +66,7 @@ def read_machine_info(storage_path: Path, root: Path = Path("/")) -> MachineInfo
         swap_bytes=memory.get("SwapTotal", 0),
         hugepages=tuple(_hugepages(root / "sys/kernel/mm/hugepages")),
         ephemeral_storage_bytes=_filesystem_bytes(storage_path),
+        max_pids=_max_pids(root / "proc/sys/kernel"),
     )
 
 
@@ -106,6 +107,11 @@ def _hugepages(directory: Path) -> Iterable[Hugepages]:
         count = _first_line(size / "nr_hugepages")
         if count.isdigit():
             yield Hugepages(int(size.name.removeprefix("hugepages-").removesuffix("kB")) * 1024, int(count))
+
+
+def _max_pids(directory: Path) -> int:
+    limits = [int(text) for name in ("pid_max", "threads-max") if (text := _first_line(directory / name)).isdigit()]
+    return min(limits, default=0)
 
 
 def _filesystem_bytes(path: Path) -> int:

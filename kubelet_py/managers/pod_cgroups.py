@@ -45,12 +45,9 @@ class PodCgroups:
         self,
         tree: CgroupTree,
         settings: Callable[[], CgroupSettings],
-        node_limits: Callable[[], CgroupLimits] = CgroupLimits,
     ) -> None:
-        """`node_limits`: what all pods together may use."""
         self._tree = tree
         self._settings = settings
-        self._node_limits = node_limits
         self._made: dict[str, CgroupLimits] = {}
         self._burstable_milli_cpu: dict[str, int] = {}
         self._class_shares: int | None = None
@@ -147,7 +144,7 @@ class PodCgroups:
             return
         if self._class_shares is None:
             node = _path(node_cgroup_name(settings))
-            self._tree.ensure(node, self._node_limits())
+            self._tree.ensure(node)  # what it may use is set by managers.node_allocatable
             best_effort = _path(qos_cgroup_name(QosClass.BEST_EFFORT, settings))
             self._tree.ensure(best_effort, CgroupLimits(cpu_shares=cpu_shares_of(0)))
             log.debug("qos_cgroups_made", root=node)

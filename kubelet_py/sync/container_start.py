@@ -196,7 +196,12 @@ class ContainerStarter:
         self._images.forget_pod(pod_uid)
 
     def _sandbox_context(self) -> SandboxContext:
-        return SandboxContext(dns=self._node.dns(), cgroups=self._node.cgroups(), pod_logs_root=self._logs.pods_root)
+        return SandboxContext(
+            dns=self._node.dns(),
+            cgroups=self._node.cgroups(),
+            pod_logs_root=self._logs.pods_root,
+            default_sysctls=self._node.default_sysctls(),
+        )
 
     async def _configure(
         self, order: ContainerOrder, image: cri.Image, image_volumes: Mapping[str, cri.ImageSpec]

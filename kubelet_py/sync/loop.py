@@ -13,9 +13,11 @@ import structlog
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
-from kubelet_py.core.admission import NodeState, Rejection, SysctlAllowlist, admit
+from kubelet_py.core import preemption
+from kubelet_py.core.admission import Decision, NodeState, Rejection, SysctlAllowlist, admit, decide
+from kubelet_py.core.pod_conditions import TERMINATION_BY_KUBELET
 from kubelet_py.core.pod_status import StatusContext, compute_rejected_status
-from kubelet_py.core.pod_worker import Phase
+from kubelet_py.core.pod_worker import KillRequested, Phase
 from kubelet_py.core.source_merge import PodOperation, PodSet, PodUpdate, SourceProblem
 from kubelet_py.errors import KubeletError
 from kubelet_py.managers.allocations import PodAllocations
@@ -137,16 +139,38 @@ class SyncLoop:
         is_alive = record is not None and record.is_alive
         is_leaving = pods.is_terminal(pod) or pods.metadata_of(pod).deletionTimestamp is not None
         # What an agent of earlier gave the pod counts, not what its spec asks for by now.
-        rejection = None if is_leaving or is_alive else self._refusal(services.allocations.allocated(pod))
-        if rejection is not None:
-            pod = self._reject(pod, rejection)
+        decision = Decision() if is_leaving or is_alive else self._decide(services.allocations.allocated(pod))
+        if decision.rejection is not None:
+            pod = self._reject(pod, decision.rejection)
         elif not is_leaving:
             services.allocations.allocate(services.allocations.allocated(pod))
             services.allocations.backfill(pod)
             self._resizes.consider(pod)
         services.workers.update(pod, is_alive)
 
+    def _decide(self, pod: core_v1.Pod) -> Decision:
+        """Whether the pod is taken; those that give way to it are stopped."""
+        services = self._services
+        node = services.admission.node()
+        if node is None:
+            return Decision()
+        decision = decide(pod, self.active_pods(), node, services.admission.sysctls)
+        for victim in decision.victims:
+            services.events(victim, "Warning", preemption.REASON, preemption.MESSAGE)
+            services.workers.kill(
+                pods.uid_of(victim),
+                KillRequested(
+                    f"{pods.display_name(pod)} is critical and needs its place",
+                    is_eviction=True,
+                    spec_grace_seconds=pods.spec_of(victim).terminationGracePeriodSeconds,
+                ),
+                (preemption.REASON, preemption.MESSAGE),
+                (TERMINATION_BY_KUBELET, preemption.DISRUPTION_MESSAGE),
+            )
+        return decision
+
     def _refusal(self, pod: core_v1.Pod) -> Rejection | None:
+        """Why a pod that runs cannot have this size."""
         services = self._services
         node = services.admission.node()
         if node is None:

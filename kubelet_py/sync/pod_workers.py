@@ -114,12 +114,19 @@ class PodWorkers:
         if worker.state.phase is Phase.FINISHED:
             worker.news.set()
 
-    def kill(self, pod_uid: str, request: table.KillRequested, failure: tuple[str, str] | None = None) -> None:
-        """The agent wants the pod gone; `failure` is the reason and message of its status."""
+    def kill(
+        self,
+        pod_uid: str,
+        request: table.KillRequested,
+        failure: tuple[str, str] | None = None,
+        disruption: tuple[str, str] | None = None,
+    ) -> None:
+        """The agent wants the pod gone; both are a reason and a message: of its status, of its DisruptionTarget."""
         worker = self._workers.get(pod_uid)
         if worker is None:
             return
         worker.memory.failure = worker.memory.failure or failure
+        worker.memory.disruption = worker.memory.disruption or disruption
         self._apply(worker, request, request.cause)
 
     def stop_orphan(self, pod_uid: str, full_name: str) -> None:

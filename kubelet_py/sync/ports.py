@@ -31,6 +31,9 @@ class NodeView(Protocol):
     def security(self) -> SecuritySettings:
         """Defaults for security contexts."""
 
+    def default_sysctls(self) -> Mapping[str, str]:
+        """What pods get where they have the kernel's namespace to themselves."""
+
     def host_ips(self) -> tuple[str, ...]:
         """The node's addresses, the primary family first."""
 

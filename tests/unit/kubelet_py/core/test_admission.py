@@ -8,11 +8,13 @@ from hypothesis import strategies as st
 
 from kubelet_py.api import codec, core_v1
 from kubelet_py.core.admission import (
+    Decision,
     NodeState,
     Rejection,
     SysctlAllowlist,
     admit,
     compute_sysctl_allowlist,
+    decide,
     matches_node_affinity,
     node_state_of,
 )
@@ -324,3 +326,70 @@ def test_admitted_pods_never_exceed_the_node(requests: list[int]) -> None:
             active.append(pod)
             used += milli
     assert used <= 4000
+
+
+# AppArmor
+
+
+@pytest.mark.parametrize(
+    ("profile", "apparmor", "why"),
+    [
+        ({"type": "RuntimeDefault"}, False, "AppArmor is not enabled on the host"),
+        ({"type": "Localhost", "localhostProfile": " "}, True, "invalid empty AppArmor profile name"),
+        ({"type": "Localhost", "localhostProfile": "mine"}, True, ""),
+        ({"type": "Unconfined"}, False, ""),
+        (None, False, ""),
+    ],
+)
+def test_apparmor(profile: dict[str, str] | None, apparmor: bool, why: str) -> None:
+    """Only of pods that have not begun."""
+    node = NodeState("n1", allocatable=ALLOCATABLE, apparmor=apparmor)
+    context = {"appArmorProfile": profile} if profile else {}
+    expected = ("AppArmor", f"Cannot enforce AppArmor: {why}") if why else None
+    assert _admit(a_pod(a_container(securityContext=context)), node=node) == expected
+    assert _admit(a_pod(a_container(), securityContext=context), node=node) == expected
+    running = a_pod(a_container(securityContext=context))
+    running.status = core_v1.PodStatus(phase="Running")
+    assert _admit(running, node=node) is None
+
+
+# Critical pods
+
+
+CRITICAL = {"priority": 2_000_000_000}
+
+
+def test_a_critical_pod_takes_the_place_of_others() -> None:
+    small, big = _other(1, a_container(**sized({"cpu": "1"}))), _other(2, a_container(**sized({"cpu": "3"})))
+    pod = a_pod(a_container(**sized({"cpu": "1500m"})), **CRITICAL)
+    assert decide(pod, [small, big], NODE, SYSCTLS) == Decision(victims=(big,))
+    fits = a_pod(a_container(**sized({"cpu": "1"})), **CRITICAL)
+    assert decide(fits, [small], NODE, SYSCTLS) == Decision()
+
+
+def test_an_ordinary_pod_takes_nobodys_place() -> None:
+    pod = a_pod(a_container(**sized({"cpu": "5"})))
+    refusal = decide(pod, [_other()], NODE, SYSCTLS).rejection
+    assert refusal is not None
+    assert refusal.reason == "OutOfcpu"
+
+
+def test_a_critical_pod_is_refused_for_what_no_place_would_mend() -> None:
+    big = _other(1, a_container(**sized({"cpu": "4"})))
+    elsewhere = a_pod(a_container(**sized({"cpu": "1"})), nodeName="n2", **CRITICAL)
+    refusal = decide(elsewhere, [big], NODE, SYSCTLS).rejection
+    assert refusal is not None
+    assert refusal.reason == "NodeName"
+    foreign = a_pod(a_container(), os={"name": "windows"}, **CRITICAL)
+    refusal = decide(foreign, [big], NODE, SYSCTLS).rejection
+    assert refusal is not None
+    assert refusal.reason == "PodOSNotSupported"
+
+
+def test_where_nobody_can_make_room_a_critical_pod_is_refused() -> None:
+    pod = a_pod(a_container(**sized({"cpu": "5"})), **CRITICAL)
+    assert decide(pod, [_other()], NODE, SYSCTLS).rejection == Rejection(
+        "UnexpectedAdmissionError",
+        "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods "
+        "to preempt: no set of running pods found to reclaim resources: [(res: cpu, q: 1000), ]",
+    )

@@ -104,3 +104,16 @@ def test_memory_in_use_is_read_where_it_is_counted(tmp_path: Path) -> None:
     assert CgroupTree(None, {"cpu": tmp_path}).memory_usage_bytes("/a") is None
     (tmp_path / "a" / "memory.current").write_text("nonsense")
     assert v2.memory_usage_bytes("/a") is None
+
+
+def test_swap_is_counted_where_its_file_is(tmp_path: Path) -> None:
+    """On v2 the root has no limits of its own, so a cgroup below it is looked at."""
+    v1, v2 = CgroupTree(None, {"memory": tmp_path}), CgroupTree(tmp_path)
+    assert not v1.counts_swap("")
+    assert not v2.counts_swap("/own")
+    (tmp_path / "memory.memsw.limit_in_bytes").touch()
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "memory.swap.max").touch()
+    assert v1.counts_swap("")
+    assert v2.counts_swap("/own")
+    assert not CgroupTree(None, {"cpu": tmp_path}).counts_swap("")

@@ -137,6 +137,9 @@ class Node:
     def security(self) -> SecuritySettings:
         return SecuritySettings()
 
+    def default_sysctls(self) -> Mapping[str, str]:
+        return {}
+
     def host_ips(self) -> tuple[str, ...]:
         return ("192.0.2.1",)
 

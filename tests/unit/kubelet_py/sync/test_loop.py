@@ -129,6 +129,24 @@ async def test_a_pod_that_does_not_fit_is_refused_for_good(agent: Agent) -> None
     assert [pods.uid_of(pod) for pod in agent.loop.active_pods()] == [UID]
 
 
+async def test_a_critical_pod_takes_the_place_of_another(agent: Agent) -> None:
+    """Who gives way has failed, and says why."""
+    sized: dict[str, Any] = {"resources": {"requests": {"cpu": "3"}}}
+    await agent.has(a_pod(a_container(**sized)))
+    critical = a_pod(a_container("late", **sized), metadata={"name": "other", "uid": OTHER_UID}, priority=2_000_000_000)
+    await agent.has(a_pod(a_container(**sized)), critical)
+    assert agent.rig.fake.running() == ["late"]
+    status = agent.rig.statuses.newest[UID]
+    assert (status.phase, status.reason, status.message) == (
+        "Failed",
+        "Preempting",
+        "Preempted in order to admit critical pod",
+    )
+    disruption = next(c for c in status.conditions or () if c.type == "DisruptionTarget")
+    assert (disruption.status, disruption.reason) == ("True", "TerminationByKubelet")
+    assert ("Warning", "Preempting", "Preempted in order to admit critical pod") in agent.rig.events
+
+
 async def test_what_runs_already_is_not_refused(agent: Agent) -> None:
     """The agent was restarted, and the node has shrunk meanwhile."""
     await agent.rig.sync.sync_pod(a_pod(), agent.rig.memory, "an agent of earlier")

@@ -1,0 +1,139 @@
+"""What a node refuses without a scheduler, and who gives way. KUBELET=go shows the Go kubelet's words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.integration.cluster.objects import container, pod
+from tests.integration.cluster.stage import NODE, Stage
+from tests.integration.cluster.waiting import holds
+
+pytestmark = pytest.mark.lab
+
+
+def cores(stage: Stage) -> int:
+    """What pods may have."""
+    return int(stage.node()["status"]["allocatable"]["cpu"])
+
+
+@pytest.mark.parametrize(
+    ("spec", "reason", "message"),
+    [
+        (
+            {"containers": [container(resources={"requests": {"cpu": "500"}})]},
+            "OutOfcpu",
+            "Pod was rejected: Node didn't have enough resource: cpu, requested: 500000, used: ",
+        ),
+        (
+            {"nodeSelector": {"colour": "blue"}},
+            "NodeAffinity",
+            "Pod was rejected: Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector",
+        ),
+        (
+            {"securityContext": {"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]}},
+            "SysctlForbidden",
+            'Pod was rejected: forbidden sysctl: "kernel.msgmax" not allowlisted',
+        ),
+        (
+            {
+                "hostNetwork": True,
+                "securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]},
+            },
+            "SysctlForbidden",
+            'Pod was rejected: forbidden sysctl: "net.ipv4.tcp_syncookies" not allowed with host Net enabled',
+        ),
+        (
+            {"os": {"name": "windows"}, "containers": [{"name": "main", "image": "none"}]},
+            "PodOSNotSupported",
+            "Pod was rejected: Failed to admit pod as the OS field doesn't match node OS",
+        ),
+    ],
+    ids=["cpu", "selector", "sysctl", "host-sysctl", "os"],
+)
+def test_what_the_node_refuses_has_failed(stage: Stage, spec: dict[str, Any], reason: str, message: str) -> None:
+    name = stage.unique("refused")
+    stage.create_pod(with_spec(name, spec))
+    seen = stage.wait_phase(name, "Failed")
+    status = seen["status"]
+    assert status["reason"] == reason, status
+    assert status["message"].startswith(message), status
+    stage.wait_event(name, reason, message.removeprefix("Pod was rejected: "))
+    stage.delete_pod(name)
+    stage.wait_gone(name)
+
+
+def with_spec(name: str, spec: dict[str, Any]) -> dict[str, Any]:
+    """A pod on our node whose spec is this one."""
+    made = pod(name, nodeName=NODE)
+    made["spec"].update(spec)
+    return made
+
+
+def test_a_host_port_is_given_once(stage: Stage) -> None:
+    first, second = stage.unique("port"), stage.unique("port")
+    ports = {"ports": [{"containerPort": 80, "hostPort": 31999}]}
+    stage.create_pod(pod(first, container(**ports), nodeName=NODE))
+    stage.wait_ready(first)
+    stage.create_pod(pod(second, container(**ports), nodeName=NODE))
+    status = stage.wait_phase(second, "Failed")["status"]
+    assert (status["reason"], status["message"]) == (
+        "NodePorts",
+        "Pod was rejected: Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports",
+    )
+
+
+def test_a_critical_pod_takes_the_place_of_another(stage: Stage) -> None:
+    """As few and as cheap pods as possible give way, with what happened in their status."""
+    small, big, critical = stage.unique("small"), stage.unique("big"), stage.unique("critical")
+    stage.create_pod(pod(small, container(resources={"requests": {"cpu": "100m"}}), nodeName=NODE))
+    most = {"requests": {"cpu": f"{cores(stage) * 1000 - 300}m"}}
+    stage.create_pod(pod(big, container(resources=most), nodeName=NODE))
+    stage.wait_ready(small)
+    stage.wait_ready(big)
+    wanted = container(resources={"requests": {"cpu": "700m"}})
+    stage.create_pod(pod(critical, wanted, nodeName=NODE, priorityClassName="system-node-critical"))
+
+    def preempted() -> dict[str, Any]:
+        status: dict[str, Any] = stage.pod(big)["status"]
+        assert (status["phase"], status.get("reason")) == ("Failed", "Preempting"), status
+        return status
+
+    status = holds(preempted, within_seconds=30)
+    assert status["message"] == "Preempted in order to admit critical pod"
+    disruption = next(c for c in status["conditions"] if c["type"] == "DisruptionTarget")
+    assert (disruption["status"], disruption["reason"]) == ("True", "TerminationByKubelet")
+    assert disruption["message"] == "Pod was preempted by Kubelet to accommodate a critical pod."
+    stage.wait_event(big, "Preempting", "Preempted in order to admit critical pod")
+    stage.wait_ready(critical)
+    stage.wait_ready(small)
+
+
+def test_the_cgroup_of_all_pods_is_held_to_what_the_node_has(stage: Stage) -> None:
+    stage.create_pod(pod(stage.unique("any")))
+    capacity = stage.node()["status"]["capacity"]
+    memory_kib = int(capacity["memory"].removesuffix("Ki"))
+
+    def limited() -> None:
+        find = "cat $(find /sys/fs/cgroup/{} -type d -name kubepods)/{}"
+        limit = stage.lab.run(["sh", "-c", find.format("memory", "memory.limit_in_bytes")]).stdout
+        assert int(limit) == memory_kib * 1024
+        shares = stage.lab.run(["sh", "-c", find.format("cpu", "cpu.shares")]).stdout
+        assert int(shares) == cores(stage) * 1024
+        pids = stage.lab.run(["sh", "-c", find.format("pids", "pids.max")]).stdout
+        assert int(pids) > 1000
+
+    holds(limited, within_seconds=20)
+    events = holds(lambda: node_events(stage, "NodeAllocatableEnforced"), within_seconds=20)
+    assert events[0]["message"] == "Updated Node Allocatable limit across pods"
+
+
+def node_events(stage: Stage, reason: str) -> list[dict[str, Any]]:
+    """Events of this reason about the node; fails when there are none."""
+    path = "/api/v1/namespaces/default/events?fieldSelector=involvedObject.kind=Node"
+    code, answer = stage.cluster.request("GET", path)
+    assert code == 200, answer
+    found = [event for event in answer["items"] if event["reason"] == reason]
+    assert found, [event["reason"] for event in answer["items"]]
+    return found
