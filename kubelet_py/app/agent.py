@@ -14,7 +14,14 @@ from pathlib import Path
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.app.image_parts import make_image_parts
-from kubelet_py.app.node_parts import ApiClients, NodeIdentity, counts_swap, has_apparmor, is_unified_cgroup
+from kubelet_py.app.node_parts import (
+    ApiClients,
+    NodeIdentity,
+    counts_swap,
+    has_apparmor,
+    is_unified_cgroup,
+    read_user_ids,
+)
 from kubelet_py.app.node_view import HostView
 from kubelet_py.app.pod_objects import ApiObjects, StandaloneObjects
 from kubelet_py.config import Settings
@@ -44,6 +51,7 @@ from kubelet_py.managers.prober import NetworkProbes, ProbeHooks, ProbeManager
 from kubelet_py.managers.runtime_health import RuntimeHealth
 from kubelet_py.managers.service_account_tokens import ServiceAccountTokens
 from kubelet_py.managers.status import StatusManager
+from kubelet_py.managers.user_namespaces import UserNamespaces
 from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
 from kubelet_py.sync.container_start import ContainerStarter, LogPlaces
 from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
@@ -113,6 +121,8 @@ class Agent:
         )
         self.images = make_image_parts(settings, self.client, self._pod_event, self._node_warning, self.objects)
         self.allocations = PodAllocations(Path(settings.flags.root_dir), self._pod_event, time.time_ns)
+        ids = read_user_ids(settings)
+        self.user_namespaces = UserNamespaces(self.volumes.dirs, ids, self._supports_user_namespaces)
         self.prober = self._make_prober()
         self.sync = PodSync(self._pod_services())
         self.workers = PodWorkers(
@@ -154,6 +164,7 @@ class Agent:
             hooks,
             killer,
             self.allocations,
+            self.user_namespaces,
             gate,
         )
         return PodServices(
@@ -176,6 +187,11 @@ class Agent:
             crash_policy=crash_policy(settings.config.crashLoopBackOff.maxContainerRestartPeriod),
             agent_started_at_ns=self._started_at_ns,
         )
+
+    def _supports_user_namespaces(self, runtime_handler: str) -> bool:
+        handlers = {handler.name or "": handler.features for handler in self.health.state.handlers}
+        features = handlers.get(runtime_handler)
+        return features is not None and bool(features.userNamespaces)
 
     def _make_prober(self) -> ProbeManager:
         return ProbeManager(
@@ -273,7 +289,8 @@ class Agent:
         """The node for admission: the API object, or what a standalone node knows of itself."""
         node = self.node_object()
         if node is not None:
-            return node_state_of(node, apparmor=self._has_apparmor)
+            declared = self.identity.settings.declared_features
+            return node_state_of(node, apparmor=self._has_apparmor, declared_features=declared)
         if self.clients is not None:
             return None
         settings = self.identity.settings
@@ -283,6 +300,7 @@ class Agent:
             dict(self.node.allocatable()),
             settings.taints,
             apparmor=self._has_apparmor,
+            declared_features=settings.declared_features,
         )
 
     def _sysctls(self) -> SysctlAllowlist:

@@ -1,13 +1,25 @@
 """The node's half of the agent: facts, settings and the objects that speak to the API server about the node itself."""
 
 import os
+import pwd
+import shutil
 import socket
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from kubelet_py.api import core_v1
 from kubelet_py.config import KUBERNETES_VERSION, Settings
+from kubelet_py.core.declared_features import declared_features
 from kubelet_py.core.node_rules import MachineInfo, NodeSettings
+from kubelet_py.core.user_namespaces import (
+    DEFAULT_IDS_PER_POD,
+    IdRange,
+    default_range,
+    parse_subids,
+    range_problem,
+)
+from kubelet_py.errors import ConfigError
 from kubelet_py.host.cgroups import CgroupTree
 from kubelet_py.host.machine import AddressWish, node_addresses, read_machine_info
 from kubelet_py.kube.client import ApiClient, ClientSettings
@@ -76,6 +88,7 @@ def read_identity(settings: Settings) -> NodeIdentity:
         status_update_seconds=config.nodeStatusUpdateFrequency,
         status_report_seconds=config.nodeStatusReportFrequency,
         lease_duration_seconds=config.nodeLeaseDurationSeconds,
+        declared_features=declared_features(settings.gates.enabled),
     )
     machine = read_machine_info(Path(flags.root_dir))
     addresses = node_addresses(AddressWish(name, node.hostname or name, ips, external))
@@ -93,6 +106,30 @@ def make_clients(settings: Settings) -> ApiClients:
         ApiClient(connection, ClientSettings(agent, float(config.eventRecordQPS), config.eventBurst)),
         ApiClient(connection, ClientSettings(agent, 0.0, 1, timeout_seconds=heartbeat_seconds)),
     )
+
+
+def read_user_ids(settings: Settings) -> IdRange:
+    """The host ids that pods with user namespaces of their own may have; ConfigError when they make no sense."""
+    config = settings.config
+    ids_per_pod = (config.userNamespaces.idsPerPod if config.userNamespaces else None) or DEFAULT_IDS_PER_POD
+    program = shutil.which("getsubids")
+    try:
+        pwd.getpwnam("kubelet")
+    except KeyError:
+        program = None
+    if program is None:
+        return default_range(ids_per_pod)
+
+    def asked(*flags: str) -> str:
+        return subprocess.run([program, *flags, "kubelet"], capture_output=True, text=True, check=True).stdout
+
+    try:
+        ids = parse_subids(asked(), asked("-g"), ids_per_pod)
+    except (OSError, subprocess.CalledProcessError, ValueError) as error:
+        raise ConfigError(f"the ids of user kubelet cannot be read: {error}") from error
+    if problem := range_problem(ids, config.maxPods):
+        raise ConfigError(problem)
+    return ids
 
 
 def counts_swap(tree: CgroupTree) -> bool:

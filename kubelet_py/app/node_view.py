@@ -4,6 +4,7 @@ Owns reading the host's resolv.conf and hosts file (again when they changed); ev
 from the machine's facts, which do not change while the agent runs.
 """
 
+import glob
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -67,6 +68,9 @@ class HostView:
     _hosts: CachedFile = field(default_factory=lambda: CachedFile("/etc/hosts"))
     _resolv: CachedFile = field(init=False)
     _allocatable: dict[str, Quantity] = field(init=False)
+    _thermal_paths: tuple[str, ...] = field(
+        default_factory=lambda: tuple(sorted(glob.glob("/sys/devices/system/cpu/cpu*/thermal_throttle")))
+    )
 
     def __post_init__(self) -> None:
         self._resolv = CachedFile(self.settings.config.resolvConf)
@@ -134,7 +138,11 @@ class HostView:
     def security(self) -> SecuritySettings:
         """Defaults for security contexts."""
         root = f"{self.settings.flags.root_dir}/seccomp"
-        return SecuritySettings(seccomp_default=self.settings.config.seccompDefault, seccomp_root=root)
+        return SecuritySettings(
+            seccomp_default=self.settings.config.seccompDefault,
+            seccomp_root=root,
+            extra_masked_paths=self._thermal_paths,
+        )
 
     def host_ips(self) -> tuple[str, ...]:
         """The node's addresses."""

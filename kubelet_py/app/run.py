@@ -101,6 +101,7 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
 def _prepare_directories(agent: Agent) -> None:
     agent.volumes.prepare()
     agent.allocations.load()
+    agent.user_namespaces.load()
     config = agent.settings.config
     raise_open_files(config.maxOpenFiles)
     set_oom_score_adj(config.oomScoreAdj)

@@ -48,7 +48,6 @@ NOT_YET: tuple[str, ...] = (
     "topologyManagerPolicyOptions",
     "topologyManagerScope",
     "tracing",
-    "userNamespaces",
     "volumePluginDir",
     "volumeStatsAggPeriod",
 )

@@ -15,6 +15,7 @@ from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.api import pod as podlib
 from kubelet_py.api import quantity as q
 from kubelet_py.core import pod_resources, preemption, qos, security
+from kubelet_py.core.declared_features import missing_features
 from kubelet_py.core.pod_resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS
 from kubelet_py.core.qos import QosClass
 from kubelet_py.core.sandbox_config import normal_sysctl_name, sysctl_namespace
@@ -84,6 +85,7 @@ class NodeState:
     shutting_down: bool = False
     apparmor: bool = True
     """The host has AppArmor."""
+    declared_features: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,7 +276,16 @@ def _predicate(name: str, why: str) -> Rejection:
 
 
 def _last_refusal(pod: core_v1.Pod, node: NodeState) -> Rejection | None:
-    return _apparmor_refusal(pod, node) or _shutdown_refusal(node)
+    return _apparmor_refusal(pod, node) or _feature_refusal(pod, node) or _shutdown_refusal(node)
+
+
+def _feature_refusal(pod: core_v1.Pod, node: NodeState) -> Rejection | None:
+    missing = missing_features(pod, node.declared_features)
+    if not missing:
+        return None
+    return Rejection(
+        "PodFeatureUnsupported", f"Pod requires node features that are not available: {', '.join(missing)}"
+    )
 
 
 def _apparmor_refusal(pod: core_v1.Pod, node: NodeState) -> Rejection | None:
@@ -371,7 +382,11 @@ def _clash(one: tuple[str, str, int], other: tuple[str, str, int]) -> bool:
 
 
 def node_state_of(
-    node: core_v1.Node, pressures: tuple[str, ...] = (), shutting_down: bool = False, apparmor: bool = True
+    node: core_v1.Node,
+    pressures: tuple[str, ...] = (),
+    shutting_down: bool = False,
+    apparmor: bool = True,
+    declared_features: tuple[str, ...] = (),
 ) -> NodeState:
     """What counts of a node object."""
     metadata = node.metadata or meta_v1.ObjectMeta()
@@ -386,4 +401,5 @@ def node_state_of(
         strict_supplemental_groups=bool(status.features is not None and status.features.supplementalGroupsPolicy),
         shutting_down=shutting_down,
         apparmor=apparmor,
+        declared_features=declared_features,
     )

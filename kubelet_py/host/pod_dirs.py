@@ -1,7 +1,7 @@
 """Where a pod keeps its files on the node: paths, the few files the agent itself writes there.
 
     $ROOT/pods/<uid>/{volumes/<plugin~>/<name>, plugins/<plugin~>/<name>, volume-subpaths/<vol>/<ctr>/<idx>,
-                      containers/<ctr>/<8 hex>, etc-hosts}
+                      containers/<ctr>/<8 hex>, etc-hosts, userns}
 
 Owns the layout, which other programs read (log collectors, backup tools, the Go kubelet after a change of agent).
 Knows nothing of what is in a volume.
@@ -22,6 +22,7 @@ PLUGINS = "plugins"
 SUBPATHS = "volume-subpaths"
 CONTAINERS = "containers"
 ETC_HOSTS = "etc-hosts"
+USER_NAMESPACE = "userns"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,10 @@ class PodDirs:
     def etc_hosts(self, pod_uid: str) -> Path:
         """The hosts file that the containers see."""
         return self.pod(pod_uid) / ETC_HOSTS
+
+    def user_namespace(self, pod_uid: str) -> Path:
+        """The file with the ids of the pod's user namespace."""
+        return self.pod(pod_uid) / USER_NAMESPACE
 
     def ensure_pods(self) -> None:
         """The root and the directory of all pods, with the modes others expect."""

@@ -34,6 +34,7 @@ from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import KubeletError, RuntimeCallError, SyncError
 from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.images import ImageRequest, Images
+from kubelet_py.managers.user_namespaces import UserNamespaces
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.lifecycle_hooks import HookError, LifecycleHooks
 from kubelet_py.sync.pod_kill import PodKiller
@@ -81,6 +82,7 @@ class ContainerStarter:
         hooks: LifecycleHooks,
         killer: PodKiller,
         allocations: PodAllocations,
+        user_namespaces: UserNamespaces,
         gate: StartGate | None = None,
     ) -> None:
         self._client = client
@@ -93,14 +95,15 @@ class ContainerStarter:
         self._hooks = hooks
         self._killer = killer
         self._allocations = allocations
+        self._user_namespaces = user_namespaces
         self._gate = gate or StartGate()
 
     async def run_sandbox(self, pod: core_v1.Pod, attempt: int) -> ObservedSandbox:
         """A new sandbox, ready and with its addresses."""
-        context = self._sandbox_context()
         try:
-            plan = compute_sandbox_plan(pod, attempt, context)
             handler = await self._objects.runtime_handler(pod)
+            context = self._sandbox_context(await self._user_namespaces.of_pod(pod, handler))
+            plan = compute_sandbox_plan(pod, attempt, context)
             await asyncio.to_thread(_make_directories, plan.config.log_directory)
             async with self._gate.place(Rank.SANDBOX):
                 sandbox_id = await unbroken(self._client.run_pod_sandbox(plan.config, handler))
@@ -121,7 +124,9 @@ class ContainerStarter:
         """Starts the container; gives its id."""
         pod, container = order.pod, order.container
         handler = order.sandbox.runtime_handler
-        sandbox_config = compute_sandbox_plan(pod, order.sandbox.attempt, self._sandbox_context()).config
+        user_namespace = await self._user_namespaces.of_pod(pod, handler)
+        context = self._sandbox_context(user_namespace)
+        sandbox_config = compute_sandbox_plan(pod, order.sandbox.attempt, context).config
         try:
             volumes = await self._pull_image_volumes(order, sandbox_config)
             image = await self._images.ensure(
@@ -137,7 +142,7 @@ class ContainerStarter:
         except SyncError as error:
             self._events(pod, "Warning", "Failed", f"Error: {error.reason}", container.name)
             raise
-        config = await self._configure(order, image, volumes)
+        config = await self._configure(order, image, volumes, user_namespace)
         self._allocations.note_container(pod, container.name, container.resources)
         async with self._gate.place(Rank.CONTAINER):
             container_id = await self._create_and_start(order, config, sandbox_config)
@@ -191,20 +196,26 @@ class ContainerStarter:
         self._events(pod, "Normal", "Started", "Container started", container.name)
         return container_id
 
-    def forget_pod(self, pod_uid: str) -> None:
+    async def forget_pod(self, pod_uid: str) -> None:
         """The pod starts nothing any more."""
         self._images.forget_pod(pod_uid)
+        await self._user_namespaces.release(pod_uid)
 
-    def _sandbox_context(self) -> SandboxContext:
+    def _sandbox_context(self, user_namespace: cri.UserNamespace | None) -> SandboxContext:
         return SandboxContext(
             dns=self._node.dns(),
             cgroups=self._node.cgroups(),
             pod_logs_root=self._logs.pods_root,
+            user_namespace=user_namespace,
             default_sysctls=self._node.default_sysctls(),
         )
 
     async def _configure(
-        self, order: ContainerOrder, image: cri.Image, image_volumes: Mapping[str, cri.ImageSpec]
+        self,
+        order: ContainerOrder,
+        image: cri.Image,
+        image_volumes: Mapping[str, cri.ImageSpec],
+        user_namespace: cri.UserNamespace | None,
     ) -> cri.ContainerConfig:
         pod, container = order.pod, order.container
         pod_ips = self._node.host_ips() if pods.is_host_network(pod) else order.sandbox.ips
@@ -225,6 +236,7 @@ class ContainerStarter:
                 termination_message_host_path=termination_log,
                 cgroups=self._node.cgroups(),
                 security=self._node.security(),
+                user_namespace=user_namespace,
                 target_container_id=order.target_container_id,
             )
             return compute_container_config(pod, container, context)

@@ -187,7 +187,7 @@ class PodSync:
         observed = await services.observer.observe(uid)
         # A start whose reply was lost can come true after the stop.
         observed = await self._stop_what_lives(pod, observed, LATE_COMER_GRACE_SECONDS)
-        services.starter.forget_pod(uid)
+        await services.starter.forget_pod(uid)
         await services.volumes.teardown_volumes(uid)
         await services.cgroups.remove_pod(pod)
         services.objects.forget_pod(uid)

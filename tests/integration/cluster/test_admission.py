@@ -37,20 +37,12 @@ def cores(stage: Stage) -> int:
             'Pod was rejected: forbidden sysctl: "kernel.msgmax" not allowlisted',
         ),
         (
-            {
-                "hostNetwork": True,
-                "securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}]},
-            },
-            "SysctlForbidden",
-            'Pod was rejected: forbidden sysctl: "net.ipv4.tcp_syncookies" not allowed with host Net enabled',
-        ),
-        (
             {"os": {"name": "windows"}, "containers": [{"name": "main", "image": "none"}]},
             "PodOSNotSupported",
             "Pod was rejected: Failed to admit pod as the OS field doesn't match node OS",
         ),
     ],
-    ids=["cpu", "selector", "sysctl", "host-sysctl", "os"],
+    ids=["cpu", "selector", "sysctl", "os"],
 )
 def test_what_the_node_refuses_has_failed(stage: Stage, spec: dict[str, Any], reason: str, message: str) -> None:
     name = stage.unique("refused")
@@ -73,10 +65,10 @@ def with_spec(name: str, spec: dict[str, Any]) -> dict[str, Any]:
 
 def test_a_host_port_is_given_once(stage: Stage) -> None:
     first, second = stage.unique("port"), stage.unique("port")
-    ports = {"ports": [{"containerPort": 80, "hostPort": 31999}]}
-    stage.create_pod(pod(first, container(**ports), nodeName=NODE))
+    ports = [{"containerPort": 80, "hostPort": 31999}]
+    stage.create_pod(pod(first, container(ports=ports), nodeName=NODE))
     stage.wait_ready(first)
-    stage.create_pod(pod(second, container(**ports), nodeName=NODE))
+    stage.create_pod(pod(second, container(ports=ports), nodeName=NODE))
     status = stage.wait_phase(second, "Failed")["status"]
     assert (status["reason"], status["message"]) == (
         "NodePorts",

@@ -18,6 +18,7 @@ from kubelet_py.core.admission import (
     matches_node_affinity,
     node_state_of,
 )
+from kubelet_py.core.declared_features import RESTART_ALL_CONTAINERS, declared_features
 from tests.unit.kubelet_py.core.pod_builder import a_container, a_pod, sized
 
 ALLOCATABLE = {"cpu": "4", "memory": "8Gi", "pods": "10", "ephemeral-storage": "10Gi", "example.com/gpu": "2"}
@@ -356,7 +357,7 @@ def test_apparmor(profile: dict[str, str] | None, apparmor: bool, why: str) -> N
 # Critical pods
 
 
-CRITICAL = {"priority": 2_000_000_000}
+CRITICAL: dict[str, Any] = {"priority": 2_000_000_000}
 
 
 def test_a_critical_pod_takes_the_place_of_others() -> None:
@@ -393,3 +394,21 @@ def test_where_nobody_can_make_room_a_critical_pod_is_refused() -> None:
         "Unexpected error while attempting to recover from admission failure: preemption: error finding a set of pods "
         "to preempt: no set of running pods found to reclaim resources: [(res: cpu, q: 1000), ]",
     )
+
+
+def test_a_pod_that_needs_what_the_node_does_not_declare_is_refused() -> None:
+    rule = {"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [1]}}
+    pod = a_pod(a_container(restartPolicy="Never", restartPolicyRules=[rule]), hostNetwork=True, hostUsers=False)
+    able = NodeState("n1", allocatable=ALLOCATABLE, declared_features=(RESTART_ALL_CONTAINERS,))
+    words = "Pod requires node features that are not available: "
+    assert _admit(pod, node=able) == ("PodFeatureUnsupported", f"{words}UserNamespacesHostNetworkSupport")
+    assert _admit(pod) == (
+        "PodFeatureUnsupported",
+        f"{words}RestartAllContainersOnContainerExits, UserNamespacesHostNetworkSupport",
+    )
+    assert _admit(a_pod(a_container(restartPolicyRules=[rule])), node=able) is None
+
+
+def test_a_node_declares_what_its_gates_let_it() -> None:
+    assert RESTART_ALL_CONTAINERS in declared_features(lambda name: True)
+    assert declared_features(lambda name: False) == ()

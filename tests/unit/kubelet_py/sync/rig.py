@@ -20,9 +20,11 @@ from kubelet_py.core.pleg_diff import PodRecord
 from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.security import SecuritySettings
+from kubelet_py.core.user_namespaces import IdRange
 from kubelet_py.errors import SyncError
 from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.images import Images, NodeLogins, PodSecrets, PullCredentials
+from kubelet_py.managers.user_namespaces import UserNamespaces
 from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
 from kubelet_py.sync.container_start import ContainerStarter, LogPlaces
 from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
@@ -257,6 +259,7 @@ class Rig:
         self.events: list[tuple[str, str, str]] = []
         self.learned: list[PodRecord] = []
         self.statuses = Statuses()
+        self.user_namespace_handlers = {""}
         self.boot()
         self.volumes.prepare()
 
@@ -270,6 +273,9 @@ class Rig:
         self.images = Images(self.fake, self.event, credentials, clock=self.clock.seconds)
         self.allocations = PodAllocations(self.root, self.event, self.clock)
         self.allocations.load()
+        self.user_namespaces = UserNamespaces(
+            self.volumes.dirs, IdRange(65536, 2 * 65536), lambda handler: handler in self.user_namespace_handlers
+        )
         self.observer = PodObserver(self.fake, self.learned.append, self.clock)
         hooks = LifecycleHooks(self.fake, self.event, self.pod_ips, self.clock.seconds)
         killer = PodKiller(self.fake, self.event, hooks, self.clock.seconds)
@@ -284,6 +290,7 @@ class Rig:
             hooks,
             killer,
             self.allocations,
+            self.user_namespaces,
         )
         self.sync = PodSync(
             PodServices(

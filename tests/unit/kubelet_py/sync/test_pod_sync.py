@@ -9,6 +9,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from structlog.testing import capture_logs
 
+from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.api.codec import from_builtins
@@ -792,3 +793,27 @@ def test_pods_of_these_tests_are_what_the_api_server_gives() -> None:
     pod = a_pod()
     assert pods.display_name(pod) == "shop/web"
     assert isinstance(from_builtins(meta_v1.ObjectMeta, {"name": "x"}), meta_v1.ObjectMeta)
+
+
+# User namespaces
+
+
+async def test_a_pod_has_a_user_namespace_of_its_own_and_its_mounts_follow(rig: Rig) -> None:
+    pod = a_pod(hostUsers=False)
+    assert (await sync(rig, pod)).error == ""
+    options = rig.fake.ready_sandboxes()[0].config.linux.security_context.namespace_options.userns_options
+    assert (options.mode, options.uids[0].host_id) == (cri.POD, 65536)
+    container = rig.fake.container("main").config
+    assert container.linux.security_context.namespace_options.userns_options == options
+    assert {mount.uidMappings[0].host_id for mount in container.mounts} == {65536}
+    await rig.sync.terminate_pod(pod, UID, rig.memory, 1, "deleted")
+    await rig.sync.clean_up_pod(pod, rig.memory)
+    assert not await asyncio.to_thread(rig.volumes.dirs.user_namespace(UID).exists)
+
+
+async def test_a_runtime_without_user_namespaces_makes_no_such_pod(rig: Rig) -> None:
+    rig.user_namespace_handlers = set()
+    result = await sync(rig, a_pod(hostUsers=False))
+    assert "runtime does not support user namespaces" in result.error
+    assert "FailedCreatePodSandBox" in rig.reasons
+    assert rig.fake.called("RunPodSandbox") == []

@@ -1,0 +1,93 @@
+"""Gives each pod with hostUsers: false ids of its own, the same ones over restarts of the agent.
+
+A pod's ids stand in the file `userns` of its directory; they are free again when the pod has been cleaned up.
+
+Upstream counterpart: pkg/kubelet/userns. Deliberate difference: a file that cannot be read keeps its own pod from
+starting; the Go kubelet does not start.
+"""
+
+import asyncio
+from collections.abc import Callable
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import core_v1
+from kubelet_py.api import pod as pods
+from kubelet_py.core.user_namespaces import (
+    IdRange,
+    decode_mapping,
+    encode_mapping,
+    to_cri_user_namespace,
+)
+from kubelet_py.errors import SyncError
+from kubelet_py.host.files import write_atomic
+from kubelet_py.host.pod_dirs import PodDirs
+
+log = structlog.get_logger()
+
+FILE_MODE = 0o600
+REASON = "CreatePodSandboxError"
+
+
+class UserNamespaces:
+    """`supports` says of a runtime handler whether it can make user namespaces. `load` comes first."""
+
+    def __init__(self, dirs: PodDirs, ids: IdRange, supports: Callable[[str], bool]) -> None:
+        self._dirs = dirs
+        self._ids = ids
+        self._supports = supports
+        self._first_ids: dict[str, int] = {}
+
+    def load(self) -> None:
+        """The ids of all pods that have a directory. Blocking."""
+        for uid in self._dirs.list_pod_uids():
+            try:
+                first, length = decode_mapping(self._dirs.user_namespace(uid).read_bytes())
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                log.error("user_namespace_unreadable", pod_uid=uid, error=str(error), consequence="the pod waits")
+                continue
+            if self._ids.holds(first, length) and first not in self._first_ids.values():
+                self._first_ids[uid] = first
+
+    async def of_pod(self, pod: core_v1.Pod, runtime_handler: str) -> cri.UserNamespace | None:
+        """The pod's namespace, None for one that shares the host's users; SyncError where it cannot have its own."""
+        if pods.spec_of(pod).hostUsers is not False:
+            return None
+        if not self._supports(runtime_handler):
+            who = f'RuntimeClass handler "{runtime_handler}"' if runtime_handler else "runtime"
+            raise SyncError(REASON, f"can't set `spec.hostUsers: false`, {who} does not support user namespaces")
+        uid = pods.uid_of(pod)
+        first = self._first_ids.get(uid)
+        if first is None:
+            first = await self._allocate(uid)
+        return to_cri_user_namespace(first, self._ids.block)
+
+    async def _allocate(self, uid: str) -> int:
+        path = self._dirs.user_namespace(uid)
+        if await asyncio.to_thread(path.exists):
+            raise SyncError(REASON, f"user namespace: {path} names ids that are not the pod's to have")
+        first = self._ids.free_block(set(self._first_ids.values()))
+        if first is None:
+            raise SyncError(REASON, "create user namespace: could not find an empty slot to allocate a user namespace")
+        self._first_ids[uid] = first
+        try:
+            await asyncio.to_thread(self._write, uid, first)
+        except BaseException as error:
+            del self._first_ids[uid]
+            if isinstance(error, OSError):
+                raise SyncError(REASON, f"create user namespace: {error}") from error
+            raise
+        return first
+
+    def _write(self, uid: str, first: int) -> None:
+        self._dirs.ensure_pod(uid)
+        write_atomic(self._dirs.user_namespace(uid), encode_mapping(first, self._ids.block), FILE_MODE)
+
+    async def release(self, pod_uid: str) -> None:
+        """The pod starts nothing any more: its ids are free, once the file that names them is gone."""
+        if pod_uid in self._first_ids:
+            await asyncio.to_thread(self._dirs.user_namespace(pod_uid).unlink, missing_ok=True)
+            del self._first_ids[pod_uid]

@@ -1,0 +1,92 @@
+"""Pods with ids of their own: given once, kept over restarts, free when the pod has ended."""
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api import core_v1
+from kubelet_py.core.user_namespaces import IdRange, encode_mapping
+from kubelet_py.errors import SyncError
+from kubelet_py.host.pod_dirs import PodDirs
+from kubelet_py.managers.user_namespaces import UserNamespaces
+from tests.sim.pods import make_pod
+
+BLOCK = 65536
+
+
+def a_pod(uid: str = "u-1", host_users: bool | None = False) -> core_v1.Pod:
+    return make_pod("app", metadata={"uid": uid}, hostUsers=host_users)
+
+
+class Node:
+    """Two blocks, and a handler `plain` without user namespaces."""
+
+    def __init__(self, root: Path) -> None:
+        self.dirs = PodDirs(root)
+        self.dirs.ensure_pods()
+        self.boot()
+
+    def boot(self) -> list[Any]:
+        self.known = UserNamespaces(self.dirs, IdRange(BLOCK, 2 * BLOCK), lambda handler: handler != "plain")
+        with capture_logs() as logs:
+            self.known.load()
+        return [entry["event"] for entry in logs]
+
+    async def first_id(self, pod: core_v1.Pod) -> int:
+        given = await self.known.of_pod(pod, "")
+        assert given is not None
+        assert (given.mode, given.uids[0].length, given.gids[0].host_id) == (cri.POD, BLOCK, given.uids[0].host_id)
+        return given.uids[0].host_id
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return Node(tmp_path)
+
+
+async def test_only_pods_that_ask_for_it_have_one(node: Node) -> None:
+    assert await node.known.of_pod(a_pod(host_users=None), "plain") is None
+    assert await node.known.of_pod(a_pod(host_users=True), "plain") is None
+
+
+@pytest.mark.parametrize(("handler", "who"), [("plain", 'RuntimeClass handler "plain"')])
+async def test_a_runtime_that_cannot_is_named(node: Node, handler: str, who: str) -> None:
+    with pytest.raises(SyncError, match="does not support user namespaces") as caught:
+        await node.known.of_pod(a_pod(), handler)
+    assert who in str(caught.value)
+
+
+async def test_each_pod_has_ids_of_its_own_for_good(node: Node) -> None:
+    assert await node.first_id(a_pod("a")) == BLOCK
+    assert await node.first_id(a_pod("b")) == 2 * BLOCK
+    await asyncio.to_thread(node.boot)
+    assert await node.first_id(a_pod("b")) == 2 * BLOCK
+    assert await node.first_id(a_pod("a")) == BLOCK
+    with pytest.raises(SyncError, match="could not find an empty slot"):
+        await node.first_id(a_pod("c"))
+    await node.known.release("a")
+    await node.known.release("a")
+    assert await node.first_id(a_pod("c")) == BLOCK
+
+
+async def test_a_disk_that_refuses_gives_no_ids(node: Node) -> None:
+    await asyncio.to_thread((node.dirs.pods / "no-directory").touch)
+    with pytest.raises(SyncError, match="create user namespace"):
+        await node.known.of_pod(a_pod("no-directory"), "")
+    assert await node.first_id(a_pod("a")) == BLOCK
+
+
+@pytest.mark.parametrize("content", [b"nonsense", encode_mapping(BLOCK, 5), encode_mapping(9 * BLOCK, BLOCK)])
+async def test_a_file_that_makes_no_sense_keeps_its_own_pod_from_starting(node: Node, content: bytes) -> None:
+    """Nobody knows which ids its volumes and containers have."""
+    await asyncio.to_thread(node.dirs.ensure_pod, "a")
+    await asyncio.to_thread(node.dirs.user_namespace("a").write_bytes, content)
+    events = await asyncio.to_thread(node.boot)
+    assert events == (["user_namespace_unreadable"] if content == b"nonsense" else [])
+    with pytest.raises(SyncError, match="not the pod's to have"):
+        await node.first_id(a_pod("a"))
+    assert await node.first_id(a_pod("b")) == BLOCK
