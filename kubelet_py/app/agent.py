@@ -184,7 +184,10 @@ class Agent:
             stories=self.stories,
             pod_logs_root=config.podLogsDir,
             log_links_root=f"{Path(config.podLogsDir).parent}/containers",
-            crash_policy=crash_policy(settings.config.crashLoopBackOff.maxContainerRestartPeriod),
+            crash_policy=crash_policy(
+                config.crashLoopBackOff.maxContainerRestartPeriod,
+                settings.gates.enabled("ReduceDefaultCrashLoopBackOffDecay"),
+            ),
             agent_started_at_ns=self._started_at_ns,
         )
 

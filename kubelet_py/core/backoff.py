@@ -43,14 +43,19 @@ class BackoffPolicy:
 
 
 CRASH_BACKOFF = BackoffPolicy()
+REDUCED_CRASH_BACKOFF = BackoffPolicy(1.0, 60.0)
 IMAGE_BACKOFF = BackoffPolicy()
 
 
-def crash_policy(max_restart_seconds: float | None) -> BackoffPolicy:
-    """The policy of a node that sets crashLoopBackOff.maxContainerRestartPeriod; the first delay fits below it."""
+def crash_policy(max_restart_seconds: float | None, is_reduced: bool = False) -> BackoffPolicy:
+    """The policy of a node that sets crashLoopBackOff.maxContainerRestartPeriod; the first delay fits below it.
+
+    `is_reduced`: the gate ReduceDefaultCrashLoopBackOffDecay lets waits begin and end lower.
+    """
+    usual = REDUCED_CRASH_BACKOFF if is_reduced else CRASH_BACKOFF
     if max_restart_seconds is None:
-        return CRASH_BACKOFF
-    return BackoffPolicy(min(CRASH_BACKOFF.initial_seconds, max_restart_seconds), max_restart_seconds)
+        return usual
+    return BackoffPolicy(min(usual.initial_seconds, max_restart_seconds), max_restart_seconds)
 
 
 def remaining_seconds(entry: BackoffEntry | None, now_seconds: float, since_seconds: float | None = None) -> float:

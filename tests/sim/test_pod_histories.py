@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import containers_of, init_containers_of, is_sidecar, spec_of
 from kubelet_py.core.observed import ObservedContainer, ProbeResult, ProbeVerdict
+from kubelet_py.core.pod_allocation import Amounts, amounts_of, requirements_of
 from kubelet_py.core.pod_phase import FAILED, PENDING, RUNNING, SUCCEEDED
 from kubelet_py.core.pod_status import StatusContext, compute_pod_status
 from tests.sim.pods import SECOND, make_container, make_pod, make_sidecar, restart_rule
@@ -26,6 +27,13 @@ policies = st.sampled_from(["Always", "OnFailure", "Never"])
 def pods(draw: st.DrawFn, own_policies: bool = True) -> core_v1.Pod:
     """Pods of all shapes that matter to the rules."""
 
+    policy = draw(policies)
+
+    def sized(may_restart: bool) -> dict[str, object]:
+        """Some start anew for another size of memory, where the API server lets them."""
+        resize_policy = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+        return {"resizePolicy": resize_policy if may_restart and draw(st.booleans()) else []}
+
     def main(name: str) -> dict[str, object]:
         own = draw(st.none() | policies) if own_policies else None
         rules = draw(
@@ -33,18 +41,20 @@ def pods(draw: st.DrawFn, own_policies: bool = True) -> core_v1.Pod:
             if own
             else st.just([])
         )
-        return make_container(name, restartPolicy=own, restartPolicyRules=rules, livenessProbe=PROBE)
+        sizes = sized(own is None and policy == "Always")
+        return make_container(name, restartPolicy=own, restartPolicyRules=rules, livenessProbe=PROBE, **sizes)
 
     def init(name: str) -> dict[str, object]:
         kind = draw(st.sampled_from(["init", "sidecar", "slow sidecar"]))
         if kind == "init":
             return make_container(name)
-        return make_sidecar(name, livenessProbe=PROBE, startupProbe=PROBE if kind == "slow sidecar" else None)
+        startup = PROBE if kind == "slow sidecar" else None
+        return make_sidecar(name, livenessProbe=PROBE, startupProbe=startup, **sized(True))
 
     return make_pod(
         *[main(name) for name in ("app", "web")[: draw(st.integers(1, 2))]],
         init=[init(f"init{n}") for n in range(draw(st.integers(0, 3)))],
-        restartPolicy=draw(policies),
+        restartPolicy=policy,
         hostNetwork=draw(st.booleans()),
     )
 
@@ -75,6 +85,16 @@ def _change_image(world: World) -> None:
     world.pod = pod
 
 
+def _resize(world: World) -> None:
+    """Every container gets another size; memory changes each second time only."""
+    pod = copy.deepcopy(world.pod)
+    for container in (*init_containers_of(pod), *containers_of(pod)):
+        old = amounts_of(container.resources)
+        memory_bytes = old.memory_limit_bytes + (old.cpu_limit_milli // 100 % 2) * 1024
+        container.resources = requirements_of(Amounts(0, old.cpu_limit_milli + 100, 0, memory_bytes))
+    world.pod = pod
+
+
 def _advance(world: World) -> None:
     world.now_ns += 45 * SECOND
 
@@ -92,6 +112,7 @@ PLAIN: dict[str, Callable[[World], None]] = {
     "garbage": World.collect_garbage,
     "time": _advance,
     "image": _change_image,
+    "resize": _resize,
     "start fails": _fail_next,
 }
 
@@ -149,6 +170,8 @@ def test_every_history_keeps_the_promises_and_comes_to_rest(pod: core_v1.Pod, hi
     assert len(ready) <= 1
     assert bool(ready) == bool(world.running_names)
     assert not [c for c in world.containers if c.state == "unknown"]
+    wanted = {c.name: amounts_of(c.resources) for c in (*init_containers_of(world.pod), *containers_of(world.pod))}
+    assert all(world.sizes[c.id] == wanted[c.name] for c in world.containers if c.state == "running")
     if spec_of(pod).restartPolicy == "Always" and not any(c.restartPolicy for c in containers_of(pod)):
         sidecars = [c.name for c in init_containers_of(pod) if is_sidecar(c)]
         assert world.running_names == sorted([*sidecars, *(c.name for c in containers_of(pod))])

@@ -17,6 +17,7 @@ from kubelet_py.core.actions import (
     KillContainer,
     KillPod,
     RemoveContainer,
+    ResizePod,
     StartContainer,
 )
 from kubelet_py.core.backoff import CRASH_BACKOFF, BackoffEntry, next_entry
@@ -31,6 +32,7 @@ from kubelet_py.core.observed import (
     ProbeVerdict,
 )
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
+from kubelet_py.core.pod_allocation import Amounts, PodResources, amounts_of, requirements_of
 from tests.sim.pods import CREATED, EXITED, NOW_NS, RUNNING, SECOND, UNKNOWN
 
 KILLED = 137
@@ -58,6 +60,8 @@ class World:
     log_counts: dict[str, int] = field(default_factory=dict)
     memory: Memory = field(default_factory=Memory)
     verdicts: dict[str, ProbeVerdict] = field(default_factory=dict)  # what probes find, and would find again
+    actuated: PodResources = field(default_factory=PodResources)  # a file: it outlives the agent
+    sizes: dict[str, Amounts] = field(default_factory=dict)  # what the runtime limits each container to
     fail_next_start: bool = False
     starts: dict[str, int] = field(default_factory=dict)
     _through: set[tuple[str, str]] = field(default_factory=set)
@@ -81,6 +85,7 @@ class World:
             crash_backoff=dict(self.memory.backoff),
             probe_results=dict(self.verdicts),
             logged_restart_counts=dict(self.log_counts),
+            actuated=self.actuated,
         )
 
     def plan(self) -> tuple[Action, ...]:
@@ -123,6 +128,12 @@ class World:
                     self.log_counts.pop(container.name, None)
             case CreateSandbox():
                 self._create_sandbox(action)
+            case ResizePod():
+                for update in action.updates:
+                    self._promise(self._find(update.container_id).state is RUNNING, "a resize of what does not run")
+                    self._promise(update.current != update.wanted, "a resize to the same size")
+                    self._set_size(update.container_id, update.container_name, update.wanted)
+                self.actuated = replace(self.actuated, pod_level=spec_of(self.pod).resources)
             case StartContainer():
                 return self._start(action)
             case BackOff():
@@ -181,12 +192,17 @@ class World:
                 restart_count=action.restart_count,
             )
         )
+        self._set_size(f"c{self._ids}", name, amounts_of(spec.resources))
         self.log_counts[name] = action.restart_count + 1
         if not failed:
             self.starts[name] = self.starts.get(name, 0) + 1
             if is_sidecar(spec) and spec.startupProbe is None:
                 self._through.add((sandbox_id, name))
         return not failed
+
+    def _set_size(self, container_id: str, name: str, amounts: Amounts) -> None:
+        self.sizes[container_id] = amounts
+        self.actuated = replace(self.actuated, containers={**self.actuated.containers, name: requirements_of(amounts)})
 
     def _mind_order(self, action: StartContainer, sandbox_id: str) -> None:
         for container in init_containers_of(self.pod):

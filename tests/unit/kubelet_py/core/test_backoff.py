@@ -69,6 +69,8 @@ def test_a_node_may_lower_the_ceiling() -> None:
     assert crash_policy(None) is CRASH_BACKOFF
     assert crash_policy(4.0) == BackoffPolicy(4.0, 4.0, 600.0)
     assert crash_policy(60.0) == BackoffPolicy(10.0, 60.0, 600.0)
+    assert crash_policy(None, is_reduced=True) == BackoffPolicy(1.0, 60.0, 600.0)
+    assert crash_policy(300.0, is_reduced=True) == BackoffPolicy(1.0, 300.0, 600.0)
 
 
 def test_old_entries_are_forgotten() -> None:
