@@ -15,26 +15,23 @@ import re
 import resource
 import signal
 import stat
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import structlog
 
 from cri_proto import runtime_v1 as cri
+from dockershim import oci
 from dockershim.errors import EngineFailed, InvalidArgument
+from dockershim.oci.capabilities import CAPABILITIES, bounding_set
+from dockershim.oci.instructions import PROGRAM, USER_NAMESPACES_VERB
 from dockershim.translate.proc_files import parse_cgroup_paths
 from dockershim.translate.users import ContainerUser, resolve_user
 
 _log = structlog.get_logger()
 _CAP_SYS_RESOURCE = 24
-_CAPABILITIES = (
-    *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
-    *("LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER"),
-    *("SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE"),
-    *("SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP"),
-    *("MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF"),
-    "CHECKPOINT_RESTORE",
-)
 _LOWEST_OOM_SCORE = -1000
 _PROFILE_LIMIT_BYTES = 4 * 1024 * 1024
 _IDENTITY_FILE_LIMIT_BYTES = 1024 * 1024
@@ -135,10 +132,31 @@ def _read_seccomp_profile(path: str, field: str) -> str:
 
 def missing_capabilities(proc_self: Path = Path("/proc/self")) -> tuple[str, ...]:
     """Capabilities that this host has and nobody here may hand out: those outside our bounding set."""
-    status = (proc_self / "status").read_text()
-    bounding = re.search(r"^CapBnd:\s*([0-9a-f]+)$", status, re.MULTILINE)
-    mask = int(bounding.group(1), 16) if bounding else -1
-    return tuple(name for bit, name in enumerate(_CAPABILITIES) if not mask >> bit & 1)
+    mask = bounding_set((proc_self / "status").read_text())
+    return tuple(name for bit, name in enumerate(CAPABILITIES) if not mask >> bit & 1)
+
+
+# ---- user namespaces
+
+
+async def user_namespaces_problem(directory: str) -> str:
+    """Why containers whose files are in this directory cannot have user namespaces; empty when they can.
+
+    Tried by the program that will do it, in a process of its own since it forks; found out once.
+    """
+    if directory not in _user_namespaces_problems:
+        program = str(Path(oci.__file__).with_name("__main__.py"))
+        command = (sys.executable, "-I", "-S", program, USER_NAMESPACES_VERB, directory)
+        process = await asyncio.create_subprocess_exec(
+            *command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+        )
+        output, _ = await process.communicate()
+        said = output.decode(errors="replace").strip()
+        _user_namespaces_problems[directory] = said or (f"{PROGRAM} failed" if process.returncode else "")
+    return _user_namespaces_problems[directory]
+
+
+_user_namespaces_problems: dict[str, str] = {}
 
 
 # ---- oom_score_adj

@@ -20,6 +20,7 @@ from dockershim.store.feeder import Feeder
 from dockershim.tasks import Tasks
 from dockershim.translate.sandbox_spec import SandboxContext
 from dockershim.translate.security import HostSecurity
+from dockershim.translate.wrapping import Wrapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,9 @@ class Node:
         missing = self.settings.missing_capabilities if info.api_version <= (1, 41) else ()
         return HostSecurity(info.has_security("apparmor"), seccomp_profile, missing, info.has_security("selinux"))
 
-    def sandbox_context(self, image_id: str, seccomp_profile: str | None) -> SandboxContext:
+    def sandbox_context(
+        self, image_id: str, seccomp_profile: str | None, user_namespaces_problem: str
+    ) -> SandboxContext:
         """What the node adds to a sandbox."""
         info = self.feeder.require_info()
         return SandboxContext(
@@ -70,4 +73,6 @@ class Node:
             systemd_cgroups=info.cgroup_driver == "systemd",
             runtimes=info.runtimes,
             host=self.host_security(seccomp_profile),
+            wrapping=Wrapping(info.wrapped_runtimes, user_namespaces_problem),
+            api_version=info.api_version,
         )

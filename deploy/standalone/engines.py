@@ -23,6 +23,7 @@ PACKAGES = {
     "docker": ("docker.io", "containerd", "runc", "iptables", "iproute2", "busybox-static"),
     "containerd": ("containerd", "runc", "iptables", "iproute2", "containernetworking-plugins", "busybox-static"),
 }
+OCI_PROGRAM = Path(__file__).resolve().parents[1] / "dockershim-oci"
 APPARMOR = Path("/sys/module/apparmor/parameters/enabled")
 
 
@@ -158,6 +159,7 @@ def _dockerd_settings() -> dict[str, object]:
         "containerd": str(CONTAINERD_SOCKET),
         "bip": DOCKER_SUBNET,
         "exec-opts": ["native.cgroupdriver=cgroupfs"],
+        "runtimes": {"dockershim": {"path": str(OCI_PROGRAM)}},
         # a nested or restricted root may not lower its oom_score_adj
         "oom-score-adjust": 0,
     }

@@ -9,7 +9,7 @@ bytes so that the caller can judge progress.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from dockershim.translate.pull_progress import PullProgress
@@ -35,6 +35,8 @@ class EngineInfo:
     security_options: tuple[str, ...]
     live_restore: bool = False
     experimental: bool = False
+    wrapped_runtimes: Mapping[str, str] = field(default_factory=dict)
+    """By handler ("" is the default), the runtime that has dockershim-oci in front of it."""
 
     def has_security(self, name: str) -> bool:
         """Whether Docker runs with this security module (apparmor, seccomp, selinux)."""

@@ -35,6 +35,7 @@ from dockershim.errors import (
     Unavailable,
 )
 from dockershim.translate.pull_progress import PullProgress
+from dockershim.translate.wrapping import wrapped_runtimes
 
 if TYPE_CHECKING:
     from docker.api import APIClient
@@ -117,6 +118,7 @@ class DockerClient:
             security_options=tuple(info.get("SecurityOptions") or ()),
             live_restore=bool(info.get("LiveRestoreEnabled", False)),
             experimental=bool(info.get("ExperimentalBuild", False)),
+            wrapped_runtimes=wrapped_runtimes(info.get("Runtimes") or {}, str(info.get("DefaultRuntime", ""))),
         )
 
     def _dial(self) -> APIClient:

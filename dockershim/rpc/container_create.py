@@ -20,6 +20,7 @@ from dockershim.tasks import Mutation
 from dockershim.translate import container_spec, image_volumes, names, security
 from dockershim.translate.image_volumes import ImageVolume
 from dockershim.translate.views import SandboxView
+from dockershim.translate.wrapping import Wrapping
 
 _log = structlog.get_logger()
 
@@ -128,12 +129,14 @@ class ContainerCreate:
         trees: Mapping[ImageVolume, str],
     ) -> container_spec.ContainerContext:
         info = self._node.feeder.require_info()
+        wrapping = Wrapping(info.wrapped_runtimes)
         return container_spec.ContainerContext(
             sandbox_id=sandbox.id,
             sandbox_metadata=sandbox.status.metadata,
             image_id=image_id,
             api_version=info.api_version,
-            docker_runtime=sandbox.docker_runtime,
+            docker_runtime=wrapping.bare(sandbox.docker_runtime),
+            runtime_handler=sandbox.item.runtime_handler,
             host_network=sandbox.host_network,
             host_ipc=sandbox.status.linux.namespaces.options.ipc == cri.NamespaceMode.NODE,
             cgroup_version=info.cgroup_version,
@@ -142,6 +145,8 @@ class ContainerCreate:
             host=self._node.host_security(profile),
             image_volumes=volumes,
             image_sources=trees,
+            sandbox_namespaces=sandbox.status.linux.namespaces.options,
+            wrapping=wrapping,
         )
 
     def _log_raised_oom_score(self, config: cri.ContainerConfig) -> None:

@@ -48,7 +48,7 @@ class ExecSync:
         view = self._node.store.require_container(request.container_id)
         if not view.running:
             raise NotRunning(f"container {view.id} does not run")
-        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(request.cmd)}
+        body = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(request.cmd), "User": view.exec_user}
         exec_id = await self._node.engine.exec_create(view.id, body)
         output = _Output(OUTPUT_LIMIT_BYTES)
         try:

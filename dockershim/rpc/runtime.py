@@ -11,6 +11,8 @@ import json
 import structlog
 
 from cri_proto import runtime_v1 as cri
+from dockershim import host
+from dockershim.engine import EngineInfo
 from dockershim.errors import InvalidArgument
 from dockershim.node import Node
 from dockershim.translate.mounts import READ_ONLY_RECURSIVE_API
@@ -56,16 +58,15 @@ class Runtime:
                     ),
                 ]
             ),
-            features=cri.RuntimeFeatures(supplemental_groups_policy=False),
         )
         info = self._node.feeder.info
         if info is not None:
-            recursive = info.api_version >= READ_ONLY_RECURSIVE_API
-            for name in ("", *info.runtimes):
-                features = cri.RuntimeHandlerFeatures(recursive_read_only_mounts=recursive, user_namespaces=False)
-                response.runtime_handlers.add(name=name, features=features)
+            await self._add_features(response, info)
         if request.verbose:
-            response.info["config"] = self._node.settings.verbose_config
+            config = json.loads(self._node.settings.verbose_config)
+            if info is not None:
+                config["stateDir"] = f"{info.root_directory}/containers"  # containerd's name; critest looks there
+            response.info["config"] = json.dumps(config, sort_keys=True)
             if info is not None:
                 details = {
                     "engine": info.engine_version,
@@ -76,6 +77,18 @@ class Runtime:
                 }
                 response.info["engine"] = json.dumps(details, sort_keys=True)
         return response
+
+    async def _add_features(self, response: cri.StatusResponse, info: EngineInfo) -> None:
+        """What pods may ask for. The policy of groups is a feature of the node: it counts for the default handler."""
+        wrapped = info.wrapped_runtimes
+        problem = await host.user_namespaces_problem(info.root_directory) if wrapped else ""
+        response.features.supplemental_groups_policy = "" in wrapped
+        for name in ("", *info.runtimes):
+            features = cri.RuntimeHandlerFeatures(
+                recursive_read_only_mounts=info.api_version >= READ_ONLY_RECURSIVE_API or name in wrapped,
+                user_namespaces=name in wrapped and not problem,
+            )
+            response.runtime_handlers.add(name=name, features=features)
 
     async def runtime_config(self, request: cri.RuntimeConfigRequest) -> cri.RuntimeConfigResponse:
         """See CRI."""

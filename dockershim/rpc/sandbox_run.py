@@ -58,7 +58,8 @@ class SandboxRun:
         secure = config.linux.security_context
         profile = await host.read_seccomp_profile(security.optional(secure, "seccomp"), "config.linux.security_context")
         image_id = await self._pause_image()
-        body = sandbox_spec.to_docker_sandbox(config, handler, self._node.sandbox_context(image_id, profile))
+        context = self._node.sandbox_context(image_id, profile, await self._user_namespaces_problem(config))
+        body = sandbox_spec.to_docker_sandbox(config, handler, context)
         engine, lifecycle = self._node.engine, self._lifecycle
         async with Mutation(self._node.tasks, f"run sandbox {name}") as mutation:
             mutation.on_failure("remove pause", lambda: lifecycle.remove_quietly(name))
@@ -90,6 +91,11 @@ class SandboxRun:
             await mutation.step(self._node.checkpoints.save(record, durable=False))
             self._node.store.put_sandbox(sandbox_view(inspect, record, observed_at_ns))
         return cri.RunPodSandboxResponse(pod_sandbox_id=sandbox_id)
+
+    async def _user_namespaces_problem(self, config: cri.PodSandboxConfig) -> str:
+        if not config.linux.security_context.namespace_options.HasField("userns_options"):
+            return ""
+        return await host.user_namespaces_problem(self._node.feeder.require_info().root_directory)
 
     async def _save_and_start(self, record: SandboxRecord) -> None:
         """Side by side: neither needs the other, and both come before the network."""

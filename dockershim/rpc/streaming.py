@@ -17,6 +17,7 @@ from dockershim.streaming.channels import Channels
 from dockershim.streaming.port_forward import connect_in_namespace
 from dockershim.streaming.remote_command import AttachTarget, ExecCommand, RemoteCommands
 from dockershim.streaming.server import ATTACH, EXEC, CommandTicket, PortForwardTicket, StreamingServer
+from dockershim.translate.views import ContainerView
 
 
 class Streaming:
@@ -32,15 +33,15 @@ class Streaming:
         if not request.cmd:
             raise InvalidArgument("cmd", "is empty")
         streams = _streams(request)
-        container_id = self._running_container(request.container_id)
-        command = ExecCommand(container_id, tuple(request.cmd), streams)
+        view = self._running_container(request.container_id)
+        command = ExecCommand(view.id, tuple(request.cmd), streams, view.exec_user)
         ticket = CommandTicket(EXEC, streams, functools.partial(self._commands.exec, command))
         return cri.ExecResponse(url=await self._server.url(ticket))
 
     async def attach(self, request: cri.AttachRequest) -> cri.AttachResponse:
         """See CRI."""
         streams = _streams(request)
-        container_id = self._running_container(request.container_id)
+        container_id = self._running_container(request.container_id).id
 
         async def work(channels: Channels) -> Outcome:
             config = (await self._node.engine.inspect_container(container_id)).get("Config") or {}
@@ -66,11 +67,11 @@ class Streaming:
 
         return cri.PortForwardResponse(url=await self._server.url(PortForwardTicket(connect)))
 
-    def _running_container(self, reference: str) -> str:
+    def _running_container(self, reference: str) -> ContainerView:
         view = self._node.store.require_container(reference)
         if not view.running:
             raise NotRunning(f"container {view.id} does not run")
-        return view.id
+        return view
 
     def _namespace_path(self, sandbox_id: str) -> str:
         view = self._node.store.sandbox(sandbox_id)

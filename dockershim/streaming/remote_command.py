@@ -66,6 +66,7 @@ class ExecCommand:
     container_id: str
     command: tuple[str, ...]
     streams: wire.StreamSet
+    user: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +95,7 @@ class RemoteCommands:
             "AttachStderr": not tty,
             "Tty": tty,
             "Cmd": list(what.command),
+            "User": what.user,
             "DetachKeys": DETACH_KEYS,
         }
         exec_id = await self._engine.exec_create(what.container_id, body)

@@ -14,11 +14,20 @@ from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument
-from dockershim.translate import image_volumes, mounts, names, resources, security
+from dockershim.translate import (
+    handler_annotations,
+    image_volumes,
+    mounts,
+    names,
+    resources,
+    sandbox_spec,
+    security,
+    wrapping,
+)
 from dockershim.translate.image_volumes import ImageVolume
-from dockershim.translate.sandbox_spec import LOG_CONFIG, docker_cgroup_parent
 from dockershim.translate.security import HostSecurity
 from dockershim.translate.signals import to_docker_signal
+from dockershim.translate.wrapping import Instruction, Wrapping
 
 _FIELD = "config.linux.security_context"
 _RESOURCES = "config.linux.resources"
@@ -34,6 +43,8 @@ class ContainerContext:
     image_id: str
     api_version: tuple[int, int]
     docker_runtime: str = ""
+    runtime_handler: str = ""
+    """As the pod asked for it: empty where it leaves the choice to Docker."""
     host_network: bool = False
     host_ipc: bool = False
     cgroup_version: str = "1"
@@ -43,6 +54,13 @@ class ContainerContext:
     image_volumes: tuple[ImageVolume, ...] = ()
     image_sources: Mapping[ImageVolume, str] = field(default_factory=dict)
     """Where the trees of image volumes are on the host, for an engine that does not mount images by itself."""
+    sandbox_namespaces: cri.NamespaceOption = field(default_factory=cri.NamespaceOption)
+    wrapping: Wrapping = field(default_factory=Wrapping)
+
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether instructions can be carried out for this container."""
+        return self.docker_runtime in self.wrapping.runtimes
 
 
 def log_path(config: cri.ContainerConfig, sandbox_config: cri.PodSandboxConfig) -> str:
@@ -97,15 +115,12 @@ def _check(config: cri.ContainerConfig) -> None:
     if config.HasField("windows"):
         raise InvalidArgument("config.windows", "this node runs Linux")
     secure = config.linux.security_context
-    security.check_groups_policy(secure.supplemental_groups_policy, _FIELD)
     security.check_namespaces(secure.namespace_options, _FIELD)
     security.check_legacy_seccomp(secure, _FIELD)
     if secure.HasField("run_as_user") and secure.run_as_username:
         raise InvalidArgument(
             f"{_FIELD}.run_as_username", "stands beside run_as_user; only one of the two may be given"
         )
-    if secure.capabilities.add_ambient_capabilities:
-        raise InvalidArgument(f"{_FIELD}.capabilities.add_ambient_capabilities", "is not available on Docker")
 
 
 def _environment(config: cri.ContainerConfig) -> list[str]:
@@ -143,10 +158,10 @@ def _host_config(
     if context.host.selinux and context.image_sources:
         problem = "on a host with SELinux needs Docker 28 (API 1.48), which labels the image's files"
         raise InvalidArgument("", f"{image_volumes.FAILED}: an image volume {problem}")
-    parent = docker_cgroup_parent(sandbox_config.linux.cgroup_parent, systemd=context.systemd_cgroups)
+    parent = sandbox_spec.docker_cgroup_parent(sandbox_config.linux.cgroup_parent, systemd=context.systemd_cgroups)
     result: dict[str, Any] = {
         "Mounts": [
-            *mounts.to_docker_mounts(config.mounts, context.api_version, relabels=context.host.selinux),
+            *mounts.to_docker_mounts(config.mounts, _mount_support(context)),
             *(volume.to_docker(context.image_sources.get(volume)) for volume in context.image_volumes),
         ],
         "Binds": mounts.to_docker_relabeled(config.mounts) if context.host.selinux else [],
@@ -161,7 +176,7 @@ def _host_config(
         "GroupAdd": security.group_add(secure.supplemental_groups),
         "SecurityOpt": _security_options(secure, context.host),
         "RestartPolicy": {"Name": "no"},
-        "LogConfig": LOG_CONFIG,
+        "LogConfig": sandbox_spec.LOG_CONFIG,
     }
     result.update(security.docker_capabilities(secure.capabilities, context.host.missing_capabilities))
     result.update(_resources(config, context))
@@ -169,14 +184,40 @@ def _host_config(
         result.update(security.masked_paths(secure))
     if secure.privileged:
         result["CgroupnsMode"] = "host"  # as containerd does; privileged containers manage the node's cgroups
-    if context.docker_runtime:
-        result["Runtime"] = context.docker_runtime
+    context.wrapping.carry(result, context.docker_runtime, _instruction(config, context), _FIELD)
+    if context.runtime_handler not in sandbox_spec.DEFAULT_HANDLERS and context.api_version >= handler_annotations.API:
+        result["Annotations"] = handler_annotations.container_annotations(
+            config, context.sandbox_id, context.sandbox_metadata, sandbox_config.annotations
+        )
     if config.CDI_devices:
         if context.api_version < CDI_API:
             raise InvalidArgument("config.CDI_devices", "need Docker 25 (API 1.44) or newer")
         identifiers = [device.name for device in config.CDI_devices]
         result["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": identifiers}]
     return result
+
+
+def _mount_support(context: ContainerContext) -> mounts.MountSupport:
+    return mounts.MountSupport(
+        read_only_recursive=context.api_version >= mounts.READ_ONLY_RECURSIVE_API,
+        wrapped=context.is_wrapped,
+        relabels=context.host.selinux,
+    )
+
+
+def _instruction(config: cri.ContainerConfig, context: ContainerContext) -> Instruction:
+    """What Docker cannot be told."""
+    secure, engine_can = config.linux.security_context, context.api_version >= mounts.READ_ONLY_RECURSIVE_API
+    lacks_some = context.is_wrapped and bool(context.host.missing_capabilities)
+    return {
+        **wrapping.strict_groups(secure, _FIELD),
+        **wrapping.recursive_read_only(config.mounts, engine_can=engine_can),
+        **wrapping.ambient_capabilities(secure.capabilities),
+        **wrapping.possible_capabilities(privileged=secure.privileged, host_lacks_some=lacks_some),
+        **wrapping.container_user_namespace(
+            secure.namespace_options, context.sandbox_namespaces, config.mounts, _FIELD
+        ),
+    }
 
 
 def _check_shared(options: cri.NamespaceOption, context: ContainerContext) -> None:

@@ -9,11 +9,14 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument
+from dockershim.oci import instructions as words
 from dockershim.translate.image_volumes import ImageVolume, is_image_volume
+from dockershim.translate.wrapping import instruction_of
 
 _TO_DOCKER = {
     cri.MountPropagation.PROPAGATION_PRIVATE: "",
@@ -30,17 +33,25 @@ READ_ONLY_RECURSIVE_API = (1, 44)
 _PERMISSIONS = frozenset("rwm")
 
 
-def to_docker_mounts(
-    mounts: Iterable[cri.Mount], api_version: tuple[int, int], *, relabels: bool = False
-) -> list[dict[str, Any]]:
+@dataclass(frozen=True, slots=True)
+class MountSupport:
+    """Whether the engine knows recursive read-only, dockershim-oci is there for what it does not know, and the host
+    relabels files for SELinux."""
+
+    read_only_recursive: bool
+    wrapped: bool = False
+    relabels: bool = False
+
+
+def to_docker_mounts(mounts: Iterable[cri.Mount], support: MountSupport) -> list[dict[str, Any]]:
     """Docker's Mounts for paths of the host, all of type bind. With `relabels`, those to relabel are left to Binds."""
     result = []
     for index, mount in enumerate(mounts):
         if is_image_volume(mount):
             continue  # see `image_volumes`
         field = f"config.mounts[{index}]"
-        _refuse_unavailable(mount, field, api_version)
-        if relabels and mount.selinux_relabel:
+        _refuse_unavailable(mount, field, support)
+        if support.relabels and mount.selinux_relabel:
             continue
         options: dict[str, Any] = {}
         if mount.propagation not in _TO_DOCKER:
@@ -48,7 +59,7 @@ def to_docker_mounts(
         propagation = _TO_DOCKER[mount.propagation]
         if propagation:
             options["Propagation"] = propagation
-        if mount.readonly and api_version >= READ_ONLY_RECURSIVE_API:
+        if mount.readonly and support.read_only_recursive:
             options["ReadOnlyForceRecursive" if mount.recursive_read_only else "ReadOnlyNonRecursive"] = True
         body: dict[str, Any] = {
             "Type": "bind",
@@ -77,11 +88,9 @@ def to_docker_relabeled(mounts: Iterable[cri.Mount]) -> list[str]:
     return result
 
 
-def _refuse_unavailable(mount: cri.Mount, field: str, api_version: tuple[int, int]) -> None:
+def _refuse_unavailable(mount: cri.Mount, field: str, support: MountSupport) -> None:
     if mount.image_sub_path:
         raise InvalidArgument(f"{field}.image_sub_path", "needs an image volume")
-    if mount.uidMappings or mount.gidMappings:
-        raise InvalidArgument(f"{field}.uidMappings", "id-mapped mounts are not available on Docker")
     if mount.mount_options:
         raise InvalidArgument(f"{field}.mount_options", "are not available on Docker")
     if not posixpath.isabs(mount.container_path):
@@ -93,10 +102,9 @@ def _refuse_unavailable(mount: cri.Mount, field: str, api_version: tuple[int, in
             raise InvalidArgument("", f"RROUnsupported: {field}.recursive_read_only needs readonly beside it")
         if mount.propagation != cri.MountPropagation.PROPAGATION_PRIVATE:
             raise InvalidArgument("", f"RROUnsupported: {field}.recursive_read_only needs private propagation")
-        if api_version < READ_ONLY_RECURSIVE_API:
-            raise InvalidArgument(
-                "", f"RROUnsupported: {field}.recursive_read_only needs Docker 25 (API 1.44) or newer"
-            )
+        if not support.read_only_recursive and not support.wrapped:
+            needs = f"Docker 25 (API 1.44) or newer, or {words.PROGRAM} registered with Docker"
+            raise InvalidArgument("", f"RROUnsupported: {field}.recursive_read_only needs {needs}")
 
 
 def to_cri_mounts(
@@ -107,23 +115,35 @@ def to_cri_mounts(
     Anonymous volumes of the image are Docker's own and left out.
     """
     images = {volume.container_path: volume for volume in volumes}
-    recursive = {
+    instruction = instruction_of(host_config)
+    userns = instruction.get(words.USER_NAMESPACE) or {words.UIDS: (), words.GIDS: (), words.UNMAPPED_MOUNTS: ()}
+    recursive = set(instruction.get(words.RECURSIVE_READ_ONLY, ())) | {
         wanted.get("Target")
         for wanted in host_config.get("Mounts") or ()
         if (wanted.get("BindOptions") or {}).get("ReadOnlyForceRecursive")
     }
-    from_host = [
-        cri.Mount(
-            container_path=mount.get("Destination", ""),
-            host_path=mount.get("Source", ""),
-            readonly=not mount.get("RW", True),
-            propagation=_FROM_DOCKER.get(mount.get("Propagation", ""), cri.MountPropagation.PROPAGATION_PRIVATE),
-            recursive_read_only=mount.get("Destination") in recursive,
+    from_host = []
+    for mount in mounts:
+        target = mount.get("Destination", "")
+        if mount.get("Type") != "bind" or target in images:
+            continue
+        mapped = target not in userns[words.UNMAPPED_MOUNTS]
+        from_host.append(
+            cri.Mount(
+                container_path=target,
+                host_path=mount.get("Source", ""),
+                readonly=not mount.get("RW", True),
+                propagation=_FROM_DOCKER.get(mount.get("Propagation", ""), cri.MountPropagation.PROPAGATION_PRIVATE),
+                recursive_read_only=target in recursive,
+                uidMappings=_ids(userns[words.UIDS]) if mapped else (),
+                gidMappings=_ids(userns[words.GIDS]) if mapped else (),
+            )
         )
-        for mount in mounts
-        if mount.get("Type") == "bind" and mount.get("Destination") not in images
-    ]
     return [*from_host, *(volume.to_cri() for volume in images.values())]
+
+
+def _ids(mapping: Iterable[Iterable[int]]) -> list[cri.IDMapping]:
+    return [cri.IDMapping(container_id=inside, host_id=host, length=size) for inside, host, size in mapping]
 
 
 def to_docker_devices(devices: Iterable[cri.Device]) -> list[dict[str, str]]:

@@ -12,9 +12,10 @@ from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument
-from dockershim.translate import names, security
+from dockershim.translate import handler_annotations, names, security, wrapping
 from dockershim.translate.resources import clamp_oom_score
 from dockershim.translate.security import HostSecurity
+from dockershim.translate.wrapping import Wrapping
 
 OOM_SCORE_ADJ = -998
 CPU_SHARES = 2
@@ -22,6 +23,7 @@ SHM_SIZE_BYTES = 64 * 1024 * 1024
 # Docker's file is the source of the CRI log and not its archive: it is read as it grows, so some rounds are enough.
 # Said here since the daemon's own defaults may keep nothing, or everything.
 LOG_CONFIG = {"Type": "json-file", "Config": {"max-size": "64m", "max-file": "4"}}
+DEFAULT_HANDLERS = ("", "docker")
 _FIELD = "config.linux.security_context"
 _MAX_PORT = 65535
 
@@ -37,6 +39,8 @@ class SandboxContext:
     systemd_cgroups: bool = False
     runtimes: tuple[str, ...] = ()
     host: HostSecurity = field(default_factory=HostSecurity)
+    wrapping: Wrapping = field(default_factory=Wrapping)
+    api_version: tuple[int, int] = (1, 41)
 
 
 def check_metadata(config: cri.PodSandboxConfig) -> None:
@@ -57,7 +61,7 @@ def is_host_network(config: cri.PodSandboxConfig) -> bool:
 
 def docker_runtime(handler: str, runtimes: tuple[str, ...]) -> str:
     """Docker's runtime for a handler; empty means Docker's default."""
-    if handler in ("", "docker"):
+    if handler in DEFAULT_HANDLERS:
         return ""
     if handler not in runtimes:
         known = ", ".join(runtimes) or "none"
@@ -82,7 +86,7 @@ def to_docker_sandbox(config: cri.PodSandboxConfig, handler: str, context: Sandb
     if options.pid == cri.NamespaceMode.TARGET:
         raise InvalidArgument(f"{_FIELD}.namespace_options.pid", "TARGET is for containers")
     security.check_legacy_seccomp(secure, _FIELD)
-    security.check_groups_policy(secure.supplemental_groups_policy, _FIELD)
+    wrapping.check_sysctls(linux.sysctls)
     host_network = is_host_network(config)
     labels = names.to_docker_labels(config.labels, config.annotations)
     labels[names.TYPE_LABEL] = names.TYPE_SANDBOX
@@ -104,8 +108,14 @@ def to_docker_sandbox(config: cri.PodSandboxConfig, handler: str, context: Sandb
         "LogConfig": LOG_CONFIG,
     }
     runtime = docker_runtime(handler, context.runtimes)
-    if runtime:
-        host_config["Runtime"] = runtime
+    lacks_some = runtime in context.wrapping.runtimes and bool(context.host.missing_capabilities)
+    instruction = {
+        **wrapping.sandbox_instruction(secure, context.wrapping, _FIELD),
+        **wrapping.possible_capabilities(privileged=secure.privileged, host_lacks_some=lacks_some),
+    }
+    context.wrapping.carry(host_config, runtime, instruction, _FIELD)
+    if runtime and context.api_version >= handler_annotations.API:
+        host_config["Annotations"] = handler_annotations.sandbox_annotations(config)
     body: dict[str, Any] = {
         "Image": context.image,
         "User": security.user_of(

@@ -3,7 +3,7 @@
 Owns users, groups, capabilities, seccomp, AppArmor, SELinux, masked paths and namespaces. Pure: the text of a local
 seccomp profile and what the engine supports are arguments. Upstream counterpart: cri-dockerd's
 core/security_context*.go. Deliberate differences: the newer AppArmor field is read, the sandbox's own profiles count,
-an empty list of masked paths unmasks, and what Docker cannot do is refused by the field's name.
+an empty list of masked paths unmasks, and what Docker cannot do is refused by the field's name or left to `wrapping`.
 """
 
 from __future__ import annotations
@@ -39,25 +39,6 @@ def user_of(user: cri.Int64Value | None, group: cri.Int64Value | None, username:
     return f"{name}:{group.value}"
 
 
-def check_groups_policy(policy: cri.SupplementalGroupsPolicy, field: str) -> None:
-    """Docker always merges the image's groups."""
-    if policy != cri.SupplementalGroupsPolicy.Merge:
-        raise InvalidArgument(
-            f"{field}.supplemental_groups_policy", "Docker merges the groups of the image; Strict is not available"
-        )
-
-
-def check_userns(options: cri.NamespaceOption, field: str) -> None:
-    """Docker has user namespaces for the whole daemon only."""
-    userns = options.userns_options
-    if options.HasField("userns_options") and (userns.mode != cri.NamespaceMode.NODE or userns.uids or userns.gids):
-        mode = userns.mode
-        raise InvalidArgument(
-            f"{field}.namespace_options.userns_options",
-            f"mode {mode}: user namespaces of single pods are not available on Docker",
-        )
-
-
 def check_namespaces(options: cri.NamespaceOption, field: str) -> None:
     """Only modes that mean something where they stand."""
     modes = cri.NamespaceMode
@@ -72,7 +53,6 @@ def check_namespaces(options: cri.NamespaceOption, field: str) -> None:
             raise InvalidArgument(f"{field}.namespace_options.{part}", f"mode {getattr(options, part)}: want {wanted}")
     if options.target_id and options.pid != modes.TARGET:
         raise InvalidArgument(f"{field}.namespace_options.target_id", "needs pid TARGET beside it")
-    check_userns(options, field)
 
 
 def check_legacy_seccomp(

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
+from dockershim.oci import instructions as words
+from dockershim.translate.wrapping import instruction_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,12 +22,15 @@ class ContainerUser:
 
     user: str
     added_groups: tuple[int, ...] = ()
+    strict: bool = False
+    """Whether the groups that list the user in the image do not count."""
 
 
 def container_user(inspect: Mapping[str, Any]) -> ContainerUser:
     """What a container's inspect answer says of its user."""
     groups = tuple(int(text) for text in inspect["HostConfig"].get("GroupAdd") or () if text.isdigit())
-    return ContainerUser(str(inspect["Config"].get("User") or ""), groups)
+    strict = words.STRICT_GROUPS in instruction_of(inspect["HostConfig"])
+    return ContainerUser(str(inspect["Config"].get("User") or ""), groups, strict)
 
 
 def resolve_user(wanted: ContainerUser, passwd: str, group: str) -> cri.LinuxContainerUser | None:
@@ -45,7 +50,7 @@ def resolve_user(wanted: ContainerUser, passwd: str, group: str) -> cri.LinuxCon
         if chosen is None:
             return None
         gid = chosen
-    elif name:
+    elif name and not wanted.strict:
         groups = [number for _, number, members in _groups(group) if name in members]
     everything = dict.fromkeys((gid, *groups, *wanted.added_groups))
     return cri.LinuxContainerUser(uid=uid, gid=gid, supplemental_groups=everything)

@@ -21,6 +21,7 @@ from dockershim.translate.image_volumes import ImageVolume
 from dockershim.translate.mounts import to_cri_mounts
 from dockershim.translate.resources import to_cri_resources
 from dockershim.translate.signals import to_cri_signal
+from dockershim.translate.users import container_user
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -86,6 +87,9 @@ class ContainerView:
     observed_at_ns: int
     item: cri.Container = field(compare=False)
     status: cri.ContainerStatus = field(compare=False)
+
+    exec_user: str = ""
+    """User and group of processes that are added, where Docker would give them more groups than the first one has."""
 
     @property
     def running(self) -> bool:
@@ -336,6 +340,7 @@ def container_view(
         observed_at_ns=observed_at_ns,
         item=item,
         status=status,
+        exec_user=f"{user.uid}:{user.gid}" if user is not None and container_user(inspect).strict else "",
     )
 
 

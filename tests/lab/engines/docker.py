@@ -14,11 +14,13 @@ from typing import Any
 from tests.lab import debian, gotools
 from tests.lab.process import LabError, LabProcess
 from tests.lab.registry import ALL_NAMES
-from tests.lab.sandbox import BASE_PATH, Sandbox
+from tests.lab.sandbox import BASE_PATH, REPOSITORY, Sandbox
 
 VERSIONS = ("20.10", "29")
 DEBIAN_PACKAGES = ("docker.io", "containerd", "runc", "iptables", "iproute2")
 CLIENT = "/usr/bin/docker"
+OCI_PROGRAM = REPOSITORY / "deploy" / "dockershim-oci"
+"""Registered unless a test's settings say `runtimes={}`."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,7 @@ class Docker:
             "insecure-registries": list(ALL_NAMES),
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "userland-proxy-path": self._programs.proxy,
+            "runtimes": {"dockershim": {"path": str(OCI_PROGRAM)}},
         }
         if self.version == "20.10":
             settings |= {"storage-driver": "overlay2", "oom-score-adjust": 0}

@@ -215,7 +215,7 @@ ELSEWHERE = {
     "CreateContainerRequest": {
         "pod_sandbox_id": "must be a ready sandbox",
         "config": "above",
-        "sandbox_config": "log_directory and cgroup_parent; the rest is what RunPodSandbox was given",
+        "sandbox_config": "log_directory, cgroup_parent, annotations; the rest is what RunPodSandbox was given",
     },
     "UpdateContainerResourcesRequest": {
         "container_id": "must exist and not have ended",

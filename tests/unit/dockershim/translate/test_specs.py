@@ -93,6 +93,24 @@ def test_runtime_handlers() -> None:
         sandbox_body(handler="kata")
 
 
+def test_runtimes_of_other_handlers_learn_of_the_pod() -> None:
+    """From Docker 24 on (API 1.43); Docker's default runtime has no use for it."""
+    config = sandbox_config()
+    config.annotations["io.example/pod"] = "1"
+    body = sandbox_body(config, handler="runc", api_version=(1, 43))
+    said = body["HostConfig"]["Annotations"]
+    assert (said["io.example/pod"], said["io.kubernetes.cri.container-type"]) == ("1", "sandbox")
+    assert said["io.kubernetes.cri.sandbox-name"] == config.metadata.name
+    said = container_body(container_config(), runtime_handler="runc", api_version=(1, 43))["HostConfig"]["Annotations"]
+    assert (said["io.kubernetes.cri.container-type"], said["io.kubernetes.cri.sandbox-id"]) == ("container", "s1")
+    for plain in (
+        sandbox_body(config, api_version=(1, 43)),
+        sandbox_body(config, handler="runc"),
+        container_body(container_config(), api_version=(1, 43)),
+    ):
+        assert "Annotations" not in plain["HostConfig"]
+
+
 def test_user_namespaces_are_refused_unless_they_are_the_hosts() -> None:
     """What the kubelet sends for hostUsers: true is fine."""
     config = sandbox_config()

@@ -33,6 +33,13 @@ def test_dockers_rules(user: str, identity: tuple[int, int, list[int]] | None) -
     assert (found and (found.uid, found.gid, list(found.supplemental_groups))) == identity
 
 
+def test_strict_groups_leave_out_the_files() -> None:
+    """All but the primary group."""
+    found = resolve_user(ContainerUser("web", (2000,), strict=True), PASSWD, GROUP)
+    assert found is not None
+    assert (found.gid, list(found.supplemental_groups)) == (102, [102, 2000])
+
+
 def test_added_groups_come_last_and_once() -> None:
     """What the pod adds stands after what the image has."""
     found = resolve_user(ContainerUser("web", (4, 2000)), PASSWD, GROUP)
