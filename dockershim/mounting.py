@@ -17,6 +17,7 @@ from pathlib import Path
 _MS_RDONLY = 0x1
 _MS_BIND = 0x1000
 _MNT_DETACH = 0x2
+_LONGEST_OPTIONS = os.sysconf("SC_PAGESIZE") - 1
 _SYS_OPENAT2 = 437  # on every architecture
 _OPEN_HOW = struct.Struct("QQQ")
 _RESOLVE_NO_MAGICLINKS = 0x02
@@ -56,12 +57,18 @@ def bind_file(source: str, target: Path) -> None:
 def mount_layers(layers: Sequence[str], target: Path, empty: Path) -> None:
     """Directories, the topmost first, as one read-only tree at a directory. `empty` is an empty directory.
 
-    By descriptors: any number of layers with names of any length fits into the one page that the kernel takes. The
-    empty directory is there since an overlay without a writable layer wants two.
+    By name where that fits into the one page that the kernel takes: then mountinfo shows the layers, to people and to
+    dockershim-oci. Else by descriptors, which fit always. The empty directory is there since an overlay without a
+    writable layer wants two.
     """
+    names = [*layers, str(empty)]
+    by_name = f"lowerdir={':'.join(names)}"
+    if len(by_name) < _LONGEST_OPTIONS and not any(character in name for name in names for character in ":,\\"):
+        _mount("overlay", target, "overlay", _MS_RDONLY, by_name)
+        return
     with contextlib.ExitStack() as opened:
         lower = []
-        for layer in (*layers, str(empty)):
+        for layer in names:
             descriptor = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, descriptor)
             lower.append(f"/proc/self/fd/{descriptor}")

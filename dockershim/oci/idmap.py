@@ -34,7 +34,7 @@ ROOT = f"{STAGE}/rootfs"
 OVERLAY_KERNEL = (5, 19)
 """The first kernel whose overlay takes mapped layers."""
 _CLONE_NEWNS, _CLONE_NEWUSER = 0x20000, 0x10000000
-_MS_BIND, _MS_REC, _MS_SLAVE = 0x1000, 0x4000, 0x80000
+_MS_REC, _MS_SLAVE, _MNT_DETACH = 0x4000, 0x80000, 2
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # the same numbers on every architecture
 _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE = -100, 0x1000, 0x8000
 _OPEN_TREE_CLONE, _MOVE_MOUNT_F_EMPTY_PATH = 1, 4
@@ -64,13 +64,13 @@ def stage(spec: Json, wanted: Json, namespace_path: str) -> None:
         _enter_private_mounts()
         os.mkdir(ROOT)
         owner = wanted[words.UIDS][0][1], wanted[words.GIDS][0][1]
-        _stage_root(spec["root"]["path"], ROOT, namespace, owner)
+        _stage_root(spec["root"]["path"], namespace, owner)
         spec["root"]["path"] = ROOT
         unmapped = set(wanted[words.UNMAPPED_MOUNTS])
         for index, mount in enumerate(spec.get("mounts") or ()):
             if mount.get("type") == "bind" and mount["destination"] not in unmapped:
                 target = f"{STAGE}/{index}"
-                _stage_bind(mount, target, namespace)
+                _stage_bind(mount, target, namespace, owner)
     finally:
         os.close(namespace)
 
@@ -145,41 +145,48 @@ def _enter_private_mounts() -> None:
     _mount("tmpfs", STAGE, "tmpfs", 0, "mode=0711,size=1m")
 
 
-def _stage_root(source: str, target: str, namespace: int, owner: tuple[int, int]) -> None:
-    found = find_mount(source)
-    if found is None or found[0] != "overlay":
-        _move(_mapped_clone(source, namespace, recursive=False), target)
-        return
-    _, flags, options = found
-    layers, rest = split_overlay_options(options)
-    base = os.path.dirname(os.path.dirname(layers["upperdir"] if layers["upperdir"].startswith("/") else source))
-    upper = os.path.join(base, layers["upperdir"])
-    parts = [os.path.join(base, layer) for layer in layers["lowerdir"].split(":")]
-    work = os.path.join(os.path.dirname(upper), _WORK)
-    os.makedirs(work, mode=0o700, exist_ok=True)  # the engine's own is in use; this one goes with the layer
-    staged = []
-    for index, part in enumerate((os.path.dirname(upper), *parts)):
-        directory = f"{STAGE}/l{index}"
+def _stage_root(source: str, namespace: int, owner: tuple[int, int]) -> None:
+    found = containing_mount(source)
+    if found.kind == "overlay" and found.point == source:
+        _stage_overlay(found, ROOT, namespace, owner)
+    else:
+        _move(_mapped_clone(source, namespace, recursive=False), ROOT)
+
+
+def _stage_overlay(found: Mount, target: str, namespace: int, owner: tuple[int, int]) -> None:
+    """Mount an overlay again, from layers with mapped ids."""
+    layers, rest = split_overlay_options(found.options)
+    upper = layers.get("upperdir", "")
+    # the engine may have mounted it with paths relative to where all its layers are
+    home = os.path.dirname(os.path.dirname(upper if upper.startswith("/") else found.point))
+    lower = [os.path.join(home, layer) for layer in layers["lowerdir"].split(":")]
+    if lower[0].startswith("/proc/self/fd/"):
+        raise ValueError(f"the layers of {found.point} cannot be found: whoever mounted them gave no names")
+    staged: list[str] = []
+
+    def stage(path: str) -> str:
+        directory = f"{target}-{len(staged)}"
         os.mkdir(directory)
-        _move(_mapped_clone(part, namespace, recursive=False), directory)
+        _move(_mapped_clone(path, namespace, recursive=False), directory)
         staged.append(directory)
-    names = [os.path.basename(directory) for directory in staged]  # short: all options share one page
-    data = [
-        f"lowerdir={':'.join(names[1:])}",
-        f"upperdir={names[0]}/{os.path.basename(upper)}",
-        f"workdir={names[0]}/{_WORK}",
-        *rest,
-    ]
+        return os.path.basename(directory)  # short: all options share one page
+
+    data = [f"lowerdir={':'.join(map(stage, lower))}", *rest]
+    if upper:
+        parent, name = os.path.split(os.path.join(home, upper))
+        os.makedirs(os.path.join(parent, _WORK), mode=0o700, exist_ok=True)  # the engine's own is in use
+        parent = stage(parent)
+        data += [f"upperdir={parent}/{name}", f"workdir={parent}/{_WORK}"]
     here = os.open(".", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     os.chdir(STAGE)
     try:
         with _FileIds(owner):
-            _mount("overlay", target, "overlay", flags, ",".join(data))
+            _mount("overlay", target, "overlay", found.flags, ",".join(data))
     finally:
         os.fchdir(here)
         os.close(here)
     for directory in staged:
-        _check(_libc.umount2(directory.encode(), 2), directory)
+        _check(_libc.umount2(directory.encode(), _MNT_DETACH), directory)
 
 
 class _FileIds:
@@ -206,13 +213,19 @@ class _FileIds:
                 raise OSError(errno.EPERM, os.strerror(errno.EPERM), "ids of the container's root")
 
 
-def _stage_bind(mount: Json, target: str, namespace: int) -> None:
+def _stage_bind(mount: Json, target: str, namespace: int, owner: tuple[int, int]) -> None:
     source = mount["source"]
     recursive = "rbind" in (mount.get("options") or ())
     try:
         clone = _mapped_clone(source, namespace, recursive=recursive)
     except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}: files of {source} cannot have the pod's ids") from None
+        found = containing_mount(source)
+        if found.kind != "overlay":
+            raise OSError(error.errno, f"{error.strerror}: files of {source} cannot have the pod's ids") from None
+        os.mkdir(target)
+        _stage_overlay(found, target, namespace, owner)  # an image that is a volume, or a directory of one
+        mount["source"] = os.path.normpath(target + found.root + source[len(found.point) :])
+        return
     if os.path.isdir(source):
         os.mkdir(target)
     else:
@@ -221,16 +234,27 @@ def _stage_bind(mount: Json, target: str, namespace: int) -> None:
     mount["source"] = target
 
 
-def find_mount(path: str, mountinfo: str = "/proc/self/mountinfo") -> tuple[str, int, str] | None:
-    """File system, flags and options of the newest mount at a path; None when nothing is mounted there."""
+class Mount:
+    """A line of mountinfo: where, which part of its file system, of what kind, with which flags and options."""
+
+    def __init__(self, line: str) -> None:
+        before, _, after = line.rstrip("\n").partition(" - ")
+        fields, (self.kind, _, options) = before.split(" "), after.split(" ", 2)
+        self.root, self.point = _unescaped(fields[3]), _unescaped(fields[4])
+        self.flags = sum(_FLAGS.get(flag, 0) for flag in fields[5].split(","))
+        self.options = _unescaped(options)
+
+
+def containing_mount(path: str, mountinfo: str = "/proc/self/mountinfo") -> Mount:
+    """The mount that a path is in: of those with the longest path, the newest."""
     found = None
     with open(mountinfo) as file:
-        for line in file:
-            before, _, after = line.rstrip("\n").partition(" - ")
-            fields, (kind, _, options) = before.split(" "), after.split(" ", 2)
-            if _unescaped(fields[4]) == path:
-                flags = sum(_FLAGS.get(flag, 0) for flag in fields[5].split(","))
-                found = kind, flags, _unescaped(options)
+        for mount in map(Mount, file):
+            inside = path == mount.point or path.startswith(mount.point.rstrip("/") + "/")
+            if inside and (found is None or len(mount.point) >= len(found.point)):
+                found = mount
+    if found is None:
+        raise ValueError(f"{path} is in no mount of {mountinfo}")
     return found
 
 
@@ -247,7 +271,7 @@ def split_overlay_options(options: str) -> tuple[dict[str, str], list[str]]:
             rest.append(option)
     if lowers:
         layers["lowerdir"] = ":".join(lowers)
-    if set(layers) != set(_OVERLAY_LAYERS) or "\\" in options:
+    if set(layers) not in ({"lowerdir"}, set(_OVERLAY_LAYERS)) or "\\" in options:
         raise ValueError(f"an overlay with options that are not understood: {options}")
     return layers, rest
 

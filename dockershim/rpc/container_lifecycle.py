@@ -6,6 +6,7 @@ container that has ended is never started again, and what is gone counts as stop
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 from cri_proto import runtime_v1 as cri
@@ -13,7 +14,7 @@ from dockershim import host
 from dockershim.errors import FailedPrecondition, InvalidArgument, NotFound, NotRunning, ShimError
 from dockershim.lifecycle import Lifecycle
 from dockershim.node import Node
-from dockershim.translate import resources
+from dockershim.translate import names, resources
 from dockershim.translate.image_volumes import NATIVE_API
 from dockershim.translate.views import ContainerView
 
@@ -58,7 +59,7 @@ class ContainerLifecycle:
                 await self._write_cgroup_files(started)
 
     async def _write_cgroup_files(self, view: ContainerView) -> None:
-        writes: dict[str, str] = json.loads(view.after_start)
+        writes = names.cgroup_writes_of(view.after_start)
         try:
             await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root)
         except ShimError:
@@ -114,6 +115,9 @@ class ContainerLifecycle:
             await self._node.engine.update_container(view.id, update)
         if writes:
             await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root)
+            now = json.dumps({**names.cgroup_writes_of(view.after_start), **writes}, sort_keys=True)
+            current = self._node.store.require_container(view.id)
+            self._node.store.put_container(dataclasses.replace(current, after_start=now))
         await self._node.feeder.observe_container(view.id)
         return cri.UpdateContainerResourcesResponse()
 

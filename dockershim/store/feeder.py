@@ -340,7 +340,8 @@ class Feeder:
     async def _take_container(self, inspect: dict[str, Any], observed_at_ns: int) -> ContainerView:
         old = self._store.containers.get(str(inspect["Id"]))
         user = await self._user_of(inspect, old)
-        view = container_view(inspect, self._store.image_name, observed_at_ns, user)
+        after_start = old.after_start if old is not None else None
+        view = container_view(inspect, self._store.image_name, observed_at_ns, user, after_start)
         has_run = view.status.started_at > 0
         if has_run and (old is None or old.status.started_at == 0):
             self._hooks.follow_log(view)

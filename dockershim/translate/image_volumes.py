@@ -75,8 +75,6 @@ def _wanted_volume(mount: cri.Mount, field: str, id_of_image: Callable[[str], st
         raise refuse("readonly", "an image can only be mounted read-only")
     if mount.propagation != cri.MountPropagation.PROPAGATION_PRIVATE:
         raise refuse("propagation", "an image is mounted with private propagation")
-    if mount.uidMappings or mount.gidMappings:
-        raise refuse("uidMappings", "id-mapped mounts are not available on Docker")
     if mount.mount_options:
         raise refuse("mount_options", "are not available on Docker")
     sub_path = mount.image_sub_path

@@ -122,24 +122,22 @@ def to_cri_mounts(
         for wanted in host_config.get("Mounts") or ()
         if (wanted.get("BindOptions") or {}).get("ReadOnlyForceRecursive")
     }
-    from_host = []
-    for mount in mounts:
-        target = mount.get("Destination", "")
-        if mount.get("Type") != "bind" or target in images:
-            continue
-        mapped = target not in userns[words.UNMAPPED_MOUNTS]
-        from_host.append(
-            cri.Mount(
-                container_path=target,
-                host_path=mount.get("Source", ""),
-                readonly=not mount.get("RW", True),
-                propagation=_FROM_DOCKER.get(mount.get("Propagation", ""), cri.MountPropagation.PROPAGATION_PRIVATE),
-                recursive_read_only=target in recursive,
-                uidMappings=_ids(userns[words.UIDS]) if mapped else (),
-                gidMappings=_ids(userns[words.GIDS]) if mapped else (),
-            )
+    found = [
+        cri.Mount(
+            container_path=mount.get("Destination", ""),
+            host_path=mount.get("Source", ""),
+            readonly=not mount.get("RW", True),
+            propagation=_FROM_DOCKER.get(mount.get("Propagation", ""), cri.MountPropagation.PROPAGATION_PRIVATE),
+            recursive_read_only=mount.get("Destination") in recursive,
         )
-    return [*from_host, *(volume.to_cri() for volume in images.values())]
+        for mount in mounts
+        if mount.get("Type") == "bind" and mount.get("Destination") not in images
+    ]
+    found += [volume.to_cri() for volume in images.values()]
+    for mapped in (mount for mount in found if mount.container_path not in userns[words.UNMAPPED_MOUNTS]):
+        mapped.uidMappings.extend(_ids(userns[words.UIDS]))
+        mapped.gidMappings.extend(_ids(userns[words.GIDS]))
+    return found
 
 
 def _ids(mapping: Iterable[Iterable[int]]) -> list[cri.IDMapping]:

@@ -58,6 +58,15 @@ def container_name(sandbox: cri.PodSandboxMetadata, container: cri.ContainerMeta
     return "_".join(parts)
 
 
+def cgroup_writes_of(label: str) -> dict[str, str]:
+    """The cgroup files of AFTER_START_LABEL; none where there is none or somebody else wrote it."""
+    try:
+        found = json.loads(label) if label else {}
+    except ValueError:
+        return {}
+    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
 def parse_name(name: str) -> ParsedName | None:
     """Read a name back; None when it is none of ours. A seventh part (random, from old retries) is accepted."""
     parts = name.removeprefix("/").split("_")

@@ -8,6 +8,7 @@ after the start instead of vanishing.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
@@ -51,9 +52,18 @@ def to_docker_update(resources: cri.LinuxContainerResources, field: str) -> dict
     return fields
 
 
-def to_cri_resources(host_config: dict[str, Any]) -> cri.LinuxContainerResources:
-    """What Docker says it enforces."""
+def to_cri_resources(host_config: Mapping[str, Any], writes: Mapping[str, str]) -> cri.LinuxContainerResources:
+    """What Docker says it enforces, and what was written to the cgroup beside it."""
+    pages, unified = [], {}
+    for name, value in writes.items():
+        controller, _, rest = name.partition(".")
+        if controller == "hugetlb":
+            pages.append(cri.HugepageLimit(page_size=rest.partition(".")[0], limit=int(value)))
+        else:
+            unified[name] = value
     return cri.LinuxContainerResources(
+        hugepage_limits=pages,
+        unified=unified,
         cpu_period=host_config.get("CpuPeriod") or 0,
         cpu_quota=host_config.get("CpuQuota") or 0,
         cpu_shares=host_config.get("CpuShares") or 0,

@@ -282,8 +282,11 @@ def container_view(
     image_name: Callable[[str], str],
     observed_at_ns: int,
     user: cri.LinuxContainerUser | None = None,
+    after_start: str | None = None,
 ) -> ContainerView:
     """The view of a workload container. `image_name` gives a name for an image id, for containers not made by us.
+
+    `after_start` are the cgroup files that were written since, where they are no longer those of the creation.
 
     `user` is who the first process runs as. Only the container's own files say what a name means, and which groups a
     user has there, so before the first start and after a restart of dockershim that found the container ended it is
@@ -310,7 +313,9 @@ def container_view(
     volumes = image_volumes.decode(docker_labels.get(names.IMAGE_VOLUMES_LABEL, ""))
     status.mounts.extend(to_cri_mounts(inspect.get("Mounts") or (), host_config, volumes))
     status.log_path = docker_labels.get(names.LOG_PATH_LABEL, "")
-    status.resources.linux.CopyFrom(to_cri_resources(host_config))
+    if after_start is None:
+        after_start = docker_labels.get(names.AFTER_START_LABEL, "")
+    status.resources.linux.CopyFrom(to_cri_resources(host_config, names.cgroup_writes_of(after_start)))
     status.stop_signal = to_cri_signal(str(config.get("StopSignal") or ""))
     if user is not None:
         status.user.linux.CopyFrom(user)
@@ -334,7 +339,7 @@ def container_view(
         docker_log_path=str(inspect.get("LogPath") or ""),
         log_path=status.log_path,
         tty=bool(config.get("Tty")),
-        after_start=docker_labels.get(names.AFTER_START_LABEL, ""),
+        after_start=after_start,
         image_volumes=volumes,
         writable_directory=str(layer_paths(inspect).get("UpperDir") or ""),
         observed_at_ns=observed_at_ns,

@@ -164,7 +164,7 @@ def container_user_namespace(
     unmapped = []
     for index, mount in enumerate(mounts):
         if not mount.uidMappings and not mount.gidMappings:
-            unmapped.append(mount.container_path)
+            unmapped.append(_destination(mount))
             continue
         wanted = {
             words.UIDS: [[ids.container_id, ids.host_id, ids.length] for ids in mount.uidMappings],
@@ -177,12 +177,17 @@ def container_user_namespace(
     return {words.USER_NAMESPACE: {**pod, words.JOINS: True, words.UNMAPPED_MOUNTS: unmapped}}
 
 
+def _destination(mount: cri.Mount) -> str:
+    """As Docker writes it into the OCI configuration."""
+    return posixpath.normpath("/" + mount.container_path.lstrip("/"))
+
+
 # ---- what else a container may need
 
 
 def recursive_read_only(mounts: Iterable[cri.Mount], *, engine_can: bool) -> Instruction:
     """Mounts that an old engine cannot make read-only to the ground."""
-    paths = [mount.container_path for mount in mounts if mount.recursive_read_only]
+    paths = [_destination(mount) for mount in mounts if mount.recursive_read_only]
     return {words.RECURSIVE_READ_ONLY: paths} if paths and not engine_can else {}
 
 

@@ -13,7 +13,7 @@ import pytest
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import Shim, code_of
 from tests.lab.engines.docker import VERSIONS
-from tests.lab.lab import Lab
+from tests.lab.lab import BUSYBOX, Lab
 
 pytestmark = pytest.mark.lab
 
@@ -115,7 +115,7 @@ def test_mounts_have_the_pods_ids_only_where_they_ask_for_them(shim: Shim) -> No
         os.chown(directory / "there", 33, 33)
     mounts = [
         cri.Mount(container_path="/mapped", host_path=str(mapped), uidMappings=IDS, gidMappings=IDS),
-        cri.Mount(container_path="/plain", host_path=str(plain)),
+        cri.Mount(container_path="/plain/", host_path=str(plain)),
     ]
     container_id = shim.run(sandbox, "exec sleep 1000", linux=LINUX, mounts=mounts)
     assert said(shim, container_id, "stat -c %u:%g /mapped/there /plain/there").split() == ["33:33", "65534:65534"]
@@ -123,7 +123,27 @@ def test_mounts_have_the_pods_ids_only_where_they_ask_for_them(shim: Shim) -> No
     made = [(mapped / name).stat() for name in ("new", "root")]
     assert [(file.st_uid, file.st_gid) for file in made] == [(7, 8), (0, 0)]
     assert shim.exec(container_id, "touch", "/plain/new").exit_code != 0
+    mounts[1].container_path = "/plain"
     assert sorted(shim.status(container_id).mounts, key=lambda mount: mount.container_path) == mounts
+
+
+@pytest.mark.parametrize("sub_path", ["", "etc"])
+def test_images_that_are_volumes_have_the_pods_ids(shim: Shim, sub_path: str) -> None:
+    """Whole, and a directory of one; status tells."""
+    volume = cri.Mount(
+        container_path="/volume",
+        readonly=True,
+        image=cri.ImageSpec(image=BUSYBOX),
+        image_sub_path=sub_path,
+        uidMappings=IDS,
+        gidMappings=IDS,
+    )
+    container_id = shim.run(pod_with_user_namespace(shim), "exec sleep 1000", linux=LINUX, mounts=[volume])
+    inside = "/volume" if sub_path else "/volume/etc"
+    assert said(shim, container_id, f"stat -c %u:%g /volume {inside}/passwd").split() == ["0:0"] * 2
+    assert shim.exec(container_id, "touch", f"{inside}/new").exit_code != 0
+    (shown,) = shim.status(container_id).mounts
+    assert (shown.image.image, list(shown.uidMappings)) == (BUSYBOX, IDS)
 
 
 def test_users_output_and_terminals_work_as_ever(shim: Shim) -> None:

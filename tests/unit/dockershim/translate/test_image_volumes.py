@@ -33,7 +33,6 @@ def test_what_a_request_wants() -> None:
         ({"host_path": "/x"}, "host_path"),
         ({"container_path": "data"}, "container_path"),
         ({"propagation": cri.MountPropagation.PROPAGATION_BIDIRECTIONAL}, "propagation"),
-        ({"uidMappings": [cri.IDMapping(length=1)]}, "uidMappings"),
         ({"mount_options": ["noexec"]}, "mount_options"),
         ({"image_sub_path": "/etc"}, "image_sub_path"),
         ({"image_sub_path": "a/../../etc"}, "image_sub_path"),

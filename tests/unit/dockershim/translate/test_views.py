@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from cri_proto import runtime_v1 as cri
 from dockershim.translate.image_views import image_facts, image_view
+from dockershim.translate.names import cgroup_writes_of
+from dockershim.translate.resources import to_cri_resources
 from dockershim.translate.signals import to_cri_signal, to_docker_signal
 from dockershim.translate.views import SandboxRecord, container_view, parse_time_ns, sandbox_view
 
@@ -136,3 +138,14 @@ def test_signals_by_number_and_default() -> None:
     assert to_cri_signal("") == cri.Signal.SIGNAL_SIGTERM
     assert to_cri_signal("QUIT") == cri.Signal.SIGNAL_SIGQUIT
     assert to_docker_signal(cri.Signal.SIGNAL_RUNTIME_DEFAULT) == ""
+
+
+def test_resources_show_what_was_written_to_the_cgroup() -> None:
+    """Huge pages and unified keys, which Docker does not know; what was changed since counts."""
+    label = '{"hugetlb.2MB.max": "4096", "memory.high": "1000"}'
+    shown = to_cri_resources({"Memory": 5}, cgroup_writes_of(label))
+    assert shown.memory_limit_in_bytes == 5
+    assert [(page.page_size, page.limit) for page in shown.hugepage_limits] == [("2MB", 4096)]
+    assert dict(shown.unified) == {"memory.high": "1000"}
+    for text in ("", "{", "[]"):
+        assert cgroup_writes_of(text) == {}
