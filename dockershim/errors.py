@@ -29,8 +29,8 @@ class ShimError(Exception):
 class NotFound(ShimError):
     """The sandbox, container or image does not exist."""
 
-    def __init__(self, kind: str, reference: str) -> None:
-        super().__init__(f"{kind} {reference!r} not found")
+    def __init__(self, kind: str, reference: str, why: str = "") -> None:
+        super().__init__(f"{kind} {reference!r} not found{': ' if why else ''}{why}")
         self.kind = kind
         self.reference = reference
 

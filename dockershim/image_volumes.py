@@ -9,6 +9,8 @@ away. Upstream counterpart: containerd's image mounts, one for each sandbox.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -18,7 +20,7 @@ import structlog
 
 from dockershim import mounting
 from dockershim.engine import DockerEngine
-from dockershim.errors import EngineFailed, FailedPrecondition
+from dockershim.errors import EngineFailed, FailedPrecondition, NotFound
 from dockershim.translate.image_volumes import FAILED, ImageVolume, layer_directories, no_such_path
 
 _log = structlog.get_logger()
@@ -50,6 +52,17 @@ class ImageVolumes:
             for volume in volumes:
                 self._being_created[volume.image_id] -= 1
             await self.collect({volume.image_id for volume in volumes})
+
+    async def check_seen(self, container_id: str, volume: ImageVolume, source: str) -> None:
+        """Docker must see what is mounted, else the container would get an empty directory in silence."""
+        entry = await asyncio.to_thread(_some_entry, source)
+        if not entry:
+            return
+        try:
+            await self._engine.stat_path(container_id, f"{volume.container_path.rstrip('/')}/{entry}")
+        except NotFound:
+            problem = "Docker does not see what dockershim mounts: both must run in one mount namespace, the host's"
+            raise FailedPrecondition(f"{FAILED}: {problem}") from None
 
     async def ensure(self, volumes: Collection[ImageVolume]) -> None:
         """Mount again what a container was made with: the machine may have been restarted since."""
@@ -94,6 +107,13 @@ class ImageVolumes:
             return {f"sha256:{path.name}" for path in self._directory.iterdir() if path.name != _EMPTY}
         except FileNotFoundError:
             return set()
+
+
+def _some_entry(source: str) -> str:
+    """The name of something in a directory; nothing where there is nothing, or for a file."""
+    with contextlib.suppress(NotADirectoryError), os.scandir(source) as entries:
+        return next((entry.name for entry in entries), "")
+    return ""
 
 
 def _resolve(root: Path, volume: ImageVolume) -> str:

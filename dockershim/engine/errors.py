@@ -128,5 +128,5 @@ def from_pull_message(message: str, image: str) -> ShimError:
         return SignatureInvalid(text)
     lowered = text.lower()
     if "manifest unknown" in lowered or "not found" in lowered:
-        return NotFound("image", f"{image}: {text}")
+        return NotFound("image", image, text)
     return EngineFailed(f"pull of {image} failed: {text}")

@@ -69,8 +69,7 @@ class ContainerCreate:
             created: list[str] = []
             mutation.on_failure("remove the container", lambda: self._undo(created))
             container_id = await mutation.step(self._create(name, body, created))
-            if not trees:
-                await self._check_sub_paths(container_id, volumes)
+            await self._check_volumes(container_id, volumes, trees)
             if await mutation.step(self._node.feeder.observe_container(container_id)) is None:
                 raise EngineFailed(f"container {container_id} vanished right after its creation")
         return cri.CreateContainerResponse(container_id=container_id)
@@ -100,9 +99,14 @@ class ContainerCreate:
         async with self._node.image_volumes.sources(volumes) as trees:
             yield trees
 
-    async def _check_sub_paths(self, container_id: str, volumes: tuple[ImageVolume, ...]) -> None:
+    async def _check_volumes(
+        self, container_id: str, volumes: tuple[ImageVolume, ...], trees: Mapping[ImageVolume, str]
+    ) -> None:
         """Docker looks for a sub path only when it mounts; what is not there shall fail now, as the kubelet expects."""
         for volume in volumes:
+            if volume in trees:
+                await self._node.image_volumes.check_seen(container_id, volume, trees[volume])
+                continue
             if not volume.sub_path:
                 continue
             try:

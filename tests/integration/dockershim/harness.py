@@ -6,7 +6,7 @@ import itertools
 import os
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +32,9 @@ class Shim:
         *flags: str,
         wait_ready: bool = True,
         environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> None:
+        self.wrapper = tuple(wrapper)
         self.lab = lab
         self.environment = dict(environment or {})
         self.name = name
@@ -47,6 +49,7 @@ class Shim:
     def command(self) -> list[str]:
         """What is started."""
         return [
+            *self.wrapper,
             sys.executable,
             "-m",
             "dockershim",

@@ -48,6 +48,7 @@ MANIFEST = json.dumps(
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    default_request_version = "HTTP/1.1"  # who tries TLS shall see that this is HTTP, and try again without
     seen = Path(sys.argv[2])
     lock = threading.Lock()
 

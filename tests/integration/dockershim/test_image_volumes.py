@@ -202,3 +202,45 @@ def test_kill_9_and_what_happens_meanwhile(shim: Shim) -> None:
     shim.lab.docker.client("rm", "-f", running, later)
     shim.start()
     eventually(lambda: mounted(shim) == [])
+
+
+def test_kill_9_while_containers_with_volumes_are_made(shim: Shim) -> None:
+    """Whatever step each of them was at, their trees go with them."""
+    sandbox = shim.run_sandbox()
+    mounts = [volume(shim), volume(shim, SINGLE, container_path="/single", image_sub_path="inner")]
+    for answered in (0, 1, 3):
+        calls = []
+        for number in range(5):
+            config = cri.ContainerConfig(
+                metadata=cri.ContainerMetadata(name=f"c{number}", attempt=answered),
+                image=cri.ImageSpec(image=BUSYBOX),
+                mounts=mounts,
+            )
+            request = cri.CreateContainerRequest(pod_sandbox_id=sandbox[0], config=config, sandbox_config=sandbox[1])
+            calls.append(shim.runtime.CreateContainer.future(request))
+        for call in calls[:answered]:
+            code_of(lambda call=call: call.result(timeout=30))  # type: ignore[misc]
+        shim.kill()
+        for call in calls:
+            code_of(lambda call=call: call.result(timeout=30))  # type: ignore[misc]
+        shim.start()
+        for item in shim.runtime.ListContainers(cri.ListContainersRequest()).containers:
+            shim.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=item.id), timeout=60)
+        assert shim.docker_ids() == [sandbox[0]]
+        eventually(lambda: mounted(shim) == [])
+
+
+def test_a_dockershim_whose_mounts_docker_cannot_see_refuses(shim: Shim) -> None:
+    """In a mount namespace of its own, the container would get an empty directory in silence."""
+    apart = Shim(shim.lab, "shim-apart", wrapper=("unshare", "--mount"))
+    sandbox = apart.run_sandbox()
+    code, message = code_of(lambda: apart.create(sandbox, "true", mounts=[volume(apart)]))
+    if mounts_itself(shim):  # nothing of dockershim's is mounted
+        assert code is grpc.StatusCode.OK
+    else:
+        assert code is grpc.StatusCode.FAILED_PRECONDITION
+        assert message.startswith("ImageVolumeMountFailed: ")
+        assert "mount namespace" in message
+        assert shim.docker_ids() == [sandbox[0]]
+    apart.remove_sandbox(sandbox[0])
+    apart.stop()

@@ -26,9 +26,9 @@ TAGS = [f"{CRI_TOOLS}/test-image-tags:{number}" for number in (1, 2, 3)]
 BY_USER = f"{CRI_TOOLS}/test-image-user-username:latest"
 
 
-@pytest.fixture(scope="module")
-def shim() -> Iterator[Shim]:
-    with Lab.start(docker="20.10", registry=[PAUSE, BUSYBOX, ONE, *TAGS, BY_USER], images=(PAUSE,)) as lab:
+@pytest.fixture(scope="module", params=["20.10", "29"])
+def shim(request: pytest.FixtureRequest) -> Iterator[Shim]:
+    with Lab.start(docker=request.param, registry=[PAUSE, BUSYBOX, ONE, *TAGS, BY_USER], images=(PAUSE,)) as lab:
         started = Shim(lab)
         yield started
         started.stop()
@@ -160,14 +160,19 @@ def test_an_image_in_use_stays(shim: Shim) -> None:
 
 
 def test_the_image_file_system(shim: Shim) -> None:
-    """One image file system with a size, a mount point and inodes."""
-    info = shim.images.ImageFsInfo(cri.ImageFsInfoRequest())
-    assert len(info.image_filesystems) == 1
-    usage = info.image_filesystems[0]
-    assert usage.fs_id.mountpoint == "/var/lib/docker/data"
-    assert usage.used_bytes.value > 0
-    assert usage.inodes_used.value > 0
-    assert usage.timestamp > 10**18
+    """One image file system with a size, a mount point and inodes, as soon as they have been counted."""
+
+    def usage() -> cri.FilesystemUsage:
+        [found] = shim.images.ImageFsInfo(cri.ImageFsInfoRequest()).image_filesystems
+        assert isinstance(found, cri.FilesystemUsage)
+        return found
+
+    shim.run_sandbox()  # where the containerd image store keeps layers is seen by the first container
+    eventually(lambda: usage().inodes_used.value > 0)
+    assert usage().fs_id.mountpoint.startswith("/var/lib/docker/")
+    assert usage().used_bytes.value > 0
+    assert usage().timestamp > 10**18
+    shim.remove_all()
 
 
 STALLING = "127.0.0.1:5999/stalls:1"
