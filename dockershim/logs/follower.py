@@ -98,6 +98,9 @@ class Follower:
         end = tail.rfind(b"\n") + 1
         line = tail[tail.rfind(b"\n", 0, end - 1) + 1 : end]
         if not line:
+            # not one whole line: what is there was torn off the very first
+            self._skip_bytes, self._verify_at = size_bytes, 0
+            self._start = self._here()
             return
         while (chunk := self._next_chunk()) is not None:
             if not chunk and not self._at_end_of_generation():

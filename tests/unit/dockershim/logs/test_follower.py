@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from dockershim.logs import LogSource
@@ -137,6 +137,7 @@ actions = st.one_of(
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(actions, max_size=40), st.sampled_from([64, 200, 65536]))
+@example([("write_torn", 1), ("rotate",), ("step", 1), ("tear", 0.5, False), ("lose_position",)], 64)
 def test_no_line_is_lost_or_doubled(story: list[tuple[object, ...]], slice_bytes: int) -> None:
     with new_node(slice_bytes) as node:
         for name, *arguments in story:
