@@ -71,22 +71,26 @@ class Statistics:
         self._cgroups.retain(identifiers)
         self._rates = {key: sample for key, sample in self._rates.items() if key in identifiers}
         self._layer_of = {key: directory for key, directory in self._layer_of.items() if key in identifiers}
-        self.layers.retain({*self._layer_of.values(), *image_directories})
+        self.layers.retain({*self._layer_of.values(), *image_directories, *self._snapshot_directories()})
 
     # ---- statistics
 
     def containers(self, views: Sequence[ContainerView], root: str) -> list[cri.ContainerStats]:
         """The statistics of containers. `root` is Docker's directory, on the file system of the writable layers."""
-        return [self._container(view, root) for view in views]
+        return [self._container(view, self._use(self._place(view)), root) for view in views]
 
     def sandboxes(self, pods: Sequence[Pod], root: str) -> list[cri.PodSandboxStats]:
         """The statistics of pods with all of their containers."""
         return [self._sandbox(sandbox, containers, root) for sandbox, containers in pods]
 
-    def _container(self, view: ContainerView, root: str) -> cri.ContainerStats:
+    def _place(self, view: ContainerView | SandboxView) -> CgroupPlace | None:
+        return self._cgroups.locate(view.id, view.pid) if view.running else None
+
+    def _use(self, place: CgroupPlace | None) -> CgroupUse | None:
+        return self._cgroups.read(place) if place is not None else None
+
+    def _container(self, view: ContainerView, use: CgroupUse | None, root: str) -> cri.ContainerStats:
         now = self._clock_ns()
-        place = self._cgroups.locate(view.id, view.pid) if view.running else None
-        use = self._cgroups.read(place) if place is not None else None
         layer = self._writable_layer(view)
         message = None
         if layer is not None:
@@ -94,28 +98,21 @@ class Statistics:
         return to_cri_container_stats(view, use, self._rate(view.id, now, use), now, message)
 
     def _sandbox(self, sandbox: SandboxView, containers: Sequence[ContainerView], root: str) -> cri.PodSandboxStats:
-        views: list[ContainerView | SandboxView] = [sandbox, *containers]
-        members = [
-            place for view in views if view.running and (place := self._cgroups.locate(view.id, view.pid)) is not None
-        ]
+        pause, places = self._place(sandbox), [self._place(view) for view in containers]
+        members = [place for place in (pause, *places) if place is not None]
+        uses = [self._use(place) for place in places]
+        above = _pods_own(sandbox, members)
+        own = self._use(above) or add_up(use for use in (self._use(pause), *uses) if use is not None)
         now = self._clock_ns()
-        use = self._pod_use(sandbox, members)
         reading = SandboxReading(
             at_ns=now,
-            use=use,
-            rate_nano_cores=self._rate(sandbox.id, now, use),
+            use=own,
+            rate_nano_cores=self._rate(sandbox.id, now, own),
             interfaces=self._interfaces(sandbox),
             processes=sum(len(self._cgroups.processes(place)) for place in members),
         )
-        return to_cri_sandbox_stats(sandbox, reading, self._default_interface, self.containers(containers, root))
-
-    def _pod_use(self, sandbox: SandboxView, members: Sequence[CgroupPlace]) -> CgroupUse:
-        """What the pod's own cgroup says, where the kubelet made one; else the sum over its containers."""
-        above = members[0].parent() if members else None
-        uid = sandbox.item.metadata.uid
-        if above is not None and uid and uid.replace("-", "_") in above.name.replace("-", "_"):
-            return self._cgroups.read(above)
-        return add_up(self._cgroups.read(place) for place in members)
+        stats = [self._container(view, use, root) for view, use in zip(containers, uses, strict=True)]
+        return to_cri_sandbox_stats(sandbox, reading, self._default_interface, stats)
 
     def _rate(self, identifier: str, now_ns: int, use: CgroupUse | None) -> int | None:
         if use is None or use.cpu is None:
@@ -168,7 +165,7 @@ class Statistics:
         if view.writable_directory:
             self._layer_of[view.id] = view.writable_directory
         known = self._layer_of.get(view.id, "")
-        if not known and view.running and self._cgroups.locate(view.id, view.pid) is not None:
+        if not known and self._place(view) is not None:
             known = upper_directory(read_text(f"{self._proc}/{view.pid}/mountinfo"))
             if known:
                 self._layer_of[view.id] = known
@@ -244,6 +241,13 @@ class Statistics:
             )
             name = self._devices[major, minor] = f"/dev/{named}" if named else f"{major}:{minor}"
         return name
+
+
+def _pods_own(sandbox: SandboxView, members: Sequence[CgroupPlace]) -> CgroupPlace | None:
+    """The cgroup above a pod's containers when it is that pod's alone, as the kubelet names it."""
+    above, uid = members[0].parent() if members else None, sandbox.item.metadata.uid
+    named = above is not None and uid and uid.replace("-", "_") in above.name.replace("-", "_")
+    return above if named else None
 
 
 def _ended_at(view: ContainerView | SandboxView) -> int:

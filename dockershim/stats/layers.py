@@ -3,8 +3,7 @@
 Owns the counts and when a directory is walked again. The layers of images do not change and are walked once; the
 writable layer of a container is walked again when somebody asks and the last count is old. Nothing is walked when
 nobody asks. Must not know Docker or CRI. Upstream counterpart: containerd's snapshots syncer, which walks every active
-snapshot each ten seconds; cri-dockerd lets Docker walk. Deliberate difference: the thread spends at most a tenth of
-one processor.
+snapshot each ten seconds; cri-dockerd lets Docker walk. Deliberate difference: the thread rests longer than it works.
 """
 
 from __future__ import annotations
@@ -25,6 +24,8 @@ _log = structlog.get_logger()
 REFRESH_SECONDS = 30.0
 IDLE_SHARE = 9.0
 """How long the thread rests after a walk, in units of the walk's own time."""
+LONGEST_REST_SECONDS = 30.0
+"""Others wait behind one huge layer no longer than that."""
 BLOCK_BYTES = 512
 FIRST_LOOK_ENTRIES = 256
 """A layer of no more entries is counted on the spot when it is asked for the first time."""
@@ -105,21 +106,28 @@ class LayerUsage:
     async def run(self) -> None:
         """Walk what is wanted, for ever."""
         self._loop = asyncio.get_running_loop()
-        with ThreadPoolExecutor(1, thread_name_prefix="layer-walk", initializer=_lower_priority) as thread:
+        thread = ThreadPoolExecutor(1, thread_name_prefix="layer-walk", initializer=_lower_priority)
+        try:
             while True:
                 self._wake.clear()
                 while (directory := self._next()) is not None:
-                    begun = time.monotonic()
-                    count = await self._loop.run_in_executor(thread, count_tree, directory, self._clock_ns())
-                    spent = time.monotonic() - begun
-                    with self._guard:
-                        if count is not None:
-                            self._counts[directory] = count
-                        self._wanted.pop(directory, None)  # not before: who asks meanwhile gets this count
-                    if spent > 1.0:
-                        _log.info("layer_counted", directory=directory, seconds=round(spent, 1))
-                    await asyncio.sleep(spent * IDLE_SHARE)
+                    await self._walk(thread, directory)
                 await self._wake.wait()
+        finally:
+            thread.shutdown(wait=False, cancel_futures=True)  # a long walk must not hold up the end
+
+    async def _walk(self, thread: ThreadPoolExecutor, directory: str) -> None:
+        begun = time.monotonic()
+        loop = asyncio.get_running_loop()
+        count = await loop.run_in_executor(thread, count_tree, directory, self._clock_ns())
+        spent = time.monotonic() - begun
+        with self._guard:
+            if count is not None:
+                self._counts[directory] = count
+            self._wanted.pop(directory, None)  # not before: who asks meanwhile gets this count
+        if spent > 1.0:
+            _log.info("layer_counted", directory=directory, seconds=round(spent, 1))
+        await asyncio.sleep(min(spent * IDLE_SHARE, LONGEST_REST_SECONDS))
 
     def _next(self) -> str | None:
         with self._guard:
