@@ -8,16 +8,19 @@ RUNTIME ?= docker
 WORKERS ?= 2
 ENGINE ?= 20.10
 PYTEST_ARGS ?=
+KUBELET ?= kubelet-py
+FOCUS ?=
+PROCESSES ?= 2
 
 # the checkout, not an installed copy, is what runs and what is tested
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check lint unit cover test tests lab critest bench fresh venv lock format
+.PHONY: help up down check lint unit cover test tests lab critest conformance bench fresh venv lock format
 .NOTPARALLEL:
 
 help: ## list what can be made
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: venv ## run one pod on this machine: Docker and dockershim (or RUNTIME=containerd) under kubelet-py
 	@$(PYTHON) -m deploy.standalone up --runtime $(RUNTIME)
@@ -52,6 +55,9 @@ lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root
 
 critest: venv ## critest on dockershim with Docker 20.10 (ENGINE=29, containerd-1.6, containerd-2.4), held against its list (needs root)
 	@$(PYTHON) -m tests.conformance.critest $(ENGINE)
+
+conformance: venv ## Kubernetes' e2e suite on a cluster of our node (RUNTIME, KUBELET=go, FOCUS, PROCESSES), held against its list (needs root)
+	@$(PYTHON) -m tests.conformance.e2e $(RUNTIME) --kubelet $(KUBELET) --focus '$(FOCUS)' --processes $(PROCESSES)
 
 bench: venv ## measure against the Go kubelet in one run; writes bench/out (needs root)
 	@$(PYTHON) -m tests.bench

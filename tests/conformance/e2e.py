@@ -1,0 +1,153 @@
+"""`make conformance RUNTIME=docker|containerd`: the e2e suite of Kubernetes against a cluster whose only node is ours.
+
+Without further choice these are the specs of test/e2e/common with [NodeConformance] that are not [Serial], [Slow] or
+[Disruptive]. Makes a lab with the registry of test images, tells each spec that ends, and compares with e2e.toml.
+Writes report.json, junit.xml, summary.md and the logs of all programs into tests/conformance/out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.conformance import ginkgo, verdict
+from tests.lab import gokubelet, gotools, node
+from tests.lab.cluster import Cluster
+from tests.lab.engines import containerd, docker
+from tests.lab.images import catalog
+from tests.lab.lab import Lab
+from tests.lab.process import LabError, LabProcess
+from tests.lab.progress import say, step
+
+HERE = Path(__file__).resolve().parent
+LIST = HERE / "e2e.toml"
+OUT = HERE / "out"
+NODE = "node-1"
+AGENTS = ("kubelet-py", "go")
+LABELS = "NodeConformance && !Serial && !Slow && !Disruptive"
+FILES = "test/e2e/common/"
+TIMEOUT = "6h"
+LOOK_AGAIN_SECONDS = 0.2
+
+
+def main() -> int:
+    """The command line; 0 when every spec ended as it should."""
+    options = _parser().parse_args()
+    version = options.docker if options.runtime == "docker" else options.containerd
+    title = f"{options.kubelet}/{options.runtime}-{version}"
+    out = OUT / f"e2e-{title.replace('/', '-')}"
+    shutil.rmtree(out, ignore_errors=True)
+    out.mkdir(parents=True)
+    try:
+        run(options, out)
+    except (LabError, gotools.BuildError) as error:
+        say(str(error))
+        return 1
+    return report(title, out, json.loads((out / ginkgo.REPORT).read_text()))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.conformance.e2e", description=__doc__)
+    parser.add_argument("runtime", choices=("docker", "containerd"))
+    parser.add_argument("--kubelet", choices=AGENTS, default=AGENTS[0], help="go: the Go kubelet, to compare with")
+    parser.add_argument("--docker", choices=docker.VERSIONS, default="20.10")
+    parser.add_argument("--containerd", choices=containerd.VERSIONS, default="1.6")
+    parser.add_argument("--focus", default="", help="only specs whose name matches this regular expression")
+    parser.add_argument("--skip", default="", help="none whose name matches this one")
+    parser.add_argument("--labels", default=LABELS, help="Ginkgo's label filter (default: %(default)s)")
+    parser.add_argument("--files", default=FILES, help="only specs of such source files (default: %(default)s)")
+    parser.add_argument("--processes", type=int, default=2, help="specs at a time (default: %(default)s)")
+    return parser
+
+
+def run(options: argparse.Namespace, out: Path) -> None:
+    """One run of the suite in a lab of its own; its report is in `out`."""
+    runner, suite_program = gotools.ensure("ginkgo"), gotools.ensure("e2e.test")
+    on_docker = options.runtime == "docker"
+    with step("starting the engine and the registry"):
+        lab = Lab.start(
+            docker=options.docker if on_docker else None,
+            containerd=None if on_docker else options.containerd,
+            registry=[reference for reference in catalog.IMAGES if not reference.startswith(catalog.CRI_TOOLS)],
+        )
+    with lab:
+        try:
+            with step(f"starting the control plane and the node ({options.kubelet} on {options.runtime})"):
+                cluster = Cluster.start(lab)
+                endpoint = node.start_dockershim(lab).socket if on_docker else lab.containerd_socket
+                if options.kubelet == "go":
+                    agent = gokubelet.start(cluster, endpoint, node=NODE)
+                else:
+                    agent = node.start_kubelet_py(cluster, endpoint, node=NODE, flags=["-v=4"])
+            choice = ginkgo.Choice(options.labels, options.files, options.focus, options.skip)
+            flags = [
+                f"--kubeconfig={cluster.kubeconfig}",
+                "--provider=skeleton",
+                f"--kubectl-path={cluster.programs['kubectl']}",
+                f"--container-runtime-endpoint=unix://{endpoint}",
+                "--disable-log-dump",
+            ]
+            command = ginkgo.command(
+                runner, suite_program, choice, out, flags, processes=options.processes, timeout=TIMEOUT
+            )
+            suite = lab.popen(command, log="e2e", directory=out)
+            _tell(suite, lab.logs / "e2e.log")
+            if agent.poll() is not None:
+                raise LabError(f"the agent ended with {agent.returncode}:\n{agent.log_tail()}")
+            if not (out / ginkgo.REPORT).exists():
+                raise LabError(f"the suite ended with {suite.returncode} and left no report:\n{suite.log_tail()}")
+        finally:
+            shutil.copytree(lab.logs, out / "logs", dirs_exist_ok=True)
+
+
+def _tell(suite: LabProcess, log: Path) -> None:
+    """One line for each spec that ends, until the suite does."""
+    chosen = ended = 0
+    for news in ginkgo.progress(_followed(suite, log)):
+        if isinstance(news, int):
+            chosen = news
+            say(f"{chosen} specs will run")
+        else:
+            ended += 1
+            say(f"{ended:4} of {chosen}  {news.outcome:7}  {news.seconds:6.1f} s  {news.name}")
+
+
+def _followed(writer: LabProcess, log: Path) -> Iterator[str]:
+    """The lines of a growing file, until its writer has ended."""
+    rest, is_over = "", False
+    with log.open(encoding="utf-8", errors="replace") as file:
+        while True:
+            text = file.read()
+            *lines, rest = (rest + text).split("\n")
+            yield from lines
+            if is_over and not text:
+                return
+            try:
+                writer.wait(LOOK_AGAIN_SECONDS)
+                is_over = True
+            except subprocess.TimeoutExpired:
+                continue
+
+
+def report(title: str, out: Path, written: list[Mapping[str, Any]]) -> int:
+    """Tell what came of a run; the exit code."""
+    results = ginkgo.results_of_chosen(written)
+    exemptions = verdict.read_exemptions(tomllib.loads(LIST.read_text()))
+    found = verdict.judge(results, ginkgo.exemptions_of_chosen(exemptions, written, results), title)
+    text = verdict.summary({title: verdict.counts(results)})
+    trouble = verdict.explain(found) if results else "no spec was chosen"
+    (out / "summary.md").write_text(f"{text}\n\n{trouble}\n" if trouble else f"{text}\n")
+    print(f"{text}\n{trouble}" if trouble else text)
+    say(f"e2e with {title}: {'NOT ' if trouble else ''}as it should be; details are in {out}")
+    return 1 if trouble else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
