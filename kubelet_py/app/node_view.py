@@ -163,3 +163,8 @@ class HostView:
     def runtime_type(self) -> str:
         """What stands before :// in container ids."""
         return self.health.type
+
+    def supports_recursive_read_only(self, runtime_handler: str) -> bool:
+        """Whether this handler of the runtime makes mounts read-only with all that is mounted beneath."""
+        handler = next((known for known in self.health.state.handlers if (known.name or "") == runtime_handler), None)
+        return handler is not None and bool(handler.features and handler.features.recursiveReadOnlyMounts)

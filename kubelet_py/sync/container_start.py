@@ -222,7 +222,9 @@ class ContainerStarter:
         try:
             env = await self._objects.env_sources(pod, container, pod_ips)
             mount_context = MountContext(
-                expand=lambda text: expand_strictly(text, compute_env(pod, container, env)), images=image_volumes
+                expand=lambda text: expand_strictly(text, compute_env(pod, container, env)),
+                recursive_read_only_supported=self._node.supports_recursive_read_only(order.sandbox.runtime_handler),
+                images=image_volumes,
             )
             mounts = await self._volumes.to_cri_mounts(pod, container, order.mounted, mount_context)
             termination_log, hosts_file = await asyncio.to_thread(self._prepare_files, order, pod_ips)

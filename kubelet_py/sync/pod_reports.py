@@ -87,6 +87,8 @@ class PodReports:
         self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod, is_stopped_for_good: bool
     ) -> core_v1.PodStatus:
         services = self._services
+        sandbox = observed.newest_sandbox
+        handler = sandbox.runtime_handler if sandbox is not None else ""
         return compute_pod_status(
             pod,
             observed,
@@ -101,6 +103,7 @@ class PodReports:
                 is_stopped_for_good=is_stopped_for_good,
                 failure=memory.failure,
                 disruption=memory.disruption,
+                supports_recursive_read_only=services.node.supports_recursive_read_only(handler),
                 agent_started_at_ns=services.agent_started_at_ns,
                 resize_conditions=services.allocations.conditions(pods.uid_of(pod)),
                 actuated=services.allocations.actuated(pods.uid_of(pod)),

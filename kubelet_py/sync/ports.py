@@ -49,6 +49,9 @@ class NodeView(Protocol):
     def runtime_type(self) -> str:
         """What stands before :// in container ids, such as `containerd` or `docker`."""
 
+    def supports_recursive_read_only(self, runtime_handler: str) -> bool:
+        """Whether this handler of the runtime makes mounts read-only with all that is mounted beneath."""
+
 
 class PodObjects(Protocol):
     """API objects that a pod refers to, apart from volumes."""

@@ -129,6 +129,7 @@ class Node:
     """A NodeView."""
 
     problem: str | None = None
+    recursive_read_only: bool = False
 
     def dns(self) -> NodeDns:
         return NodeDns()
@@ -156,6 +157,9 @@ class Node:
 
     def runtime_type(self) -> str:
         return "fake"
+
+    def supports_recursive_read_only(self, runtime_handler: str) -> bool:
+        return self.recursive_read_only
 
 
 @dataclass

@@ -357,6 +357,22 @@ async def test_a_sub_path_of_an_unset_variable_is_a_configuration_error_of_the_c
     assert "missing value for POD" in (rig.waiting()[1] or "")
 
 
+@pytest.mark.parametrize("is_supported", [True, False])
+async def test_read_only_mounts_reach_as_deep_as_the_runtime_can(rig: Rig, is_supported: bool) -> None:
+    rig.node.recursive_read_only = is_supported
+    mount = {"name": "data", "mountPath": "/data", "readOnly": True, "recursiveReadOnly": "Enabled"}
+    volume = {"name": "data", "hostPath": {"path": str(rig.root)}}
+    await sync(rig, a_pod(a_container(volumeMounts=[mount]), volumes=[volume]))
+    if is_supported:
+        (made,) = [mount for mount in rig.fake.container("main").config.mounts if mount.container_path == "/data"]
+        assert made.recursive_read_only
+        statuses = rig.status.containerStatuses or []
+        assert [mount.recursiveReadOnly for status in statuses for mount in status.volumeMounts or ()] == ["Enabled"]
+    else:
+        assert rig.waiting()[0] == "CreateContainerConfigError"
+        assert "not supported by the runtime" in (rig.waiting()[1] or "")
+
+
 async def test_a_sandbox_that_cannot_be_made_is_an_event_and_another_try(rig: Rig) -> None:
     rig.fake.fail("RunPodSandbox", RuntimeCallError("RunPodSandbox", "UNKNOWN", "no addresses left"))
     pod = a_pod()

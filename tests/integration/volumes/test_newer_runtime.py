@@ -1,4 +1,4 @@
-"""Volumes that are images, in a real cluster: the agent pulls, the runtime mounts."""
+"""What volumes can be on a runtime newer than Debian's, in a real cluster: images, read-only all the way down."""
 
 from __future__ import annotations
 
@@ -14,22 +14,21 @@ from tests.lab.node import start_kubelet_py
 
 pytestmark = pytest.mark.lab
 
-SCRIPT = "grep -c ^root: /image/etc/passwd /etc-of-image/passwd; touch /image/x; sleep 1000"
+IMAGE_SCRIPT = "grep -c ^root: /image/etc/passwd /etc-of-image/passwd; touch /image/x; sleep 1000"
 
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
-    # Debian's containerd 1.6 does not know image volumes
     with Lab.start(containerd="2.4") as lab, Cluster.start(lab) as cluster:
         start_kubelet_py(cluster, lab.containerd_socket, flags=("-v=4",))
         yield cluster
 
 
-def pod_with(name: str, reference: str) -> dict[str, Any]:
+def pod_with_image(name: str, reference: str) -> dict[str, Any]:
     container = {
         "name": "main",
         "image": BUSYBOX,
-        "command": ["sh", "-c", SCRIPT],
+        "command": ["sh", "-c", IMAGE_SCRIPT],
         "volumeMounts": [
             {"name": "image", "mountPath": "/image"},
             {"name": "image", "mountPath": "/etc-of-image", "subPath": "etc"},
@@ -41,7 +40,7 @@ def pod_with(name: str, reference: str) -> dict[str, Any]:
 
 
 def test_a_container_sees_the_files_of_the_image_and_cannot_change_them(cluster: Cluster) -> None:
-    cluster.apply(pod_with("present", BUSYBOX))
+    cluster.apply(pod_with_image("present", BUSYBOX))
     eventually(
         "the output of the script",
         lambda: "Read-only" in cluster.kubectl("logs", "present", check=False),
@@ -51,7 +50,7 @@ def test_a_container_sees_the_files_of_the_image_and_cannot_change_them(cluster:
 
 
 def test_an_image_that_nobody_has_holds_the_container_up(cluster: Cluster) -> None:
-    cluster.apply(pod_with("absent", "registry.k8s.io/none:1"))
+    cluster.apply(pod_with_image("absent", "registry.k8s.io/none:1"))
 
     def reason() -> str | None:
         statuses = cluster.get("pod", "absent")["status"].get("containerStatuses") or [{}]
@@ -59,3 +58,25 @@ def test_an_image_that_nobody_has_holds_the_container_up(cluster: Cluster) -> No
         return waiting.get("reason")
 
     eventually("the reason", lambda: reason() in ("ErrImagePull", "ImagePullBackOff"), within_seconds=60)
+
+
+def test_what_is_mounted_below_a_read_only_volume_is_read_only_too_if_the_pod_wants_it(cluster: Cluster) -> None:
+    cluster.lab.run(["sh", "-c", "mkdir -p /srv/outer/inner && mount -t tmpfs tmpfs /srv/outer/inner"])
+    mounts = [
+        {"name": "outer", "mountPath": "/shallow", "readOnly": True},
+        {"name": "outer", "mountPath": "/deep", "readOnly": True, "recursiveReadOnly": "Enabled"},
+    ]
+    script = "touch /shallow/inner/x && echo shallow; touch /deep/inner/x; sleep 1000"
+    container = {"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script], "volumeMounts": mounts}
+    volumes = [{"name": "outer", "hostPath": {"path": "/srv/outer", "type": "Directory"}}]
+    spec = {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1}
+    cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "deep"}, "spec": spec})
+    eventually(
+        "the output of the script",
+        lambda: "Read-only" in cluster.kubectl("logs", "deep", check=False),
+        within_seconds=60,
+    )
+    assert cluster.kubectl("logs", "deep").splitlines()[0] == "shallow"
+    (status,) = cluster.get("pod", "deep")["status"]["containerStatuses"]
+    reported = {mount["mountPath"]: mount.get("recursiveReadOnly") for mount in status["volumeMounts"]}
+    assert (reported["/shallow"], reported["/deep"]) == ("Disabled", "Enabled")
