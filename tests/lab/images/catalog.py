@@ -79,8 +79,9 @@ IMAGES: dict[str, Image] = {
     **{f"{E2E}/agnhost:{version}": _agnhost(version) for version in ("2.66.1", "2.55")},
     **{
         f"{E2E}/{name}": Image((content.AGNHOST_USERLAND,), command=("bash",), labels={"name": name})
-        for name in ("glibc-dns-testing:2.1.1", "kitten:1.8", "nautilus:1.8", "ipc-utils:1.4")
+        for name in ("glibc-dns-testing:2.1.1", "nautilus:1.8", "ipc-utils:1.4")
     },
+    f"{E2E}/kitten:1.8": Image((content.AGNHOST_USERLAND, content.KITTEN_FILES), command=("bash",)),
     f"{CRI_TOOLS}/test-image-latest:latest": _busybox(version="latest"),
     **{f"{CRI_TOOLS}/test-image-tag:{tag}": _busybox(version=f"tag-{tag}") for tag in ("test", "all")},
     **{f"{CRI_TOOLS}/test-image-{number}:latest": _busybox(version=f"image-{number}") for number in (1, 2, 3)},

@@ -48,6 +48,10 @@ DocumentRoot /srv
 DirectoryIndex index.html
 """
 HTTPD_START = "#!/bin/bash\nexec -a httpd /usr/sbin/apache2 -D FOREGROUND\n"
+KITTEN = {  # what the e2e suite looks for when it mounts this image as a volume
+    "data.json": b'{"image": "kitten.jpg"}\n',
+    "etc/os-release": b'NAME="Alpine Linux"\nID=alpine\n',
+}
 AGNHOST_PACKAGES = (
     "bash", "curl", "bind9-dnsutils", "netcat-openbsd", "iproute2", "iperf", "socat", "iputils-ping", "iptables",
     "procps", "util-linux", "coreutils", "grep", "sed", "findutils", "ca-certificates", "hostname",
@@ -107,6 +111,11 @@ def _write_agnhost_userland(layer: LayerWriter) -> None:
     debs.add_packages(layer, "base-files", "base-passwd", "netbase", "dash", *AGNHOST_PACKAGES)
 
 
+def _write_kitten(layer: LayerWriter) -> None:
+    for path, content in KITTEN.items():
+        layer.file(path, content)
+
+
 def _write_agnhost(layer: LayerWriter) -> None:
     layer.file("agnhost", gotools.ensure("agnhost"), 0o755)
     layer.hard_link("agnhost-2", "agnhost")
@@ -137,3 +146,4 @@ HTTPD = Layer("httpd", f"3 {HTTPD_CONFIGURATION}{HTTPD_START}", _write_httpd)
 NNP = Layer("nnp", _source_key("nnp.c"), lambda layer: layer.file("usr/local/bin/nnp", _compile("nnp.c"), 0o4755))
 AGNHOST_USERLAND = Layer("agnhost-userland", f"2 {AGNHOST_PACKAGES}", _write_agnhost_userland)
 AGNHOST = Layer("agnhost", gotools.KUBERNETES_VERSION, _write_agnhost)
+KITTEN_FILES = Layer("kitten", "1", _write_kitten)
