@@ -103,7 +103,7 @@ class Agent:
         self.statuses = StatusManager(api.main if api is not None else None)
         self.node_manager = self._make_node_manager()
         self.stories = PodStories()
-        self.pleg = Pleg(self.client, lambda uid, stimulus: self.workers.wake(uid, stimulus))
+        self.pleg = Pleg(self.client, self._wake)
         self.objects = self._make_objects()
         self.volumes = VolumeManager(
             Path(settings.flags.root_dir),
@@ -219,8 +219,8 @@ class Agent:
         return ApiObjects(
             main,
             self.node,
-            config_maps(main, strategy=strategy),
-            secrets(main, strategy=strategy),
+            config_maps(main, strategy=strategy, on_change=self._wake),
+            secrets(main, strategy=strategy, on_change=self._wake),
             ServiceStore(main),
             ServiceAccountTokens(main),
         )
@@ -245,6 +245,9 @@ class Agent:
         return MirrorPodManager(self.clients.main, self.node_object, self.node_manager.registered)
 
     # What managers ask each other through here
+
+    def _wake(self, pod_uid: str, stimulus: str) -> None:
+        self.workers.wake(pod_uid, stimulus)
 
     def _source_names(self) -> list[str]:
         config = self.settings.config

@@ -1,12 +1,13 @@
 """ConfigMaps, Secrets and Services that pods of this node refer to, kept by watches.
 
 One watch per referenced ConfigMap or Secret, shared by all pods that refer to it and ended with the last of them (the
-node may not list them all). A watch nobody asked for a minute sleeps until somebody does; an immutable object is
-watched no longer. Services are one list for the node.
+node may not list them all). A watch that nobody asked for longer than pods are re-synced sleeps until somebody does; an
+immutable object is watched no longer. Services are one list for the node.
 
-Upstream counterpart: pkg/kubelet/util/manager, configmap and secret managers. Differences: at most `MAX_WATCHES` at a
-time (each is a TLS connection of its own over HTTP/1.1), beyond that an object is read again when it is older than
-`CACHE_SECONDS`; an object that no registered pod refers to is simply read.
+Upstream counterpart: pkg/kubelet/util/manager, configmap and secret managers. Differences: the pods that refer to an
+object are told when it changes, and do not find out at their next re-sync; at most `MAX_WATCHES` at a time (each is a
+TLS connection of its own over HTTP/1.1), beyond that an object is read again when it is older than `CACHE_SECONDS`; an
+object that no registered pod refers to is simply read.
 """
 
 import asyncio
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 MAX_WATCHES: Final = 64
 CACHE_SECONDS: Final = 60.0
-IDLE_SECONDS: Final = 60.0
+IDLE_SECONDS: Final = 150.0  # a pod asks at each re-sync, 60 to 90 s apart
 IDLE_CHECK_SECONDS: Final = 30.0
 FIRST_LIST_SECONDS: Final = 10.0
 FIRST_PAUSE_SECONDS: Final = 0.05
@@ -97,10 +98,10 @@ class ObjectStore(Generic[T]):
         resource: Resource[T],
         *,
         strategy: Strategy = Strategy.WATCH,
-        on_change: Callable[[ObjectKey], None] = lambda key: None,
+        on_change: Callable[[str, str], None] = lambda pod_uid, stimulus: None,
         max_watches: int = MAX_WATCHES,
     ) -> None:
-        """`on_change` is told when a watched object changed, should somebody want to look at its pods sooner."""
+        """`on_change` is told of each pod that refers to a watched object when it changed, came or went."""
         self._client = client
         self._resource = resource
         self._strategy = strategy
@@ -117,7 +118,7 @@ class ObjectStore(Generic[T]):
         for key in now - before:
             item = self._items.get(key)
             if item is None:
-                item = self._items[key] = _Item(key, self._on_change, asked_at=_now())
+                item = self._items[key] = _Item(key, self._tell_pods, asked_at=_now())
             item.references += 1
         self._release(before - now)
 
@@ -191,6 +192,11 @@ class ObjectStore(Generic[T]):
     @property
     def _singular(self) -> str:
         return self._resource.plural.removesuffix("s")
+
+    def _tell_pods(self, key: ObjectKey) -> None:
+        stimulus = f"{self._singular} {key.name} changed"
+        for pod_uid in [uid for uid, keys in self._pods.items() if key in keys]:
+            self._on_change(pod_uid, stimulus)
 
     def _release(self, keys: Iterable[ObjectKey]) -> None:
         for key in keys:

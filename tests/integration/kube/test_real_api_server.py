@@ -209,7 +209,7 @@ async def test_config_maps_of_a_pod_are_watched_with_a_nodes_rights(cluster: Clu
         await create(cluster, PODS, pod_body("with-map", "n-cm", volumes=[volume]))
         await eventually(lambda: "with-map" in node.pods, seconds=60)
         changed = asyncio.Event()
-        store = config_maps(node.client, on_change=lambda key: changed.set())
+        store = config_maps(node.client, on_change=lambda pod_uid, stimulus: changed.set())
         async with background(store.run()):
             await asyncio.sleep(0)
             store.register("p", [ObjectKey("default", "settings"), ObjectKey("default", "none")])

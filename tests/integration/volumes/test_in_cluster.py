@@ -128,7 +128,8 @@ def test_a_container_sees_every_kind_of_volume(cluster: Cluster) -> None:
 def test_a_changed_config_map_reaches_the_running_container(cluster: Cluster) -> None:
     wait_until_shown(cluster)
     cluster.kubectl("patch", "configmap", "settings", "--type=merge", "-p", json.dumps({"data": {"key": "second\n"}}))
-    eventually("the new content", lambda: logs(cluster, "--tail=1").strip() == "second", within_seconds=150)
+    # sooner than the pod is re-synced
+    eventually("the new content", lambda: logs(cluster, "--tail=1").strip() == "second", within_seconds=20)
 
 
 def test_kubectl_logs_with_its_flags(cluster: Cluster) -> None:

@@ -42,15 +42,16 @@ def gets(server: FakeApiServer) -> int:
 
 async def test_pods_share_one_watch_and_see_changes(server: FakeApiServer) -> None:
     put(server, x="1")
-    changed: list[ObjectKey] = []
-    async with storing(server, on_change=changed.append) as store:
+    told: list[tuple[str, str]] = []
+    async with storing(server, on_change=lambda *news: told.append(news)) as store:
         store.register("p1", [A])
         store.register("p2", [A])
+        store.register("p3", [])
         assert (await store.get(*A)).data == {"x": "1"}
         assert (await store.get(*A)).data == {"x": "1"}
         assert (gets(server), store.watches) == (1, 1)
         put(server, x="2")
-        await eventually(lambda: changed == [A])
+        await eventually(lambda: told == [("p1", "configmap a changed"), ("p2", "configmap a changed")])
         assert (await store.get(*A)).data == {"x": "2"}
         assert gets(server) == 1
 
