@@ -8,7 +8,6 @@ NewMainKubelet in pkg/kubelet/kubelet.go.
 import asyncio
 import os
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from kubelet_py.api import core_v1
@@ -32,7 +31,7 @@ from kubelet_py.core.event_rules import pod_reference
 from kubelet_py.core.gc_rules import GcPolicy
 from kubelet_py.core.node_rules import default_labels, node_reference
 from kubelet_py.core.pod_story import PodStories
-from kubelet_py.core.pod_worker import WorkerState, is_content_removable, is_runtime_removable
+from kubelet_py.core.pod_worker import is_content_removable
 from kubelet_py.core.source_merge import PodSet, SourceProblem
 from kubelet_py.core.volume_payload import NodeFacts
 from kubelet_py.cri import RuntimeClient
@@ -266,10 +265,10 @@ class Agent:
             flags.maximum_dead_containers,
         )
 
-        def asks(predicate: Callable[[WorkerState | None, bool], bool]) -> Callable[[str], bool]:
-            return lambda uid: predicate(self.workers.state(uid), self.merge.ready)
+        def is_gone(uid: str) -> bool:
+            return is_content_removable(self.workers.state(uid), self.merge.ready)
 
-        knowledge = PodKnowledge(asks(is_runtime_removable), asks(is_content_removable), lambda: self.merge.ready)
+        knowledge = PodKnowledge(is_gone, lambda: self.merge.ready)
         logs = Path(config.podLogsDir)
         return ContainerGc(
             self.client, knowledge, GcSettings(logs, logs.parent / "containers", policy), self._gc_failed

@@ -52,7 +52,7 @@ def dead_containers(
 ) -> tuple[str, ...]:
     """The ids to remove, oldest first.
 
-    `is_gone` says for a UID that the pod's runtime objects are wanted no more. While the sources are not all read
+    `is_gone` says for a UID that nothing of the pod is wanted any more. While the sources are not all read
     nobody can know that, and only the limits per container and node count.
     """
     limit_ns = now_ns - int(policy.min_age_seconds * NS_PER_SECOND)
@@ -109,10 +109,8 @@ def dead_sandboxes(
     return tuple(s.id for s in sorted(chosen, key=lambda s: (s.created_at_ns, s.id)))
 
 
-def dead_log_directories(
-    names: Iterable[str], is_content_gone: PodPredicate, sources_ready: bool = True
-) -> tuple[str, ...]:
+def dead_log_directories(names: Iterable[str], is_gone: PodPredicate, sources_ready: bool = True) -> tuple[str, ...]:
     """The directories under the pod log root whose pods are gone; none before all sources are read."""
     if not sources_ready:
         return ()
-    return tuple(name for name in names if "_" in name and is_content_gone(pod_uid_of_log_directory(name)))
+    return tuple(name for name in names if "_" in name and is_gone(pod_uid_of_log_directory(name)))

@@ -339,13 +339,11 @@ def could_have_running_containers(state: WorkerState | None, is_synced: bool) ->
     return state.phase in (Phase.SYNCING, Phase.TERMINATING) if state else not is_synced
 
 
-def is_runtime_removable(state: WorkerState | None, is_synced: bool) -> bool:
-    """Sandboxes and dead containers of the UID may be removed."""
-    return state.phase in (Phase.TERMINATED, Phase.FINISHED) if state else is_synced
-
-
 def is_content_removable(state: WorkerState | None, is_synced: bool) -> bool:
-    """Directories and logs of the UID may be removed: it is gone for good, or evicted and must give way."""
+    """Dead containers, directories and logs may be removed: the pod is gone for good, or evicted and must give way.
+
+    Of a pod that only has ended, the API server may still be asked for logs.
+    """
     if state is None:
         return is_synced
     return state.is_evicted or (state.is_deleted and state.phase in (Phase.TERMINATED, Phase.FINISHED))

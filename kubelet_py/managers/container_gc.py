@@ -70,10 +70,12 @@ class GcSettings:
 
 @dataclass(frozen=True, slots=True)
 class PodKnowledge:
-    """What the rest of the agent knows: by UID, whether runtime objects and logs of the pod are wanted no more."""
+    """What the rest of the agent knows: by UID, whether nobody can ask for anything of the pod any more.
 
-    runtime_is_gone: Callable[[str], bool]
-    content_is_gone: Callable[[str], bool]
+    Of a pod that has ended and is still in the API server, people read the logs.
+    """
+
+    is_gone: Callable[[str], bool]
     sources_ready: Callable[[], bool]
 
 
@@ -117,7 +119,7 @@ class ContainerGc:
         knowledge = self._knowledge
         found = [_gc_container(container) for container in await self._runtime.list_containers()]
         chosen = gc_rules.dead_containers(
-            found, self._settings.policy, time.time_ns(), knowledge.runtime_is_gone, knowledge.sources_ready()
+            found, self._settings.policy, time.time_ns(), knowledge.is_gone, knowledge.sources_ready()
         )
         return sum([await self._remove_container(container_id) for container_id in chosen])
 
@@ -139,7 +141,7 @@ class ContainerGc:
         knowledge = self._knowledge
         containers = [_gc_container(container) for container in await self._runtime.list_containers()]
         found = [_gc_sandbox(sandbox) for sandbox in await self._runtime.list_pod_sandboxes()]
-        chosen = gc_rules.dead_sandboxes(found, containers, knowledge.runtime_is_gone, knowledge.sources_ready())
+        chosen = gc_rules.dead_sandboxes(found, containers, knowledge.is_gone, knowledge.sources_ready())
         return sum([await self._remove_sandbox(sandbox_id) for sandbox_id in chosen])
 
     async def _remove_sandbox(self, sandbox_id: str) -> bool:
@@ -164,7 +166,7 @@ class ContainerGc:
         except FileNotFoundError:
             names = []
         removed = 0
-        for name in gc_rules.dead_log_directories(names, knowledge.content_is_gone, knowledge.sources_ready()):
+        for name in gc_rules.dead_log_directories(names, knowledge.is_gone, knowledge.sources_ready()):
             try:
                 remove_tree(root / name)
                 removed += 1

@@ -32,7 +32,6 @@ from kubelet_py.core.pod_worker import (
     WorkerState,
     could_have_running_containers,
     is_content_removable,
-    is_runtime_removable,
     open_orphan,
     open_worker,
     should_be_finished,
@@ -181,12 +180,11 @@ class TestConclusions:
     def test_by_phase(self) -> None:
         phases = [START, TERMINATING, TERMINATED, FINISHED]
         assert [could_have_running_containers(s, True) for s in phases] == [True, True, False, False]
-        assert [is_runtime_removable(s, True) for s in phases] == [False, False, True, True]
         assert [should_be_finished(s, True) for s in phases] == [False, False, False, True]
 
     def test_a_uid_without_a_worker_means_something_only_after_the_first_round(self) -> None:
         assert [could_have_running_containers(None, synced) for synced in (False, True)] == [True, False]
-        for conclude in (is_runtime_removable, is_content_removable, should_be_finished):
+        for conclude in (is_content_removable, should_be_finished):
             assert [conclude(None, synced) for synced in (False, True)] == [False, True]
 
     def test_content_goes_with_the_pod_or_at_an_eviction(self) -> None:

@@ -70,7 +70,7 @@ class Runtime:
 def make(tmp_path: Path, gone: set[str], *, ready: bool = True) -> tuple[Runtime, ContainerGc]:
     runtime = Runtime(tmp_path / "pods")
     (tmp_path / "links").mkdir()
-    knowledge = PodKnowledge(gone.__contains__, gone.__contains__, lambda: ready)
+    knowledge = PodKnowledge(gone.__contains__, lambda: ready)
     settings = GcSettings(tmp_path / "pods", tmp_path / "links", GcPolicy())
     return runtime, ContainerGc(runtime, knowledge, settings)
 
