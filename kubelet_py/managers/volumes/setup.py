@@ -59,13 +59,20 @@ def set_up_empty_dir(context: SetupContext, volume: core_v1.Volume) -> MountedVo
         if in_memory and not is_mount_point(path):
             limit = source.sizeLimit if source is not None else None
             _mount_memory(context, path, quantity.parse(limit).value if limit is not None else None)
-        path.chmod(DIRECTORY_MODE)
+        _open_to_all(path)
         if context.fs_group is not None:
             set_ownership(path, context.fs_group, read_only=False, only_on_root_mismatch=context.only_on_root_mismatch)
         # Without the mark the walk above would run again after each restart, over files that containers then own.
         mark.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
         mark.touch(mode=0o640)
     return MountedVolume(volume.name, str(path), kind, relabel=True)
+
+
+def _open_to_all(path: Path) -> None:
+    """Everybody may read and write; the sticky bit that a tmpfs begins with stays."""
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & DIRECTORY_MODE != DIRECTORY_MODE:
+        path.chmod(mode | DIRECTORY_MODE)
 
 
 def set_up_host_path(volume: core_v1.Volume) -> MountedVolume:
@@ -97,7 +104,7 @@ def set_up_files(context: SetupContext, name: str, kind: VolumeKind, payload: Pa
     if not is_mount_point(path):
         if kind in TMPFS_KINDS:
             _mount_memory(context, path, None)
-        path.chmod(DIRECTORY_MODE)
+        _open_to_all(path)
 
     def own(written: Path) -> None:
         if context.fs_group is not None:

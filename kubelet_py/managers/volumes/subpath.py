@@ -76,7 +76,7 @@ def _open_or_make(parent: int, name: str, mode: int, sub_path: str) -> int:
     made = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=parent)
     try:
         # The mode is set again because of the umask; a set-group-id bit was inherited and is kept.
-        os.fchmod(made, (mode & 0o777) | (os.fstat(made).st_mode & stat.S_ISGID) | (mode & stat.S_ISGID))
+        os.fchmod(made, mode | (os.fstat(made).st_mode & stat.S_ISGID))
     finally:
         os.close(made)
     return os.open(name, _OPEN_PATH, dir_fd=parent)

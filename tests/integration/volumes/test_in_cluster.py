@@ -19,7 +19,7 @@ pytestmark = pytest.mark.lab
 
 SCRIPT = """
 id
-stat -L -c '%n %a %g' /disk /memory /config/key /secret/password /sub/made
+stat -L -c '%n %a %g' /disk /memory /config/key /secret/password /sub/made /sub-of-memory
 grep -c ' /memory tmpfs' /proc/mounts
 cat /config/key /secret/password /down/labels /mapped/deep/name
 ls /var/run/secrets/kubernetes.io/serviceaccount
@@ -39,6 +39,7 @@ def everything_pod() -> dict[str, Any]:
         {"name": "disk", "mountPath": "/sub-of-disk", "subPathExpr": "."},
         {"name": "disk", "mountPath": "/sub/named", "subPathExpr": "of/$(POD)"},
         {"name": "memory", "mountPath": "/memory"},
+        {"name": "memory", "mountPath": "/sub-of-memory", "subPath": "inner"},
         {"name": "config", "mountPath": "/config"},
         {"name": "config", "mountPath": "/one-file", "subPath": "key"},
         {"name": "mapped", "mountPath": "/mapped"},
@@ -111,7 +112,8 @@ def test_a_container_sees_every_kind_of_volume(cluster: Cluster) -> None:
     assert "uid=1234" in lines[0]
     assert "4321" in lines[0]
     assert "/disk 2777 4321" in shown
-    assert "/memory 2777 4321" in shown
+    assert "/memory 3777 4321" in shown
+    assert "/sub-of-memory 3777 4321" in shown
     assert "/config/key 644 4321" in shown
     assert "/secret/password 440 4321" in shown
     assert "/sub/made 2777 4321" in shown
