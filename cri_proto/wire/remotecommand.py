@@ -1,14 +1,17 @@
-"""The remotecommand protocols: exec and attach, v1 to v4 over SPDY, v4 and v5 over WebSocket.
+"""The remotecommand protocols: exec and attach, v1 to v4 over SPDY, v1, v4 and v5 over WebSocket.
 
 Owns versions, stream names, the status at the end, terminal sizes and the channel byte. Sans-IO. Upstream counterpart:
 cri-streaming's and client-go's remotecommand packages.
 
 v1, v2: streams only; v3: a stream for the size of the terminal; v4: the end is told as a JSON Status; v5: (WebSocket)
-the end of stdin can be told by itself.
+the end of stdin can be told by itself. Over WebSocket v1 has the size too, v1 and v4 are also spoken in text (browsers'
+clients do): a digit for the channel, then base64. Who names no version speaks v1.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,8 +23,9 @@ V5, V4, V3, V2, V1 = (
     "v2.channel.k8s.io",
     "channel.k8s.io",
 )
+V4_TEXT, V1_TEXT = "v4.base64.channel.k8s.io", "base64.channel.k8s.io"
 SPDY_PROTOCOLS = (V4, V3, V2, V1)
-WEBSOCKET_PROTOCOLS = (V5, V4)
+WEBSOCKET_PROTOCOLS = (V5, V4, V4_TEXT, V1, V1_TEXT)
 VERSION_HEADER = "X-Stream-Protocol-Version"
 ACCEPTED_VERSIONS_HEADER = "X-Accepted-Stream-Protocol-Versions"
 STREAM_TYPE = "streamtype"
@@ -79,7 +83,7 @@ class Outcome:
 
 def format_status(outcome: Outcome, protocol: str) -> bytes:
     """What the error stream says at the end. Before v4: nothing, or the message."""
-    if protocol not in (V4, V5):
+    if protocol not in (V4, V4_TEXT, V5):
         return outcome.message.encode()
     status: dict[str, object] = {"metadata": {}, "status": "Success" if outcome.ok else "Failure"}
     if not outcome.ok:
@@ -165,9 +169,15 @@ class ChannelClosed:
     name: str
 
 
-def encode_channel(name: str, data: bytes) -> bytes:
+def is_text(protocol: str) -> bool:
+    """Whether WebSocket messages of this protocol are text."""
+    return protocol in (V4_TEXT, V1_TEXT)
+
+
+def encode_channel(name: str, data: bytes, protocol: str) -> bytes:
     """One WebSocket message."""
-    return bytes((CHANNELS.index(name),)) + data
+    number = CHANNELS.index(name)
+    return b"%d" % number + base64.b64encode(data) if is_text(protocol) else bytes((number,)) + data
 
 
 def encode_channel_close(name: str) -> bytes:
@@ -179,11 +189,18 @@ def decode_channel(message: bytes, protocol: str) -> ChannelData | ChannelClosed
     """One WebSocket message."""
     if not message:
         raise RemoteCommandError("a message without a channel")
-    number = message[0]
+    number = message[0] - ord("0") if is_text(protocol) else message[0]
     if number == CLOSE_CHANNEL and protocol == V5:
         if len(message) != 2 or message[1] >= len(CHANNELS):
             raise RemoteCommandError(f"no channel to close: {message[:20]!r}")
         return ChannelClosed(CHANNELS[message[1]])
-    if number >= len(CHANNELS):
+    if not 0 <= number < len(CHANNELS):
         raise RemoteCommandError(f"no such channel: {number}")
-    return ChannelData(CHANNELS[number], message[1:])
+    return ChannelData(CHANNELS[number], _from_base64(message[1:]) if is_text(protocol) else message[1:])
+
+
+def _from_base64(text: bytes) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise RemoteCommandError(f"no base64: {text[:20]!r}: {error}") from error

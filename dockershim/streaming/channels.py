@@ -160,10 +160,8 @@ class WebSocketChannels:
 
     async def ready(self) -> None:
         """See Channels. An empty message tells the client that we are there."""
-        for name in (wire.STDOUT, wire.STDERR):
-            if name in self._outputs:
-                await self._socket.send(wire.encode_channel(name, b""))
-                return
+        first = next((name for name in (wire.STDOUT, wire.STDERR) if name in self._outputs), wire.ERROR)
+        await self._send(first, b"")
 
     @property
     def stdin(self) -> Inbox:
@@ -177,12 +175,17 @@ class WebSocketChannels:
     async def write(self, name: str, data: bytes) -> None:
         """See Channels."""
         if name in self._outputs:
-            await self._socket.send(wire.encode_channel(name, data))
+            await self._send(name, data)
 
     async def finish(self, outcome: wire.Outcome) -> None:
         """See Channels."""
         with contextlib.suppress(Gone):
-            await self._socket.send(wire.encode_channel(wire.ERROR, wire.format_status(outcome, self._protocol)))
+            status = wire.format_status(outcome, self._protocol)
+            if status:
+                await self._send(wire.ERROR, status)
             await self._socket.close()
         for inbox in self._inputs.values():
             await inbox.discard()
+
+    async def _send(self, name: str, data: bytes) -> None:
+        await self._socket.send(wire.encode_channel(name, data, self._protocol), text=wire.is_text(self._protocol))

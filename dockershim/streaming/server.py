@@ -152,16 +152,20 @@ def _agree(head: http_upgrade.RequestHead, ticket: Ticket) -> _Agreement:
         return _Agreement((("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1"), version), chosen, False)
     if head.upgrade == "websocket":
         supported = (portforward.TUNNEL_PROTOCOL,) if forwarding else remotecommand.WEBSOCKET_PROTOCOLS
-        chosen = remotecommand.negotiate(head.listed("sec-websocket-protocol"), supported)
+        offered = head.listed("sec-websocket-protocol")
+        chosen = remotecommand.negotiate(offered, supported)
+        if not offered and not forwarding:
+            chosen = remotecommand.V1
         key = head.header("sec-websocket-key")
         if chosen is None or not key:
             raise _Refused(400, f"want a Sec-WebSocket-Key and one of the sub-protocols {', '.join(supported)}")
-        headers = (
+        headers: tuple[tuple[str, str], ...] = (
             ("Connection", "Upgrade"),
             ("Upgrade", "websocket"),
             ("Sec-WebSocket-Accept", websocket.accept_key(key)),
-            ("Sec-WebSocket-Protocol", chosen),
         )
+        if offered:  # a client that named none would take an answer with one for an error
+            headers += (("Sec-WebSocket-Protocol", chosen),)
         return _Agreement(headers, chosen, True)
     raise _Refused(400, "want an upgrade to SPDY/3.1 or websocket")
 

@@ -98,11 +98,11 @@ class WebSocket:
                 await self.close(error.close_code, str(error))
                 return None
 
-    async def send(self, data: bytes) -> None:
-        """One message of bytes."""
+    async def send(self, data: bytes, *, text: bool = False) -> None:
+        """One message, of bytes or of text."""
         if self._closed:
             raise Gone("the WebSocket is closed")
-        await self._send(websocket.BINARY, data)
+        await self._send(websocket.TEXT if text else websocket.BINARY, data)
 
     async def close(self, code: int = websocket.CLOSE_NORMAL, reason: str = "") -> None:
         """Say that it ends. Again is fine."""

@@ -62,10 +62,19 @@ def test_what_is_no_size(data: bytes) -> None:
         wire.SizeDecoder().feed(data)
 
 
-@given(st.sampled_from(wire.CHANNELS), st.binary(max_size=50), st.sampled_from([wire.V4, wire.V5]))
+@given(st.sampled_from(wire.CHANNELS), st.binary(max_size=50), st.sampled_from(wire.WEBSOCKET_PROTOCOLS))
 def test_channels_survive_the_way(name: str, data: bytes, protocol: str) -> None:
     """The name and the bytes."""
-    assert wire.decode_channel(wire.encode_channel(name, data), protocol) == wire.ChannelData(name, data)
+    assert wire.decode_channel(wire.encode_channel(name, data, protocol), protocol) == wire.ChannelData(name, data)
+
+
+def test_channels_in_text_as_browsers_write_them() -> None:
+    """A digit, then base64."""
+    assert wire.encode_channel("stdout", b"\n", wire.V1_TEXT) == b"1Cg=="
+    assert wire.decode_channel(b"0Zm9vCg==", wire.V4_TEXT) == wire.ChannelData("stdin", b"foo\n")
+    for message in (b"0*", b"9Cg==", b"\x00Cg=="):
+        with pytest.raises(wire.RemoteCommandError):
+            wire.decode_channel(message, wire.V4_TEXT)
 
 
 def test_the_close_signal_is_v5s() -> None:

@@ -26,6 +26,12 @@ async def echo(channels: Channels) -> remotecommand.Outcome:
     return remotecommand.Outcome(7)
 
 
+async def hello(channels: Channels) -> remotecommand.Outcome:
+    """A word; the code is 7."""
+    await channels.write(remotecommand.STDOUT, b"hello")
+    return remotecommand.Outcome(7)
+
+
 class Stage:
     """The server and what its work saw."""
 
@@ -113,7 +119,8 @@ async def test_unknown_protocols_are_refused(stage: Stage) -> None:
     ticket = CommandTicket(EXEC, BOTH, echo)
     unknown = ("Connection: Upgrade", "Upgrade: SPDY/3.1", "X-Stream-Protocol-Version: v9")
     assert await status_of(*await stage.dial(ticket, *unknown)) == 403
-    assert await status_of(*await stage.dial(ticket, *WEBSOCKET[:3])) == 400
+    unheard_of = "Sec-WebSocket-Protocol: v9"
+    assert await status_of(*await stage.dial(ticket, *WEBSOCKET[:3], unheard_of)) == 400
     assert await status_of(*await stage.dial(ticket, "no header")) == 400
 
 
@@ -145,7 +152,10 @@ async def test_exec_over_websocket_v5(stage: Stage) -> None:
     """Channels, the close signal of stdin, the status, and a WebSocket that is closed in order."""
     reader, writer = await stage.dial(CommandTicket(EXEC, BOTH, echo), *WEBSOCKET)
     assert b"v5.channel.k8s.io" in await reader.readuntil(b"\r\n\r\n")
-    for message in (remotecommand.encode_channel("stdin", b"hello"), remotecommand.encode_channel_close("stdin")):
+    for message in (
+        remotecommand.encode_channel("stdin", b"hello", remotecommand.V5),
+        remotecommand.encode_channel_close("stdin"),
+    ):
         writer.write(websocket.encode_frame(websocket.BINARY, message, MASK))
     decoder = websocket.WebSocketDecoder(masked=False)
     messages: list[websocket.Message] = []
@@ -155,6 +165,29 @@ async def test_exec_over_websocket_v5(stage: Stage) -> None:
     channels = [message.data for message in messages[:-1]]
     assert channels[:2] == [b"\x01", b"\x01hello"]
     assert remotecommand.parse_status(channels[2][1:]) == remotecommand.Outcome(7)
+    writer.close()
+
+
+@pytest.mark.parametrize(
+    ("protocol", "expected"),
+    [
+        ("channel.k8s.io", [b"\x01", b"\x01hello", b"\x03command terminated with non-zero exit code: exit status 7"]),
+        ("", [b"\x01", b"\x01hello", b"\x03command terminated with non-zero exit code: exit status 7"]),
+        ("base64.channel.k8s.io", [b"1", b"1aGVsbG8="]),
+    ],
+)
+async def test_exec_as_the_oldest_websocket_clients_speak(stage: Stage, protocol: str, expected: list[bytes]) -> None:
+    """v1, named or not, in bytes or in text: output, and at the end a sentence where the exit code is not 0."""
+    named = (f"Sec-WebSocket-Protocol: {protocol}",) if protocol else ()
+    reader, writer = await stage.dial(CommandTicket(EXEC, BOTH, hello), *WEBSOCKET[:3], *named)
+    assert (b"Sec-WebSocket-Protocol" in await reader.readuntil(b"\r\n\r\n")) == bool(protocol)
+    decoder = websocket.WebSocketDecoder(masked=False)
+    messages: list[websocket.Message] = []
+    async with asyncio.timeout(10):
+        while not messages or messages[-1].opcode != websocket.CLOSE:
+            messages += decoder.feed(await reader.read(65536))
+    assert [message.data for message in messages[: len(expected)]] == expected
+    assert messages[0].opcode == (websocket.TEXT if protocol.startswith("base64") else websocket.BINARY)
     writer.close()
 
 
