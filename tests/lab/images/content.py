@@ -82,6 +82,8 @@ def _write_applets(layer: LayerWriter) -> None:
     for applet in applets:
         if "/" in applet:
             layer.hard_link(applet, "usr/bin/busybox")
+        if "sbin/" in applet:  # the suites call some of these in /bin, where a busybox of its own has all
+            layer.hard_link(f"usr/bin/{applet.rpartition('/')[2]}", "usr/bin/busybox")
 
 
 def _write_nginx(layer: LayerWriter) -> None:
@@ -134,7 +136,7 @@ def user_layer(*passwd: str, groups: tuple[str, ...] = ()) -> Layer:
 
 PAUSE = Layer("pause", _source_key("pause.c"), lambda layer: layer.file("pause", _compile("pause.c"), 0o755))
 USERLAND = Layer("userland", "3", _write_userland)
-APPLETS = Layer("applets", "2", _write_applets)
+APPLETS = Layer("applets", "3", _write_applets)
 BASH_AS_SH = Layer("bash-as-sh", "1", lambda layer: layer.symlink("usr/bin/sh", "bash"))
 NGINX = Layer("nginx", f"2 {NGINX_CONFIGURATION}{NGINX_PAGE}", _write_nginx)
 NGINX_ON_12003 = Layer(
