@@ -46,6 +46,13 @@ class ImageUser:
     uid: int | None = 0
     username: str = ""
 
+    @classmethod
+    def of(cls, image: cri.Image) -> "ImageUser":
+        """As the runtime tells it; runtimes that find no user in an image leave out both."""
+        if image.HasField("uid"):
+            return cls(image.uid.value)
+        return cls(None, image.username) if image.username else cls()
+
 
 @dataclass(frozen=True, slots=True)
 class SecuritySettings:

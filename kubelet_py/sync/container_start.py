@@ -231,7 +231,7 @@ class ContainerStarter:
             context = ContainerContext(
                 image_ref=image.id,
                 restart_count=order.restart_count,
-                image_user=ImageUser(image.uid.value if image.HasField("uid") else None, image.username),
+                image_user=ImageUser.of(image),
                 env=env,
                 mounts=tuple(mounts),
                 hosts_file_host_path=hosts_file,

@@ -120,13 +120,25 @@ def test_run_as_non_root_refusals() -> None:
     assert "image has an invalid user id (-5)" in _refusal(pod, ImageUser(-5))
 
 
+@pytest.mark.parametrize(
+    ("image", "user"),
+    [
+        (cri.Image(uid=cri.Int64Value(value=5)), ImageUser(5)),
+        (cri.Image(uid=cri.Int64Value(value=0)), ImageUser(0)),
+        (cri.Image(username="app"), ImageUser(None, "app")),
+        (cri.Image(), ImageUser(0)),
+    ],
+)
+def test_an_image_that_names_no_user_runs_as_root(image: cri.Image, user: ImageUser) -> None:
+    assert ImageUser.of(image) == user
+
+
 def test_run_as_non_root_passes() -> None:
     """Without the policy, with a user, and where the container lifts the pod's policy."""
     for pod, user in (
         (a_pod(), ImageUser(0)),
         (_pod(runAsNonRoot=True, runAsUser=5), ImageUser(0)),
         (_pod(runAsNonRoot=True), ImageUser(5)),
-        (_pod(runAsNonRoot=True), ImageUser(None, "")),
         (_pod({"runAsNonRoot": False}, runAsNonRoot=True), ImageUser(0)),
     ):
         security.verify_run_as_non_root(pod, podlib.containers_of(pod)[0], user)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import codec, core_v1
 from kubelet_py.core import volume_plan as plan
+from kubelet_py.core.expansion import expand_strictly
 from kubelet_py.core.volume_plan import MountContext, MountedVolume, PlanError, VolumeKind
 
 DISK = MountedVolume("disk", "/host/disk", VolumeKind.EMPTY_DIR, relabel=True)
@@ -131,6 +132,18 @@ def test_only_volumes_that_are_mounted_are_set_up_and_image_volumes_are_not() ->
         "volumes": [{"name": "a"}, {"name": "b"}, {"name": "c"}, {"name": "image", "image": {"reference": "x"}}],
     }
     assert [volume.name for volume in plan.volumes_to_set_up(pod(spec))] == ["a", "b"]
+
+
+def test_a_sub_path_is_expanded_and_what_cannot_be_is_an_error_of_the_mount() -> None:
+    mount = container({"name": "disk", "mountPath": "/a", "subPathExpr": "of/$(POD)"})
+
+    def expand(text: str) -> str:
+        return expand_strictly(text, {"POD": "web"})
+
+    (planned,) = plan.compute_mount_plans(mount, MOUNTED, MountContext(expand=expand))
+    assert planned.sub_path == "of/web"
+    with pytest.raises(PlanError, match='failed to expand subPath for volumeMount "disk": missing value for POD'):
+        plan.compute_mount_plans(mount, MOUNTED, MountContext(expand=lambda text: expand_strictly(text, {})))
 
 
 def test_an_image_volume_is_read_only_and_the_runtime_finds_its_sub_path() -> None:
