@@ -67,8 +67,8 @@ IMAGES: dict[str, Image] = {
     **{f"registry.k8s.io/pause:{version}": _pause(version) for version in ("3.9", "3.10", "3.10.1", "3.10.2")},
     "k8s.gcr.io/pause:3.9": _pause("3.9"),
     f"{E2E}/busybox:1.29-2": _busybox(),
-    f"{E2E}/busybox:1.36.1-1": _busybox(content.BASH_AS_SH, version="1.36.1-1"),
-    f"{E2E}/busybox:1.37.0-2": _busybox(content.BASH_AS_SH, version="1.37.0-2"),
+    f"{E2E}/busybox:1.36.1-1": _busybox(content.EITHER_SHELL, version="1.36.1-1"),
+    f"{E2E}/busybox:1.37.0-2": _busybox(content.EITHER_SHELL, version="1.37.0-2"),
     **{f"{E2E}/nginx:{version}": _nginx(version) for version in ("1.14-2", "1.27.0-2", "1.28.0-2")},
     f"{E2E}/httpd:2.4.39-4": _busybox(content.HTTPD, command=("httpd-foreground",), ports=("80/tcp",)),
     **{

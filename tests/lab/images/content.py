@@ -137,7 +137,9 @@ def user_layer(*passwd: str, groups: tuple[str, ...] = ()) -> Layer:
 PAUSE = Layer("pause", _source_key("pause.c"), lambda layer: layer.file("pause", _compile("pause.c"), 0o755))
 USERLAND = Layer("userland", "3", _write_userland)
 APPLETS = Layer("applets", "3", _write_applets)
-BASH_AS_SH = Layer("bash-as-sh", "1", lambda layer: layer.symlink("usr/bin/sh", "bash"))
+EITHER_SHELL = Layer(
+    "either-shell", _source_key("sh.c"), lambda layer: layer.file("usr/bin/sh", _compile("sh.c"), 0o755)
+)
 NGINX = Layer("nginx", f"2 {NGINX_CONFIGURATION}{NGINX_PAGE}", _write_nginx)
 NGINX_ON_12003 = Layer(
     "nginx-on-12003",
