@@ -24,7 +24,7 @@ from kubelet_py.app.node_parts import (
 from kubelet_py.app.node_view import HostView
 from kubelet_py.app.pod_objects import ApiObjects, StandaloneObjects
 from kubelet_py.config import Settings
-from kubelet_py.core.admission import NodeState, SysctlAllowlist, compute_sysctl_allowlist, node_state_of
+from kubelet_py.core.admission import NodeState, node_state_of
 from kubelet_py.core.backoff import crash_policy
 from kubelet_py.core.cgroup_rules import CgroupDriver
 from kubelet_py.core.event_rules import pod_reference
@@ -33,6 +33,7 @@ from kubelet_py.core.node_rules import default_labels, node_reference
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.pod_worker import is_content_removable
 from kubelet_py.core.source_merge import PodSet, SourceProblem
+from kubelet_py.core.sysctl_rules import SysctlAllowlist, compute_sysctl_allowlist
 from kubelet_py.core.volume_payload import NodeFacts
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import ConfigError

@@ -88,15 +88,9 @@ def pod_resources(pod: core_v1.Pod, is_running: bool, limits: CgroupLimits) -> c
             requests[CPU] = str(q.from_milli(actual_milli))
     if MEMORY not in requests and MEMORY in summed:
         requests[MEMORY] = str(summed[MEMORY])
-    shown: dict[str, Any] = dict(own.limits or {})
-    quota = limits.cpu_quota_microseconds or 0
-    if quota > 0:
-        actual_milli = milli_cpu_of_quota(quota, limits.cpu_period_microseconds or 0)
-        own_milli = quantity_of(shown, CPU).milli_value
-        if actual_milli != own_milli and max(actual_milli, own_milli) > SMALLEST_CPU_LIMIT_MILLI:
-            shown[CPU] = str(q.from_milli(actual_milli))
-    if limits.memory_bytes and limits.memory_bytes != quantity_of(shown, MEMORY).value:
-        shown[MEMORY] = str(q.from_bytes(limits.memory_bytes))
+    quota = max(0, limits.cpu_quota_microseconds or 0)
+    limit_milli = milli_cpu_of_quota(quota, limits.cpu_period_microseconds or 0)
+    shown = _shown(own.limits or {}, limit_milli, limits.memory_bytes or 0, SMALLEST_CPU_LIMIT_MILLI)
     return core_v1.ResourceRequirements(claims=own.claims, requests=requests or None, limits=shown or None)
 
 

@@ -14,11 +14,12 @@ import structlog
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core import preemption
-from kubelet_py.core.admission import Decision, NodeState, Rejection, SysctlAllowlist, admit, decide
+from kubelet_py.core.admission import Decision, NodeState, Rejection, admit, decide
 from kubelet_py.core.pod_conditions import TERMINATION_BY_KUBELET
 from kubelet_py.core.pod_status import StatusContext, compute_rejected_status
 from kubelet_py.core.pod_worker import KillRequested, Phase
 from kubelet_py.core.source_merge import PodOperation, PodSet, PodUpdate, SourceProblem
+from kubelet_py.core.sysctl_rules import SysctlAllowlist
 from kubelet_py.errors import KubeletError
 from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.pleg import Pleg

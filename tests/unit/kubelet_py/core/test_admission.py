@@ -11,14 +11,13 @@ from kubelet_py.core.admission import (
     Decision,
     NodeState,
     Rejection,
-    SysctlAllowlist,
     admit,
-    compute_sysctl_allowlist,
     decide,
     matches_node_affinity,
     node_state_of,
 )
 from kubelet_py.core.declared_features import RESTART_ALL_CONTAINERS, declared_features
+from kubelet_py.core.sysctl_rules import SysctlAllowlist, compute_sysctl_allowlist
 from tests.unit.kubelet_py.core.pod_builder import a_container, a_pod, sized
 
 ALLOCATABLE = {"cpu": "4", "memory": "8Gi", "pods": "10", "ephemeral-storage": "10Gi", "example.com/gpu": "2"}

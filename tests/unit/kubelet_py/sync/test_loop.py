@@ -12,9 +12,10 @@ from structlog.testing import capture_logs
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
-from kubelet_py.core.admission import NodeState, SysctlAllowlist
+from kubelet_py.core.admission import NodeState
 from kubelet_py.core.pod_worker import Phase
 from kubelet_py.core.source_merge import PodSet, SourceProblem
+from kubelet_py.core.sysctl_rules import SysctlAllowlist
 from kubelet_py.managers.pleg import Pleg
 from kubelet_py.sync.loop import HOUSEKEEPING_SECONDS, Admission, LoopServices, SyncLoop
 from kubelet_py.sync.observer import PodObserver
