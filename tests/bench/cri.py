@@ -1,8 +1,8 @@
-"""`python -m tests.bench.cri`: what dockershim adds to Docker's own time, step by step, in one run.
+"""`make bench-cri`: dockershim against Docker itself and against containerd, in one run on one machine.
 
-Each round makes one pod with one container twice on the same Docker 20.10: by the Docker SDK with the very bodies that
-dockershim sends (create, start, inspect), and by CRI calls to dockershim. They take turns, and who begins changes, so
-that a machine that slows down does so for both.
+Steps of one pod against the bare calls of Docker's API; 100 pods, 16 at a time, on dockershim and on containerd 1.6,
+which take turns; reads among many containers; memory with 300 of them; and what pods leave behind that came and went
+for a while. Writes bench/out/cri.md.
 """
 
 from __future__ import annotations
@@ -10,134 +10,124 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-import time
-from collections import defaultdict
-from collections.abc import Callable
-from typing import Any
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
-from docker.api import APIClient
-
-from cri_proto import runtime_v1 as cri
-from dockershim.host import lowest_oom_score
-from dockershim.network.bridge import BridgeSettings
-from dockershim.translate.container_spec import ContainerContext, to_docker_container
-from dockershim.translate.names import container_name, sandbox_name
-from dockershim.translate.sandbox_spec import SandboxContext, to_docker_sandbox
+from tests.bench import cri_load, cri_steps
+from tests.bench.cri_load import Load, Pod, Runtime
 from tests.integration.dockershim.harness import Shim
-from tests.lab.lab import BUSYBOX, PAUSE, Lab
+from tests.lab.engines.containerd import write_cni_configuration
+from tests.lab.lab import Lab
+from tests.lab.progress import step
 
-ROUNDS = 20
 BUSY_LOAD = 4.0
-STEPS = ("RunPodSandbox", "CreateContainer", "StartContainer")
-Times = dict[str, list[float]]
+AT_ONCE = 16
+FEW_PODS, RUNNING_EACH, CREATED_EACH = 30, 10, 7
+PARTS = ("steps", "pods", "reads", "soak")
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.cri", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=ROUNDS, help="pods made by each (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="pods of the comparison by step (default %(default)s)")
+    parser.add_argument("--pods", type=int, default=100, help="pods at a time against containerd (default %(default)s)")
+    parser.add_argument("--soak-seconds", type=float, default=60.0, help="(default %(default)s)")
+    parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be repeated")
     parser.add_argument("--flags", default="--log-level=info", help="flags of dockershim (default %(default)s)")
+    parser.add_argument("--out", type=Path, default=Path("bench/out"))
     options = parser.parse_args()
-    with open("/proc/loadavg") as file:
-        load = float(file.read().split()[0])
+    load = float(Path("/proc/loadavg").read_text().split()[0])
     if load > BUSY_LOAD:
-        print(f"the machine is loaded ({load}); the ratio will be blurred", file=sys.stderr)
-    bare: Times = defaultdict(list)
-    ours: Times = defaultdict(list)
-    with Lab.start(docker="20.10") as lab:
-        shim = Shim(lab, "dockershim", None, *options.flags.split())
-        docker = APIClient(base_url=f"unix://{lab.docker_socket}", version="1.41", timeout=120)
-        docker.trust_env = False
-        try:
-            for number in range(options.rounds + 1):
-                turns: list[Callable[[], None]] = [
-                    lambda: _bare_pod(docker, shim, bare),
-                    lambda: _cri_pod(shim, ours),
-                ]
-                for turn in turns if number % 2 else reversed(turns):
-                    turn()
-                if number == 0:  # the first of each warms caches
-                    bare.clear()
-                    ours.clear()
-        finally:
-            docker.close()
-            shim.stop()
-    print(table(bare, ours))
+        print(f"the machine is loaded ({load}); figures will be blurred", file=sys.stderr)
+    parts = options.only or PARTS
+    sections = []
+    with Lab.start(docker="20.10", containerd="1.6" if "pods" in parts else None) as lab:
+        if "steps" in parts:
+            with step("the steps of one pod, against Docker's own calls"):
+                sections.append(_steps(lab, options.rounds, options.flags))
+        shim = Shim(lab, "dockershim-cni", None, "--network-plugin=cni", *options.flags.split(), wait_ready=False)
+        write_cni_configuration(lab)
+        shim.wait_ready()
+        runtime = Runtime(shim.socket, lab.root / "pod-logs")
+        assert shim.process is not None
+        if "pods" in parts:
+            with step(f"{options.pods} pods, {AT_ONCE} at a time, on dockershim and containerd in turn"):
+                sections.append(_pods(lab, runtime, options.pods))
+        if "reads" in parts:
+            with step("reads among many containers"):
+                sections.append(_reads(runtime, shim.process.pid))
+        if "soak" in parts:
+            with step(f"pods coming and going for {options.soak_seconds:.0f} s"):
+                soak = cri_load.soak(runtime, shim.process.pid, options.soak_seconds, 4)
+            sections.append(
+                f"{soak.cycles} pods came and went: resident memory {soak.before_kib / 1024:.1f} MiB before and "
+                f"{soak.after_kib / 1024:.1f} MiB after, {soak.kib_per_cycle:+.2f} KiB for each."
+            )
+        runtime.close()
+        shim.stop()
+    text = "\n\n".join(sections) + "\n"
+    options.out.mkdir(parents=True, exist_ok=True)
+    (options.out / "cri.md").write_text(text)
+    print(text)
     return 0
 
 
-def _configs(shim: Shim) -> tuple[cri.PodSandboxConfig, cri.ContainerConfig]:
-    container = cri.ContainerConfig(
-        metadata=cri.ContainerMetadata(name="main"),
-        image=cri.ImageSpec(image=BUSYBOX),
-        command=["sleep", "1000"],
-        log_path="main/0.log",
-    )
-    return shim.sandbox_config(), container
-
-
-def _cri_pod(shim: Shim, times: Times) -> None:
-    config, container = _configs(shim)
-    with _Clock(times, "RunPodSandbox"):
-        sandbox = shim.run_sandbox(config)
-    request = cri.CreateContainerRequest(pod_sandbox_id=sandbox[0], config=container, sandbox_config=config)
-    with _Clock(times, "CreateContainer"):
-        container_id = shim.runtime.CreateContainer(request, timeout=60).container_id
-    with _Clock(times, "StartContainer"):
-        shim.start_container(container_id)
-    shim.remove_sandbox(sandbox[0])
-
-
-def _bare_pod(docker: APIClient, shim: Shim, times: Times) -> None:
-    config, container = _configs(shim)
-    lowest = lowest_oom_score()  # as dockershim finds it in the lab
-    network = BridgeSettings().name
-    context = SandboxContext(PAUSE, network, publishes_ports=True, lowest_oom_score=lowest)
-    body = to_docker_sandbox(config, "", context)
-    created: list[str] = []
+def _steps(lab: Lab, rounds: int, flags: str) -> str:
+    shim = Shim(lab, "dockershim-bridge", None, *flags.split())
     try:
-        with _Clock(times, "RunPodSandbox"):
-            created.append(_create(docker, sandbox_name(config.metadata), body))
-            docker.start(created[0])
-            docker.inspect_container(created[0])
-        in_sandbox = ContainerContext(created[0], config.metadata, BUSYBOX, (1, 41), lowest_oom_score=lowest)
-        body = to_docker_container(container, config, in_sandbox)
-        with _Clock(times, "CreateContainer"):
-            created.append(_create(docker, container_name(config.metadata, container.metadata), body))
-            docker.inspect_container(created[1])
-        with _Clock(times, "StartContainer"):
-            docker.start(created[1])
-            docker.inspect_container(created[1])
+        return cri_steps.table(*cri_steps.measure(shim, rounds))
     finally:
-        for identifier in reversed(created):
-            docker.remove_container(identifier, force=True, v=True)
+        shim.stop()
 
 
-def _create(docker: APIClient, name: str, body: dict[str, Any]) -> str:
-    create: Any = docker.create_container_from_config  # untyped in the stubs
-    return str(create(body, name)["Id"])
+def _pods(lab: Lab, ours: Runtime, count: int) -> str:
+    theirs = Runtime(lab.containerd_socket, lab.root / "pod-logs-containerd")
+    loads: dict[str, list[Load]] = {"containerd 1.6": [], "dockershim": []}
+    stats: list[float] = []
+    for runtime in (theirs, ours):  # each warms up
+        cri_load.many(runtime, AT_ONCE, AT_ONCE)
+    for turn in (("containerd 1.6", theirs), ("dockershim", ours)), (("dockershim", ours), ("containerd 1.6", theirs)):
+        for name, runtime in turn:
 
+            def look(_: list[Pod], runtime: Runtime = runtime) -> None:
+                if runtime is ours:
+                    stats.append(cri_load.list_stats_ms(ours))
 
-class _Clock:
-    """Adds the time of its block to a list."""
-
-    def __init__(self, times: Times, step: str) -> None:
-        self._into = times[step]
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._into.append(time.perf_counter() - self._begun)
-
-
-def table(bare: Times, ours: Times) -> str:
-    """One line for each step, in milliseconds."""
-    lines = ["| step | Docker alone p50 | dockershim p50 | ratio | added |", "|---|---|---|---|---|"]
-    for step in STEPS:
-        base, mine = (statistics.median(times[step]) * 1000 for times in (bare, ours))
-        lines.append(f"| {step} | {base:.1f} ms | {mine:.1f} ms | {mine / base:.2f} | {mine - base:+.1f} ms |")
+            loads[name].append(cri_load.many(runtime, count, AT_ONCE, look))
+    theirs.close()
+    lines = [f"| {count} pods, {AT_ONCE} at a time | up | down |", "|---|---|---|"]
+    means = {
+        name: [statistics.mean(getattr(load, part) for load in each) for part in ("up_seconds", "down_seconds")]
+        for name, each in loads.items()
+    }
+    lines += [f"| {name} | {up:.1f} s | {down:.1f} s |" for name, (up, down) in means.items()]
+    ratios = [mine / base for mine, base in zip(means["dockershim"], means["containerd 1.6"], strict=True)]
+    lines.append(f"| ratio | {ratios[0]:.2f} | {ratios[1]:.2f} |")
+    lines.append(f"\nListContainerStats with {count} containers: {statistics.median(stats):.1f} ms (p50).")
     return "\n".join(lines)
+
+
+def _reads(runtime: Runtime, pid: int) -> str:
+    pods = cri_load.fill(runtime, FEW_PODS, 1, AT_ONCE)
+    columns = {f"{FEW_PODS} pods": cri_load.reads(runtime, pods[0])}
+    _remove(runtime, pods)
+    pods = cri_load.fill(runtime, FEW_PODS, RUNNING_EACH, AT_ONCE)
+    running = FEW_PODS * RUNNING_EACH
+    resident_mib = cri_load.resident_kib(pid) / 1024
+    cri_load.create_more(runtime, pods, CREATED_EACH, AT_ONCE)
+    total = FEW_PODS * (RUNNING_EACH + CREATED_EACH)
+    columns[f"{total} containers"] = cri_load.reads(runtime, pods[0])
+    _remove(runtime, pods)
+    lines = ["| call, p50 | " + " | ".join(columns) + " |", "|---" * (len(columns) + 1) + "|"]
+    first = next(iter(columns.values()))
+    lines += [f"| {name} | " + " | ".join(f"{each[name]:.2f} ms" for each in columns.values()) + " |" for name in first]
+    lines.append(f"\nResident memory with {running} running containers: {resident_mib:.1f} MiB.")
+    return "\n".join(lines)
+
+
+def _remove(runtime: Runtime, pods: list[Pod]) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(runtime.remove_pod, pods))
 
 
 if __name__ == "__main__":
