@@ -16,11 +16,11 @@ PROCESSES ?= 2
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check lint unit cover test tests lab critest conformance bench fresh venv lock format
+.PHONY: help up down check lint unit cover test tests lab long critest conformance bench bench-cri fresh venv lock format
 .NOTPARALLEL:
 
 help: ## list what can be made
-	@awk 'BEGIN { FS = ":.*## " } /^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: venv ## run one pod on this machine: Docker and dockershim (or RUNTIME=containerd) under kubelet-py
 	@$(PYTHON) -m deploy.standalone up --runtime $(RUNTIME)
@@ -50,6 +50,10 @@ tests: venv
 	$(PYTHON) -m tests.lab prepare
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
+long: venv ## a million log lines across kills of dockershim and Docker (needs root)
+	KUBELET_PY_LOG_LINES=1000000 $(PYTHON) -m pytest -q -s $(PYTEST_ARGS) \
+		tests/integration/dockershim_logs/test_kill.py tests/integration/dockershim_logs/test_whole_node.py
+
 lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root)
 	@$(PYTHON) -m tests.lab
 
@@ -61,6 +65,9 @@ conformance: venv ## Kubernetes' e2e suite on a cluster of our node (RUNTIME, KU
 
 bench: venv ## measure against the Go kubelet in one run; writes bench/out (needs root)
 	@$(PYTHON) -m tests.bench
+
+bench-cri: venv ## measure dockershim against Docker itself and containerd in one run; writes bench/out/cri.md (needs root)
+	@$(PYTHON) -m tests.bench.cri
 
 fresh: venv ## make up and make down in a clone on a fresh Debian 12: what a newcomer sees (needs root and a registry)
 	@$(PYTHON) -m tests.lab.fresh -- sh -c 'make up && make down && make down'
