@@ -501,12 +501,3 @@ def test_a_sandbox_removed_behind_our_back_stays_until_it_is_removed(shim: Shim)
     shim.remove_sandbox(sandbox_id)
     assert code_of(lambda: shim.sandbox_status(sandbox_id))[0] is grpc.StatusCode.NOT_FOUND
     assert list((shim.root / "sandbox").iterdir()) == []
-
-
-@pytest.mark.parametrize("rpc", ["ContainerStats", "ListPodSandboxStats", "CheckpointContainer"])
-def test_what_is_missing_says_why(shim: Shim, rpc: str) -> None:
-    """Unimplemented, with a reason."""
-    request = getattr(cri, f"{rpc}Request")()
-    code, message = code_of(lambda: getattr(shim.runtime, rpc)(request))
-    assert code is grpc.StatusCode.UNIMPLEMENTED
-    assert message.startswith(f"{rpc}: ")
