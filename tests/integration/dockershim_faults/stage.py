@@ -9,7 +9,8 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import grpc
@@ -103,6 +104,23 @@ class Stage:
         """The sandboxes of a pod that dockershim shows."""
         listed = self.shim.runtime.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=10).items
         return [item for item in listed if item.metadata.uid == config.metadata.uid]
+
+    def run_pod(self, config: cri.PodSandboxConfig) -> tuple[tuple[str, cri.PodSandboxConfig], str]:
+        """A sandbox with one running container; both."""
+        sandbox = self.shim.run_sandbox(config)
+        return sandbox, self.shim.run(sandbox, "exec sleep 1000")
+
+    def shown(self, sandbox_id: str, container_id: str) -> tuple[cri.PodSandboxStatus, cri.ContainerStatus]:
+        """All that is shown of a pod and its container."""
+        return self.shim.sandbox_status(sandbox_id), self.shim.status(container_id)
+
+    @contextmanager
+    def passing_pod(self) -> Iterator[cri.PodSandboxConfig]:
+        """A pod to do something with, of which nothing is left at the end."""
+        before, config = self.holdings(), self.config()
+        yield config
+        self.clear(config)
+        self.same(before)
 
     def clear(self, config: cri.PodSandboxConfig) -> None:
         """What the kubelet does with a pod that has gone: everything that is shown of it is stopped and removed."""

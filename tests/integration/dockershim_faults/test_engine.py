@@ -53,20 +53,19 @@ def test_dockerd_killed(live_restore: bool) -> None:
     """With live-restore the pod never notices; without, its end is seen, and a new one takes its place."""
     with node(**{"live-restore": live_restore}) as stage:
         empty, config = stage.holdings(), stage.config()
-        sandbox = stage.shim.run_sandbox(config)
-        container_id = stage.shim.run(sandbox, "exec sleep 1000")
-        before = stage.shim.sandbox_status(sandbox[0]), stage.shim.status(container_id)
+        sandbox, container_id = stage.run_pod(config)
+        before = stage.shown(sandbox[0], container_id)
         dockerd, _ = parts(stage)
         dockerd.kill()
         dockerd.wait(10)
         expect_trouble(stage, "Docker")
-        assert (stage.shim.sandbox_status(sandbox[0]), stage.shim.status(container_id)) == before
+        assert stage.shown(sandbox[0], container_id) == before
         assert refused(lambda: stage.shim.run_sandbox())[0] in GONE
         assert refused(lambda: stage.shim.exec(container_id, "true"))[0] in GONE
         stage.lab.docker.start()
         eventually(lambda: stage.condition().status)
         if live_restore:
-            assert (stage.shim.sandbox_status(sandbox[0]), stage.shim.status(container_id)) == before
+            assert stage.shown(sandbox[0], container_id) == before
             assert stage.shim.exec(container_id, "echo", "here").stdout == b"here\n"
         else:
             assert stage.shim.wait_state(container_id, EXITED).finished_at > 0
@@ -83,16 +82,15 @@ def test_dockerd_hung() -> None:
     """Reads are answered, the rest ends soon; what was under way comes true or is gone, and can be removed."""
     with node() as stage:
         empty, config, late = stage.holdings(), stage.config(), stage.config()
-        sandbox = stage.shim.run_sandbox(config)
-        container_id = stage.shim.run(sandbox, "exec sleep 1000")
-        before = stage.shim.sandbox_status(sandbox[0]), stage.shim.status(container_id)
+        sandbox, container_id = stage.run_pod(config)
+        before = stage.shown(sandbox[0], container_id)
         dockerd, _ = parts(stage)
         dockerd.send_signal(signal.SIGSTOP)
         request = cri.RunPodSandboxRequest(config=late)
         under_way = stage.shim.runtime.RunPodSandbox.future(request, timeout=8)
         expect_trouble(stage, "answer")
         begun = time.monotonic()
-        assert (stage.shim.sandbox_status(sandbox[0]), stage.shim.status(container_id)) == before
+        assert stage.shown(sandbox[0], container_id) == before
         for call in (
             lambda: stage.shim.run_sandbox(),
             lambda: stage.shim.exec(container_id, "true"),
@@ -103,7 +101,7 @@ def test_dockerd_hung() -> None:
         assert code_of(lambda: under_way.result(timeout=20))[0] in GONE
         dockerd.send_signal(signal.SIGCONT)
         eventually(lambda: stage.condition().status)
-        assert (stage.shim.sandbox_status(sandbox[0]), stage.shim.status(container_id)) == before
+        assert stage.shown(sandbox[0], container_id) == before
         stage.works()
         for each in (config, late):
             stage.clear(each)
@@ -114,9 +112,8 @@ def test_containerd_below_it_killed() -> None:
     """Docker still answers, and nothing can be started: Status says which part is missing. Running pods run on."""
     with node() as stage:
         empty, config = stage.holdings(), stage.config()
-        sandbox = stage.shim.run_sandbox(config)
-        container_id = stage.shim.run(sandbox, "exec sleep 1000")
-        before = stage.shim.sandbox_status(sandbox[0]), stage.shim.status(container_id)
+        sandbox, container_id = stage.run_pod(config)
+        before = stage.shown(sandbox[0], container_id)
         _, containerd = parts(stage)
         containerd.kill()
         containerd.wait(10)
@@ -124,10 +121,10 @@ def test_containerd_below_it_killed() -> None:
         assert code is grpc.StatusCode.UNAVAILABLE
         assert "containerd" in message
         expect_trouble(stage, "containerd")
-        assert (stage.shim.sandbox_status(sandbox[0]), stage.shim.status(container_id)) == before
+        assert stage.shown(sandbox[0], container_id) == before
         stage.lab.docker.start()
         eventually(lambda: stage.condition().status)
-        assert (stage.shim.sandbox_status(sandbox[0]), stage.shim.status(container_id)) == before
+        assert stage.shown(sandbox[0], container_id) == before
         stage.works()
         stage.clear(config)
         stage.same(empty)
@@ -173,8 +170,7 @@ def test_event_stream_cut_again_and_again_during_mutations(stage: Stage) -> None
 def test_a_pod_removed_behind_our_back_gives_back_what_it_held(stage: Stage) -> None:
     """Its pause and its container are gone; its address, its rules and its records go with its removal."""
     empty, config = stage.holdings(), stage.config()
-    sandbox = stage.shim.run_sandbox(config)
-    container_id = stage.shim.run(sandbox, "exec sleep 1000")
+    sandbox, container_id = stage.run_pod(config)
     stage.lab.docker.client("rm", "--force", container_id, sandbox[0])
     eventually(lambda: [pod.state for pod in stage.pods(config)] == [cri.PodSandboxState.SANDBOX_NOTREADY])
     assert stage.holdings()["addresses"] != empty["addresses"]

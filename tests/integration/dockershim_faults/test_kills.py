@@ -57,105 +57,89 @@ def killed_in(stage: Stage, request: str, answered: bool, call: Callable[[], obj
 @pytest.mark.parametrize("request_", [CREATE, START, LOOK])
 def test_in_run_pod_sandbox(stage: Stage, request_: str, answered: bool) -> None:
     """What is left is shown as not ready, and goes; or the pod is run again, under the same name."""
-    before, config = stage.holdings(), stage.config()
-    killed_in(stage, request_, answered, lambda: stage.shim.run_sandbox(config))
-    assert all(item.state != READY for item in stage.pods(config))
-    stage.shim.run_sandbox(config)
-    [pod] = stage.pods(config)
-    assert pod.state == READY
-    assert stage.shim.sandbox_status(pod.id).network.ip
-    stage.clear(config)
-    stage.same(before)
+    with stage.passing_pod() as config:
+        killed_in(stage, request_, answered, lambda: stage.shim.run_sandbox(config))
+        assert all(item.state != READY for item in stage.pods(config))
+        stage.shim.run_sandbox(config)
+        [pod] = stage.pods(config)
+        assert pod.state == READY
+        assert stage.shim.sandbox_status(pod.id).network.ip
 
 
 @pytest.mark.parametrize("place", [FIRST, LAST])
 @pytest.mark.parametrize("again", [True, False], ids=["run again", "removed"])
 def test_in_a_plugin_at_add(stage: Stage, place: str, again: bool) -> None:
     """The address that a plugin had given is given back."""
-    before, config = stage.holdings(), stage.config()
-    killed_by_a_plugin(stage, place, "ADD", lambda: stage.shim.run_sandbox(config))
-    assert all(item.state != READY for item in stage.pods(config))
-    if again:
-        stage.shim.run_sandbox(config)
-    stage.clear(config)
-    stage.same(before)
+    with stage.passing_pod() as config:
+        killed_by_a_plugin(stage, place, "ADD", lambda: stage.shim.run_sandbox(config))
+        assert all(item.state != READY for item in stage.pods(config))
+        if again:
+            stage.shim.run_sandbox(config)
 
 
 @pytest.mark.parametrize("place", [FIRST, LAST])
 @pytest.mark.parametrize("rpc", ["StopPodSandbox", "RemovePodSandbox"])
 def test_in_a_plugin_at_del(stage: Stage, place: str, rpc: str) -> None:
-    before, config = stage.holdings(), stage.config()
-    sandbox = stage.shim.run_sandbox(config)
-    stage.shim.run(sandbox, "exec sleep 1000")
-    request = getattr(cri, f"{rpc}Request")(pod_sandbox_id=sandbox[0])
-    killed_by_a_plugin(stage, place, "DEL", lambda: getattr(stage.shim.runtime, rpc)(request, timeout=30))
-    stage.clear(config)
-    stage.same(before)
+    with stage.passing_pod() as config:
+        sandbox, _ = stage.run_pod(config)
+        request = getattr(cri, f"{rpc}Request")(pod_sandbox_id=sandbox[0])
+        killed_by_a_plugin(stage, place, "DEL", lambda: getattr(stage.shim.runtime, rpc)(request, timeout=30))
 
 
 @AROUND
 @pytest.mark.parametrize("request_", [CREATE, LOOK])
 def test_in_create_container(stage: Stage, request_: str, answered: bool) -> None:
     """The container is there or not; it can be made again under its name, and runs."""
-    before, config = stage.holdings(), stage.config()
-    sandbox = stage.shim.run_sandbox(config)
-    killed_in(stage, request_, answered, lambda: stage.shim.create(sandbox, "exec sleep 1000"))
-    container_id = stage.shim.run(sandbox, "exec sleep 1000")
-    assert stage.shim.status(container_id).state == RUNNING
-    shown = stage.shim.runtime.ListContainers(
-        cri.ListContainersRequest(filter=cri.ContainerFilter(pod_sandbox_id=sandbox[0]))
-    )
-    assert [container.id for container in shown.containers] == [container_id]
-    stage.clear(config)
-    stage.same(before)
+    with stage.passing_pod() as config:
+        sandbox = stage.shim.run_sandbox(config)
+        killed_in(stage, request_, answered, lambda: stage.shim.create(sandbox, "exec sleep 1000"))
+        container_id = stage.shim.run(sandbox, "exec sleep 1000")
+        assert stage.shim.status(container_id).state == RUNNING
+        shown = stage.shim.runtime.ListContainers(
+            cri.ListContainersRequest(filter=cri.ContainerFilter(pod_sandbox_id=sandbox[0]))
+        )
+        assert [container.id for container in shown.containers] == [container_id]
 
 
 @AROUND
 @pytest.mark.parametrize("request_", [START, LOOK])
 def test_in_start_container(stage: Stage, request_: str, answered: bool) -> None:
     """It is created or it runs, and a second start makes it run; its log begins with its first line."""
-    before, config = stage.holdings(), stage.config()
-    sandbox = stage.shim.run_sandbox(config)
-    container_id = stage.shim.create(sandbox, "echo first; exec sleep 1000")
-    killed_in(stage, request_, answered, lambda: stage.shim.start_container(container_id))
-    stage.shim.start_container(container_id)
-    status = stage.shim.wait_state(container_id, RUNNING)
-    stage.shim.runtime.StopContainer(cri.StopContainerRequest(container_id=container_id))
-    with open(status.log_path) as log:
-        assert [line.split(" ", 3)[3] for line in log] == ["first\n"]
-    stage.clear(config)
-    stage.same(before)
+    with stage.passing_pod() as config:
+        sandbox = stage.shim.run_sandbox(config)
+        container_id = stage.shim.create(sandbox, "echo first; exec sleep 1000")
+        killed_in(stage, request_, answered, lambda: stage.shim.start_container(container_id))
+        stage.shim.start_container(container_id)
+        status = stage.shim.wait_state(container_id, RUNNING)
+        stage.shim.runtime.StopContainer(cri.StopContainerRequest(container_id=container_id))
+        with open(status.log_path) as log:
+            assert [line.split(" ", 3)[3] for line in log] == ["first\n"]
 
 
 @AROUND
 @pytest.mark.parametrize("request_", [STOP, LOOK])
 def test_in_stop_container(stage: Stage, request_: str, answered: bool) -> None:
     """A second stop ends it, and the exit code is known."""
-    before, config = stage.holdings(), stage.config()
-    sandbox = stage.shim.run_sandbox(config)
-    container_id = stage.shim.run(sandbox, "trap 'exit 4' TERM; echo up; while :; do sleep 0.1; done")
-    stop = cri.StopContainerRequest(container_id=container_id, timeout=10)
-    killed_in(stage, request_, answered, lambda: stage.shim.runtime.StopContainer(stop, timeout=60))
-    stage.shim.runtime.StopContainer(stop, timeout=60)
-    assert (stage.shim.status(container_id).state, stage.shim.status(container_id).exit_code) == (EXITED, 4)
-    stage.clear(config)
-    stage.same(before)
+    with stage.passing_pod() as config:
+        sandbox = stage.shim.run_sandbox(config)
+        container_id = stage.shim.run(sandbox, "trap 'exit 4' TERM; echo up; while :; do sleep 0.1; done")
+        stop = cri.StopContainerRequest(container_id=container_id, timeout=10)
+        killed_in(stage, request_, answered, lambda: stage.shim.runtime.StopContainer(stop, timeout=60))
+        stage.shim.runtime.StopContainer(stop, timeout=60)
+        assert (stage.shim.status(container_id).state, stage.shim.status(container_id).exit_code) == (EXITED, 4)
 
 
 @AROUND
 @pytest.mark.parametrize("request_", [STOP, REMOVE])
 def test_in_remove_container(stage: Stage, request_: str, answered: bool) -> None:
-    before, config = stage.holdings(), stage.config()
-    sandbox = stage.shim.run_sandbox(config)
-    container_id = stage.shim.run(sandbox, "exec sleep 1000")
-    remove = cri.RemoveContainerRequest(container_id=container_id)
-    killed_in(stage, request_, answered, lambda: stage.shim.runtime.RemoveContainer(remove, timeout=60))
-    stage.shim.runtime.RemoveContainer(remove, timeout=60)
-    assert not stage.shim.runtime.ListContainers(
-        cri.ListContainersRequest(filter=cri.ContainerFilter(id=container_id))
-    ).containers
-    stage.clear(config)
-    stage.same(before)
+    with stage.passing_pod() as config:
+        _, container_id = stage.run_pod(config)
+        remove = cri.RemoveContainerRequest(container_id=container_id)
+        killed_in(stage, request_, answered, lambda: stage.shim.runtime.RemoveContainer(remove, timeout=60))
+        stage.shim.runtime.RemoveContainer(remove, timeout=60)
+        assert not stage.shim.runtime.ListContainers(
+            cri.ListContainersRequest(filter=cri.ContainerFilter(id=container_id))
+        ).containers
 
 
 @AROUND
@@ -172,10 +156,7 @@ def test_in_remove_container(stage: Stage, request_: str, answered: bool) -> Non
 )
 def test_in_the_end_of_a_pod(stage: Stage, rpc: str, request_: str, answered: bool) -> None:
     """Stopped and removed again, nothing is left."""
-    before, config = stage.holdings(), stage.config()
-    sandbox = stage.shim.run_sandbox(config)
-    stage.shim.run(sandbox, "exec sleep 1000")
-    request = getattr(cri, f"{rpc}Request")(pod_sandbox_id=sandbox[0])
-    killed_in(stage, request_, answered, lambda: getattr(stage.shim.runtime, rpc)(request, timeout=60))
-    stage.clear(config)
-    stage.same(before)
+    with stage.passing_pod() as config:
+        sandbox, _ = stage.run_pod(config)
+        request = getattr(cri, f"{rpc}Request")(pod_sandbox_id=sandbox[0])
+        killed_in(stage, request_, answered, lambda: getattr(stage.shim.runtime, rpc)(request, timeout=60))

@@ -47,8 +47,7 @@ def test_one_that_hangs_at_add_is_ended_with_its_caller(stage: Stage, place: str
 def test_at_del(stage: Stage, place: str, fault: str) -> None:
     """The stop says so and can be repeated; the other plugins give back at once; then nothing is left."""
     before, config = stage.holdings(), stage.config()
-    sandbox = stage.shim.run_sandbox(config)
-    stage.shim.run(sandbox, "exec sleep 1000")
+    sandbox, _ = stage.run_pod(config)
     stop = cri.StopPodSandboxRequest(pod_sandbox_id=sandbox[0])
     stage.obey(place, "DEL", fault)
     for _ in range(2):
