@@ -40,11 +40,16 @@ def main() -> int:
     if load > BUSY_LOAD:
         print(f"the machine is loaded ({load}); figures will be blurred", file=sys.stderr)
     parts = options.only or PARTS
-    sections = []
+    sections: list[str] = []
+
+    def tell(section: str) -> None:
+        sections.append(section)
+        print(f"{section}\n", flush=True)
+
     with Lab.start(docker="20.10", containerd="1.6" if "pods" in parts else None) as lab:
         if "steps" in parts:
             with step("the steps of one pod, against Docker's own calls"):
-                sections.append(_steps(lab, options.rounds, options.flags))
+                tell(_steps(lab, options.rounds, options.flags))
         shim = Shim(lab, "dockershim-cni", None, "--network-plugin=cni", *options.flags.split(), wait_ready=False)
         write_cni_configuration(lab)
         shim.wait_ready()
@@ -52,23 +57,21 @@ def main() -> int:
         assert shim.process is not None
         if "pods" in parts:
             with step(f"{options.pods} pods, {AT_ONCE} at a time, on dockershim and containerd in turn"):
-                sections.append(_pods(lab, runtime, options.pods))
+                tell(_pods(lab, runtime, options.pods))
         if "reads" in parts:
             with step("reads among many containers"):
-                sections.append(_reads(runtime, shim.process.pid))
+                tell(_reads(runtime, shim.process.pid))
         if "soak" in parts:
             with step(f"pods coming and going for {options.soak_seconds:.0f} s"):
                 soak = cri_load.soak(runtime, shim.process.pid, options.soak_seconds, 4)
-            sections.append(
+            tell(
                 f"{soak.cycles} pods came and went: resident memory {soak.before_kib / 1024:.1f} MiB before and "
                 f"{soak.after_kib / 1024:.1f} MiB after, {soak.kib_per_cycle:+.2f} KiB for each."
             )
         runtime.close()
         shim.stop()
-    text = "\n\n".join(sections) + "\n"
     options.out.mkdir(parents=True, exist_ok=True)
-    (options.out / "cri.md").write_text(text)
-    print(text)
+    (options.out / "cri.md").write_text("\n\n".join(sections) + "\n")
     return 0
 
 
