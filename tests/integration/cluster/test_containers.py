@@ -12,7 +12,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from tests.integration.cluster.objects import SLEEP, container, pod
-from tests.integration.cluster.stage import PODS, Stage, condition, container_status
+from tests.integration.cluster.stage import PLAYS_GO, PODS, Stage, condition, container_status
 from tests.integration.cluster.waiting import eventually, holds
 from tests.lab.lab import BUSYBOX
 
@@ -100,7 +100,8 @@ def test_a_rule_can_restart_the_whole_pod_in_place(stage: Stage) -> None:
 
     seen = holds(restarted, within_seconds=60)
     assert container_status(seen, "setup")["restartCount"] == 1
-    assert container_status(seen)["lastState"]["terminated"]["exitCode"] == 42
+    # The Go kubelet forgets the exit code that asked for it: all containers show 137.
+    assert container_status(seen)["lastState"]["terminated"]["exitCode"] == (137 if PLAYS_GO else 42)
     assert condition(seen, "AllContainersRestarting") == "False"
     assert stage.cluster.kubectl("exec", name, "-c", "main", "--", "cat", "/v/runs") == "run\nrun\n"
     assert len(stage.sandboxes(uid)) == 1
@@ -146,8 +147,9 @@ def test_a_shorter_grace_period_counts_at_once(stage: Stage) -> None:
     stage.wait_event(name, "Killing")
     began = time.monotonic()
     stage.delete_pod(name, grace_seconds=2)
-    stage.wait_gone(name, within_seconds=30)
-    assert time.monotonic() - began < 20
+    # The Go kubelet was still waiting after half a minute.
+    stage.wait_gone(name, within_seconds=330 if PLAYS_GO else 30)
+    assert PLAYS_GO or time.monotonic() - began < 20
 
 
 def test_a_container_that_vanished_is_reported_and_replaced(stage: Stage) -> None:
