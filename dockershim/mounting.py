@@ -62,17 +62,16 @@ def mount_layers(layers: Sequence[str], target: Path, empty: Path) -> None:
     writable layer wants two.
     """
     names = [*layers, str(empty)]
-    by_name = f"lowerdir={':'.join(names)}"
-    if len(by_name) < _LONGEST_OPTIONS and not any(character in name for name in names for character in ":,\\"):
-        _mount("overlay", target, "overlay", _MS_RDONLY, by_name)
-        return
     with contextlib.ExitStack() as opened:
         lower = []
-        for layer in names:
+        for layer in names:  # in both cases, so that the error for one that is not there has its name
             descriptor = os.open(layer, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             opened.callback(os.close, descriptor)
             lower.append(f"/proc/self/fd/{descriptor}")
-        _mount("overlay", target, "overlay", _MS_RDONLY, f"lowerdir={':'.join(lower)}")
+        options = f"lowerdir={':'.join(names)}"
+        if len(options) >= _LONGEST_OPTIONS or any(character in name for name in names for character in ":,\\"):
+            options = f"lowerdir={':'.join(lower)}"
+        _mount("overlay", target, "overlay", _MS_RDONLY, options)
 
 
 def unmount(path: Path) -> None:
