@@ -8,7 +8,6 @@ distribution/reference library and cri-dockerd's core/image.go. Deliberate diffe
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from dataclasses import dataclass
 
@@ -109,7 +108,7 @@ def decode_auth(auth: str) -> tuple[str, str]:
     """User and password from the `auth` field of credentials."""
     try:
         decoded = base64.b64decode(auth, validate=True).decode()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, or of something that is no text
         raise InvalidArgument("auth.auth", "want base64 of user:password") from None
     user, colon, password = decoded.partition(":")
     if not colon:

@@ -65,6 +65,6 @@ def test_docker_shows_short_names() -> None:
 def test_auth_holds_user_and_password() -> None:
     """Base64 of both; a password may hold a colon."""
     assert decode_auth("dXNlcjpwYTpzcw==") == ("user", "pa:ss")
-    for bad in ("%%%", "dXNlcg=="):
+    for bad in ("%%%", "ü", "/w==", "dXNlcg=="):
         with pytest.raises(InvalidArgument):
             decode_auth(bad)
