@@ -45,6 +45,7 @@ _OVERLAY_LAYERS = ("lowerdir", "upperdir", "workdir")
 _WORK = "dockershim-work"
 
 _libc = ctypes.CDLL(None, use_errno=True)
+_libc.setfsuid.restype = _libc.setfsgid.restype = ctypes.c_uint
 
 
 class _MountAttr(ctypes.Structure):

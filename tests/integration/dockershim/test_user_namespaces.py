@@ -17,7 +17,7 @@ from tests.lab.lab import BUSYBOX, Lab
 
 pytestmark = pytest.mark.lab
 
-FIRST_HOST_ID = 200000
+FIRST_HOST_ID = (1 << 31) + 65536  # the Go kubelet gives ids as high as these
 IDS = [cri.IDMapping(host_id=FIRST_HOST_ID, container_id=0, length=65536)]
 USERNS = cri.NamespaceOption(
     pid=cri.NamespaceMode.CONTAINER,
