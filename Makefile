@@ -51,7 +51,7 @@ tests: venv
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
 
 long: venv ## a million log lines across kills of dockershim and Docker (needs root)
-	KUBELET_PY_LOG_LINES=1000000 $(PYTHON) -m pytest -q -s $(PYTEST_ARGS) \
+	KUBELET_PY_LOG_LINES=1000000 $(PYTHON) -m pytest -q -s --timeout=1200 $(PYTEST_ARGS) \
 		tests/integration/dockershim_logs/test_kill.py tests/integration/dockershim_logs/test_whole_node.py
 
 lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root)

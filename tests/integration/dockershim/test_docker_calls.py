@@ -90,13 +90,21 @@ class Ledger:
 
     @contextmanager
     def entry(self, rpc: str) -> Iterator[None]:
-        """Count what Docker is asked while this runs and shortly after."""
+        """Count what Docker is asked while this runs and shortly after: the events it causes must cost no more."""
         self._proxy.reset()
         yield
-        time.sleep(0.3)  # the events that it causes must not cost more either
+        self.settle(0.5 if MUST[rpc] else 0.1)
         self.calls[rpc] = Counter(
             {call: count for call, count in self._proxy.counts.items() if call not in IN_BACKGROUND}
         )
+
+    def settle(self, quiet_seconds: float) -> None:
+        """Until Docker has not been asked anything for so long."""
+        seen, since = self._proxy.counts.total(), time.monotonic()
+        while time.monotonic() - since < quiet_seconds:
+            time.sleep(0.02)
+            if self._proxy.counts.total() != seen:
+                seen, since = self._proxy.counts.total(), time.monotonic()
 
 
 def _mutations(shim: Shim, ledger: Ledger) -> None:
@@ -122,7 +130,7 @@ def _mutations(shim: Shim, ledger: Ledger) -> None:
             shim.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=container_id))
     for name in ("one", "two"):
         shim.run(sandbox, "exec sleep 1000", metadata=cri.ContainerMetadata(name=name), log_path=f"{name}/0.log")
-    time.sleep(0.3)  # what their starts cause is no part of the stop
+    ledger.settle(0.5)  # what their starts cause is no part of the stop
     for what in (" with two running containers", "(again)"):
         with ledger.entry(f"StopPodSandbox{what}"):
             shim.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox[0]))
@@ -163,7 +171,7 @@ def _images(shim: Shim, ledger: Ledger) -> None:
 
 def test_every_rpc_calls_docker_as_often_as_it_must(shim: Shim, proxy: CountingProxy) -> None:
     ledger = Ledger(proxy)
-    time.sleep(0.3)  # what the start of dockershim causes
+    ledger.settle(0.5)  # what the start of dockershim causes
     _mutations(shim, ledger)
     _images(shim, ledger)
     assert ledger.calls.keys() == MUST.keys()

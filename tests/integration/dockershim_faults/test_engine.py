@@ -20,7 +20,7 @@ pytestmark = pytest.mark.lab
 
 RUNNING, EXITED = cri.ContainerState.CONTAINER_RUNNING, cri.ContainerState.CONTAINER_EXITED
 GONE = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-NOTICED_WITHIN_SECONDS = 15.0
+NOTICED_WITHIN_SECONDS = 25.0
 """A ping each five seconds, five seconds for its answer, and a machine that is busy."""
 
 
