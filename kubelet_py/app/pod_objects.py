@@ -18,6 +18,7 @@ from kubelet_py.core.volume_payload import TokenAsk
 from kubelet_py.errors import ApiError, ApiNotFound, SyncError
 from kubelet_py.kube.client import ApiClient
 from kubelet_py.kube.objects import ObjectKey, ObjectStore, ServiceStore
+from kubelet_py.kube.resources import SERVICE_ACCOUNTS
 from kubelet_py.managers.images import PodSecrets
 from kubelet_py.sync.ports import NodeView
 
@@ -117,6 +118,10 @@ class ApiObjects:
     async def service_account_token(self, ask: TokenAsk) -> str:
         """A token for a projected volume."""
         return await self._tokens.get(ask)
+
+    async def service_account(self, namespace: str, name: str) -> core_v1.ServiceAccount:
+        """One service account, for a credential plugin."""
+        return await self._client.get(SERVICE_ACCOUNTS, name, namespace)
 
     async def pull_secrets(self, pod: core_v1.Pod) -> PodSecrets:
         """What `imagePullSecrets` names. One that cannot be read is missing: the pull may work without it."""

@@ -46,7 +46,7 @@ class UnreadableDocument(ValueError):
     """The text is no single YAML or JSON document; the message has line and column."""
 
 
-def read_document(text: str) -> Any:
+def read_document(text: str, kind: str = "KubeletConfiguration") -> Any:
     """The one document in the text; raises UnreadableDocument."""
     try:
         documents = [document for document in yaml.load_all(text, Loader=_StrictLoader) if document is not None]
@@ -58,7 +58,7 @@ def read_document(text: str) -> Any:
         raise UnreadableDocument(str(error).replace("\n", " ")) from error
     if len(documents) != 1:
         found = "nothing" if not documents else f"{len(documents)} documents"
-        raise UnreadableDocument(f"holds {found}: write one KubeletConfiguration")
+        raise UnreadableDocument(f"holds {found}: write one {kind}")
     return documents[0]
 
 

@@ -80,8 +80,6 @@ NOT_YET_FLAGS: tuple[str, ...] = (
     "experimental_allocatable_ignore_eviction",
     "experimental_mounter_path",
     "housekeeping_interval",
-    "image_credential_provider_bin_dir",
-    "image_credential_provider_config",
     "lock_file",
     "runtime_cgroups",
 )

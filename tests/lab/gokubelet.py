@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,7 @@ def start(
     node: str = "node-1",
     lab: Sandbox | None = None,
     settings: Mapping[str, Any] | None = None,
+    flags: Sequence[str] = (),
     wait: bool = True,
 ) -> LabProcess:
     """Start the Go kubelet against a CRI socket and wait until its node is Ready.
@@ -67,6 +68,7 @@ def start(
             f"--hostname-override={node}",
             f"--node-ip={lab.node_address}",
             "--root-dir=/var/lib/kubelet",
+            *flags,
         ],
         log=f"kubelet-{node}",
     )

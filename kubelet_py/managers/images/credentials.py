@@ -1,4 +1,4 @@
-"""Where logins for a pull come from: the pod's pull secrets, then the node's own files.
+"""Where logins for a pull come from: the pod's pull secrets, the node's own files, the credential plugins.
 
 Owns reading the node's files and asking for the secrets; `core.keyring` says which logins fit. Must not know: pulls.
 The files are read for each pull that needs them, so that a new login works at once.
@@ -26,6 +26,7 @@ from kubelet_py.core.keyring import (
     parse_config_json,
     parse_docker_cfg,
 )
+from kubelet_py.managers.images.plugins import CredentialPlugins
 
 _CONFIG_JSON: Final = "config.json"
 _DOCKER_CFG: Final = ".dockercfg"
@@ -59,9 +60,10 @@ class Found:
 class PullCredentials:
     """The credentials of this node's pods."""
 
-    def __init__(self, secrets: SecretReader, node: "NodeLogins") -> None:
+    def __init__(self, secrets: SecretReader, node: "NodeLogins", plugins: CredentialPlugins | None = None) -> None:
         self._secrets = secrets
         self._node = node
+        self._plugins = plugins
 
     async def find(self, pod: core_v1.Pod, name: str) -> Found:
         """All that fit the image, the pod's own first. Raises InvalidLogins for a secret that cannot be understood."""
@@ -69,7 +71,8 @@ class PullCredentials:
         found = keyring_of_secrets(secrets.found).lookup(name)
         keyring = Keyring()
         keyring.add(await asyncio.to_thread(self._node.read))
-        return Found((*found, *keyring.lookup(name)), secrets.missing)
+        by_plugins = await self._plugins.find(pod, name) if self._plugins is not None else ()
+        return Found((*found, *keyring.lookup(name), *by_plugins), secrets.missing)
 
 
 class NodeLogins:

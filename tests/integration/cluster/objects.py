@@ -8,7 +8,10 @@ from typing import Any
 from tests.lab.lab import BUSYBOX
 
 # What the stages' registry has; nothing of it is on the nodes before a test pulls it.
-SERVED = tuple(f"gcr.io/k8s-staging-cri-tools/{name}" for name in ("test-image-tag:test", "test-image-2:latest"))
+SERVED = tuple(
+    f"gcr.io/k8s-staging-cri-tools/{name}"
+    for name in ("test-image-tag:test", "test-image-2:latest", "test-image-3:latest")
+)
 
 # Ends at once on SIGTERM: a shell as process 1 would ignore it.
 SLEEP = 'trap "exit 0" TERM; sleep 3600 & wait'

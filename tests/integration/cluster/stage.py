@@ -66,7 +66,7 @@ class Stage:
     def start_kubelet(self, *, wait: bool = True) -> LabProcess:
         """The node agent, until its node is Ready."""
         if PLAYS_GO:
-            self.kubelet = gokubelet.start(self.cluster, self.socket, node=NODE, wait=wait)
+            self.kubelet = gokubelet.start(self.cluster, self.socket, node=NODE, flags=self.flags, wait=wait)
         else:
             self.kubelet = our_node.start_kubelet_py(self.cluster, self.socket, node=NODE, flags=self.flags, wait=wait)
         return self.kubelet

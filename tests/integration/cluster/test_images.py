@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from tests.lab.registry import PASSWORD, PRIVATE_NAME, USER
 
 pytestmark = pytest.mark.lab
 
-PRIVATE, FOR_THE_NODE = (image.replace("gcr.io", PRIVATE_NAME) for image in SERVED)
+PRIVATE, FOR_THE_NODE, FOR_ACCOUNTS = (image.replace("gcr.io", PRIVATE_NAME) for image in SERVED)
 SECRETS = "/api/v1/namespaces/default/secrets"
 
 
@@ -80,8 +81,7 @@ def test_an_image_on_the_node_is_not_for_everybody(without_image: Stage) -> None
     stage.cluster.create(SECRETS, pull_secret(name, (PRIVATE_NAME, USER, PASSWORD)))
     stage.create_pod(private_pod(f"{name}-owner", name))
     stage.wait_ready(f"{name}-owner")
-    stage.kubelet.kill()
-    stage.start_kubelet()
+    restart(stage)
     for policy, reason in (("IfNotPresent", "ErrImagePull"), ("Never", "ErrImageNeverPull")):
         guest = f"{name}-{policy.lower()}"
         stage.create_pod(private_pod(guest, policy=policy))
@@ -100,8 +100,7 @@ def test_the_node_has_logins_of_its_own(stage: Stage) -> None:
     file = stage.inside("/var/lib/kubelet/config.json")
     file.write_text(json.dumps({"auths": {PRIVATE_NAME: {"auth": auth}}}))
     if PLAYS_GO:  # it reads the file at most every five minutes
-        stage.kubelet.kill()
-        stage.start_kubelet()
+        restart(stage)
     try:
         stage.create_pod(private_pod(name, image=FOR_THE_NODE))
         stage.wait_ready(name)
@@ -109,6 +108,118 @@ def test_the_node_has_logins_of_its_own(stage: Stage) -> None:
         file.unlink()
     stage.create_pod(private_pod(f"{name}-later", image=FOR_THE_NODE))
     stage.wait_ready(f"{name}-later")
+
+
+PLUGIN = """#!/bin/sh
+input=$(cat)
+case $input in *'"image":"private.lab.invalid/'*) ;; *) echo "what image? $input" >&2; exit 1 ;; esac
+if [ "$1" = with-token ]; then
+    case $input in *'"serviceAccountToken":"eyJ'*) ;; *) echo "no token" >&2; exit 1 ;; esac
+fi
+echo run >> /opt/plugins/runs
+echo '{"kind": "CredentialProviderResponse", "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+       "cacheKeyType": "Registry", "cacheDuration": "1h",
+       "auth": {"private.lab.invalid": {"username": "USER", "password": "PASSWORD"}}}'
+"""
+AUDIENCE = "registry.lab.invalid"
+
+
+@pytest.fixture
+def plugin_node(without_image: Stage, request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """A node with a credential provider plugin that knows the registry's password."""
+    stage = without_image
+    directory = stage.inside("/opt/plugins")
+    directory.mkdir(exist_ok=True)
+    program = directory / "lab-login"
+    program.write_text(PLUGIN.replace("USER", USER).replace("PASSWORD", PASSWORD))
+    program.chmod(0o755)
+    plugin = {
+        "name": "lab-login",
+        "matchImages": [PRIVATE_NAME],
+        "defaultCacheDuration": "0s",
+        "apiVersion": "credentialprovider.kubelet.k8s.io/v1",
+        **getattr(request, "param", {}),
+    }
+    described = {
+        "kind": "CredentialProviderConfig",
+        "apiVersion": "kubelet.config.k8s.io/v1",
+        "providers": [plugin],
+    }
+    (directory / "config.yaml").write_text(json.dumps(described))
+    before = stage.flags
+    stage.flags = (
+        *before,
+        "--image-credential-provider-config=/opt/plugins/config.yaml",
+        "--image-credential-provider-bin-dir=/opt/plugins",
+    )
+    restart(stage)
+    yield stage
+    stage.flags = before
+    restart(stage)
+
+
+def restart(stage: Stage) -> None:
+    """The agent again, with the flags of now."""
+    stage.kubelet.kill()
+    stage.start_kubelet()
+
+
+def test_a_plugin_knows_the_password(plugin_node: Stage) -> None:
+    """Asked once for the registry; what it opened is everybody's, as no pod had to show anything."""
+    stage, name = plugin_node, plugin_node.unique("plugin")
+    runs = stage.inside("/opt/plugins/runs")
+    runs.write_text("")
+    for number, image in enumerate((PRIVATE, FOR_THE_NODE)):
+        stage.create_pod(private_pod(f"{name}-{number}", image=image, policy="Always"))
+        stage.wait_ready(f"{name}-{number}")
+    assert runs.read_text().split() == ["run"]
+
+
+TOKEN_PLUGIN = {
+    "args": ["with-token"],
+    "tokenAttributes": {
+        "serviceAccountTokenAudience": AUDIENCE,
+        "cacheType": "ServiceAccount",
+        "requireServiceAccount": True,
+        "requiredServiceAccountAnnotationKeys": ["lab.invalid/role"],
+    },
+}
+
+
+@pytest.mark.parametrize("plugin_node", [TOKEN_PLUGIN], indirect=True)
+def test_a_plugin_gets_the_token_of_the_pods_service_account(plugin_node: Stage) -> None:
+    """An account without the annotation that the plugin requires gets nothing, and cannot use what the other pulled."""
+    stage, name = plugin_node, plugin_node.unique("token")
+    allow_audience(stage)
+    accounts = "/api/v1/namespaces/default/serviceaccounts"
+    for account, marks in ((f"{name}-puller", {"lab.invalid/role": "puller"}), (f"{name}-other", {})):
+        metadata = {"name": account, "annotations": marks}
+        stage.cluster.create(accounts, {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata})
+        described = private_pod(account, image=FOR_ACCOUNTS)
+        described["spec"]["serviceAccountName"] = account
+        stage.create_pod(described)
+        if marks:
+            stage.wait_ready(account)
+        else:
+            stage.wait_waiting(account, "ErrImagePull")
+
+
+def allow_audience(stage: Stage) -> None:
+    """Nodes may ask for tokens with this audience only when somebody says so."""
+    name, group = "lab-audience", "rbac.authorization.k8s.io"
+    rule = {"apiGroups": [""], "resources": [AUDIENCE], "verbs": ["request-serviceaccounts-token-audience"]}
+    subject = {"kind": "Group", "name": "system:nodes", "apiGroup": group}
+    for kind, fields in (
+        ("ClusterRole", {"rules": [rule]}),
+        (
+            "ClusterRoleBinding",
+            {"subjects": [subject], "roleRef": {"kind": "ClusterRole", "name": name, "apiGroup": group}},
+        ),
+    ):
+        stage.cluster.create(
+            f"/apis/{group}/v1/{kind.lower()}s",
+            {"apiVersion": f"{group}/v1", "kind": kind, "metadata": {"name": name}, **fields},
+        )
 
 
 def test_a_secret_that_cannot_be_understood_is_named(without_image: Stage) -> None:
