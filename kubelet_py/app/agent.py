@@ -160,6 +160,7 @@ class Agent:
             self.node,
             self.objects,
             self._pod_event,
+            self._node_warning,
             LogPlaces(config.podLogsDir, f"{Path(config.podLogsDir).parent}/containers"),
             hooks,
             killer,
@@ -283,6 +284,12 @@ class Agent:
 
     def _node_event(self, event_type: str, reason: str, message: str) -> None:
         self.events.record(node_reference(self.identity.settings.name), event_type, reason, message)
+
+    def warn_of_dns(self) -> None:
+        """At the start, for the operator: pods will not get all of the host's resolv.conf."""
+        problem = self.node.dns_problem()
+        if problem is not None:
+            self._node_warning("CheckLimitsForResolvConf", problem)
 
     def node_object(self) -> core_v1.Node | None:
         return self.node_manager.node if self.node_manager is not None else None

@@ -18,7 +18,7 @@ from kubelet_py.core.cgroup_rules import (
     SwapBehavior,
     hugepage_size_name,
 )
-from kubelet_py.core.dns import NodeDns, ResolvConf, parse_resolv_conf
+from kubelet_py.core.dns import NodeDns, ResolvConf, check_resolv_conf_limits, parse_resolv_conf
 from kubelet_py.core.node_allocatable import ReservedCgroup, compute_pods_limits, reserved_cgroups
 from kubelet_py.core.node_rules import (
     MachineInfo,
@@ -28,6 +28,7 @@ from kubelet_py.core.node_rules import (
     compute_capacity,
 )
 from kubelet_py.core.security import SecuritySettings
+from kubelet_py.errors import SyncError
 from kubelet_py.managers.runtime_health import RuntimeHealth
 
 
@@ -79,15 +80,29 @@ class HostView:
         self._allocatable = compute_allocatable(self.node_settings, observed, capacity)
 
     def dns(self) -> NodeDns:
-        """Cluster DNS and the host's resolv.conf."""
+        """Cluster DNS and the host's resolv.conf; SyncError when that cannot be understood."""
         config = self.settings.config
-        host = parse_resolv_conf(self._resolv.text()) if config.resolvConf else ResolvConf()
+        try:
+            host = parse_resolv_conf(self._resolv.text()) if config.resolvConf else ResolvConf()
+        except ValueError as error:
+            raise SyncError("CreatePodSandboxError", f"{config.resolvConf}: {error}") from error
         return NodeDns(
             cluster_dns=config.clusterDNS,
             cluster_domain=config.clusterDomain,
             host=host,
             resolv_conf_path=config.resolvConf,
+            loopbacks=tuple(dict.fromkeys("::1" if ":" in ip else "127.0.0.1" for ip in self.ips)) or ("127.0.0.1",),
         )
+
+    def dns_problem(self) -> str | None:
+        """What of the host's resolv.conf pods will not get."""
+        if not self.settings.config.resolvConf:
+            return None
+        try:
+            warning = check_resolv_conf_limits(self.dns())
+        except SyncError as error:
+            return error.message
+        return warning.message if warning is not None else None
 
     def cgroups(self) -> CgroupSettings:
         """Driver, root and limits of the cgroup tree."""

@@ -90,6 +90,7 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
         await _follow_cgroup_driver(agent)
         await agent.node_allocatable.enforce_reserved()
         tasks.create_task(agent.node_allocatable.enforce_pods(), name="node-allocatable")
+        agent.warn_of_dns()
         await agent.images.images.prepare()
         tasks.create_task(agent.images.gc.run(), name="image-gc")
         for name, work in _source_tasks(agent):

@@ -47,7 +47,7 @@ class NodeDns:
 
 @dataclass(frozen=True, slots=True)
 class DnsWarning:
-    """Something was left out or is missing: an event for the pod, and for the node too when `on_node`."""
+    """Something was left out or is missing: an event for the pod, or for the node when `on_node`."""
 
     reason: str
     message: str

@@ -1,13 +1,14 @@
-"""Writing files whole and removing trees without harm.
+"""Writing files whole, and reading and removing without harm what containers wrote.
 
-Owns the two operations where a slip destroys a person's data: replacing a file, and removing a directory tree that
-containers wrote to. Knows nothing of pods.
+Owns the operations where a slip shows or destroys what is not ours: replacing a file, reading below a directory that a
+container writes to, and removing such a tree. Knows nothing of pods.
 
 Upstream counterpart: pkg/util/removeall and the renameio habit. Difference: the removal checks the mount id of every
 directory that it enters, so that a bind mount of the same file system is not entered either.
 """
 
 import contextlib
+import errno
 import os
 import secrets
 import stat
@@ -48,6 +49,35 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644, *, may_replace: boo
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
+
+
+def read_inside(root: Path, path: str, max_bytes: int) -> str:
+    """The text of a file below `root`, where somebody else may write links: none of them leads outside.
+
+    OSError: it is not there, not inside, no plain file, or longer than `max_bytes`.
+    """
+    top = os.path.realpath(root)
+    resolved = os.path.realpath(os.path.join(top, path))
+    if not resolved.startswith(top.rstrip("/") + "/"):
+        raise OSError(errno.EXDEV, "a link leads out of the directory", path)
+    *directories, name = os.path.relpath(resolved, top).split("/")
+    descriptor = os.open(top, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for directory in directories:  # one at a time, in case a link came after the look above
+            deeper = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=descriptor)
+            os.close(descriptor)
+            descriptor = deeper
+        # O_NONBLOCK: a pipe without a writer must not hold us.
+        file = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=descriptor)
+    finally:
+        os.close(descriptor)
+    with os.fdopen(file, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(file).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file", path)
+        data = stream.read(max_bytes + 1)
+    if len(data) > max_bytes:
+        raise OSError(errno.EFBIG, f"it is longer than {max_bytes} bytes", path)
+    return data.decode("utf-8", "surrogateescape")
 
 
 @dataclass(slots=True)

@@ -5,8 +5,8 @@ Upstream counterparts: startContainer in kuberuntime_container.go, createPodSand
 
 import asyncio
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NoReturn
 
@@ -36,6 +36,7 @@ from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.images import ImageRequest, Images
 from kubelet_py.managers.user_namespaces import UserNamespaces
 from kubelet_py.managers.volumes import VolumeManager
+from kubelet_py.sync.env_files import names_env_files, read_env_files
 from kubelet_py.sync.lifecycle_hooks import HookError, LifecycleHooks
 from kubelet_py.sync.pod_kill import PodKiller
 from kubelet_py.sync.ports import EventSink, NodeView, PodObjects
@@ -78,6 +79,7 @@ class ContainerStarter:
         node: NodeView,
         objects: PodObjects,
         events: EventSink,
+        node_warning: Callable[[str, str], None],
         logs: LogPlaces,
         hooks: LifecycleHooks,
         killer: PodKiller,
@@ -91,6 +93,7 @@ class ContainerStarter:
         self._node = node
         self._objects = objects
         self._events = events
+        self._node_warning = node_warning
         self._logs = logs
         self._hooks = hooks
         self._killer = killer
@@ -112,7 +115,10 @@ class ContainerStarter:
             self._events(pod, "Warning", "FailedCreatePodSandBox", message)
             raise SyncError("CreatePodSandboxError", message) from error
         for warning in plan.warnings:
-            self._events(pod, "Warning", warning.reason, warning.message)
+            if warning.on_node:
+                self._node_warning(warning.reason, warning.message)
+            else:
+                self._events(pod, "Warning", warning.reason, warning.message)
         try:
             return observe_sandbox((await self._client.pod_sandbox_status(sandbox_id)).status)
         except RuntimeCallError as error:
@@ -221,6 +227,8 @@ class ContainerStarter:
         pod_ips = self._node.host_ips() if pods.is_host_network(pod) else order.sandbox.ips
         try:
             env = await self._objects.env_sources(pod, container, pod_ips)
+            if names_env_files(container):
+                env = replace(env, env_files=await asyncio.to_thread(read_env_files, container, order.mounted))
             mount_context = MountContext(
                 expand=lambda text: expand_strictly(text, compute_env(pod, container, env)),
                 recursive_read_only_supported=self._node.supports_recursive_read_only(order.sandbox.runtime_handler),

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelet_py.host.files import remove_tree, write_atomic
+from kubelet_py.host.files import read_inside, remove_tree, write_atomic
 
 
 def test_a_file_is_replaced_whole_with_its_exact_mode(tmp_path: Path) -> None:
@@ -29,6 +29,53 @@ def test_a_replacement_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path
     with pytest.raises(OSError, match="d"):
         write_atomic(path, b"", 0o644)
     assert os.listdir(tmp_path) == ["d"]
+
+
+def test_a_file_is_read_through_links_that_stay_inside(tmp_path: Path) -> None:
+    (tmp_path / "volume/deep/er").mkdir(parents=True)
+    (tmp_path / "volume/deep/er/f").write_bytes(b"text \xff")
+    (tmp_path / "volume/link").symlink_to("deep")
+    for path in ("deep/er/f", "link/er/f", "./deep/../deep/er/f"):
+        assert read_inside(tmp_path / "volume", path, 6) == "text \udcff"
+
+
+@pytest.mark.parametrize("path", ["up", "absolute", "../secret", "/etc/passwd", "deep/../../secret", "."])
+def test_nothing_outside_is_read(tmp_path: Path, path: str) -> None:
+    (tmp_path / "secret").touch()
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume/up").symlink_to("../secret")
+    (tmp_path / "volume/absolute").symlink_to("/etc/passwd")
+    with pytest.raises(OSError, match="leads out"):
+        read_inside(tmp_path / "volume", path, 100)
+
+
+def test_what_is_no_plain_small_file_is_not_read(tmp_path: Path) -> None:
+    """A pipe without a writer does not hold the reader either."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "directory").mkdir()
+    (tmp_path / "large").write_bytes(bytes(101))
+    for path, message in (
+        ("pipe", "no plain file"),
+        ("directory", "no plain file|directory"),
+        ("large", "longer than 100"),
+    ):
+        with pytest.raises(OSError, match=message):
+            read_inside(tmp_path, path, 100)
+    with pytest.raises(FileNotFoundError):
+        read_inside(tmp_path, "missing", 100)
+    with pytest.raises(FileNotFoundError):
+        read_inside(tmp_path, "missing/file", 100)
+    with pytest.raises(NotADirectoryError):
+        read_inside(tmp_path, "large/file", 100)
+
+
+def test_a_link_that_comes_after_the_look_leads_nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "volume").mkdir()
+    (tmp_path / "volume/late").symlink_to("/etc")
+    real = os.path.realpath
+    monkeypatch.setattr(os.path, "realpath", lambda path: str(path) if "late" in str(path) else real(path))
+    with pytest.raises(OSError, match=r"Not a directory|Too many levels"):
+        read_inside(tmp_path / "volume", "late/passwd", 10_000)
 
 
 def test_a_tree_goes_whole_and_links_are_not_followed(tmp_path: Path) -> None:

@@ -130,8 +130,11 @@ class Node:
 
     problem: str | None = None
     recursive_read_only: bool = False
+    dns_error: SyncError | None = None
 
     def dns(self) -> NodeDns:
+        if self.dns_error is not None:
+            raise self.dns_error
         return NodeDns()
 
     def cgroups(self) -> CgroupSettings:
@@ -290,6 +293,7 @@ class Rig:
             self.node,
             self.objects,
             self.event,
+            lambda reason, message: self.events.append(("Node", reason, message)),
             LogPlaces(str(self.logs), str(self.links)),
             hooks,
             killer,

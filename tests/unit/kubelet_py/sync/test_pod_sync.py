@@ -373,6 +373,65 @@ async def test_read_only_mounts_reach_as_deep_as_the_runtime_can(rig: Rig, is_su
         assert "not supported by the runtime" in (rig.waiting()[1] or "")
 
 
+def with_env_file(path: str, optional: bool = False, volume: str = "files") -> core_v1.Pod:
+    reference = {"volumeName": volume, "path": path, "key": "COLOUR", "optional": optional}
+    env = [{"name": "COLOUR", "valueFrom": {"fileKeyRef": reference}}]
+    mounts = [{"name": "files", "mountPath": "/files"}]
+    return a_pod(a_container("main", env=env, volumeMounts=mounts), volumes=[{"name": "files", "emptyDir": {}}])
+
+
+async def test_a_variable_comes_from_a_file_in_a_volume(rig: Rig) -> None:
+    pod = with_env_file("deep/env")
+    result = await sync(rig, pod)
+    assert "couldn't parse env file" in result.error
+    directory = rig.root / f"kubelet/pods/{UID}/volumes/kubernetes.io~empty-dir/files/deep"
+    directory.mkdir()
+    (directory / "env").write_text("COLOUR='blue'\n")
+    await settle(rig, pod)
+    (made,) = rig.fake.containers.values()
+    assert {entry.key: entry.value for entry in made.config.envs}["COLOUR"] == b"blue"
+
+
+@pytest.mark.parametrize(
+    ("path", "volume", "message"),
+    [
+        ("link", "files", "couldn't parse env file: link of volume files: a link leads out of the directory"),
+        ("env", "other", 'cannot find the volume "other" referenced by FileKeyRef'),
+    ],
+)
+async def test_an_env_file_that_cannot_be_read_is_a_configuration_error(
+    rig: Rig, path: str, volume: str, message: str
+) -> None:
+    await sync(rig, with_env_file("env", optional=True))
+    pod = with_env_file(path, volume=volume)
+    (rig.root / f"kubelet/pods/{UID}/volumes/kubernetes.io~empty-dir/files/link").symlink_to("/etc/passwd")
+    rig.fake.containers.clear()
+    await sync(rig, pod)
+    assert rig.memory.waiting["main"] == ("CreateContainerConfigError", message)
+
+
+async def test_an_optional_env_file_that_is_not_there_sets_nothing(rig: Rig) -> None:
+    await settle(rig, with_env_file("env", optional=True))
+    (made,) = rig.fake.containers.values()
+    assert "COLOUR" not in {entry.key for entry in made.config.envs}
+
+
+async def test_what_is_missing_for_dns_is_told_to_the_pod_and_the_node(rig: Rig) -> None:
+    await settle(rig, a_pod(dnsPolicy="ClusterFirst"))
+    told = [(kind, message[:4]) for kind, reason, message in rig.events if reason == "MissingClusterDNS"]
+    assert sorted(told) == [("Node", "kube"), ("Warning", "pod:")]
+
+
+async def test_a_resolv_conf_that_cannot_be_understood_holds_the_pod_up(rig: Rig) -> None:
+    rig.node.dns_error = SyncError("CreatePodSandboxError", "/etc/resolv.conf: a nameserver line names no address")
+    result = await sync(rig, a_pod())
+    assert "a nameserver line names no address" in result.error
+    assert rig.events[-1][1] == "FailedCreatePodSandBox"
+    rig.node.dns_error = None
+    await settle(rig, a_pod())
+    assert started(rig) == [0]
+
+
 async def test_a_sandbox_that_cannot_be_made_is_an_event_and_another_try(rig: Rig) -> None:
     rig.fake.fail("RunPodSandbox", RuntimeCallError("RunPodSandbox", "UNKNOWN", "no addresses left"))
     pod = a_pod()
