@@ -36,6 +36,8 @@ def decode(kind: type[T], data: bytes | str) -> T:
         return value
     except msgspec.DecodeError as error:
         raise InvalidObject(str(error)) from error
+    except RecursionError as error:
+        raise InvalidObject("it is nested too deeply") from error
 
 
 def encode(value: Any) -> bytes:

@@ -8,7 +8,6 @@ text is refused where it is read, as no runtime would take it.
 """
 
 import base64
-import binascii
 import hashlib
 import json
 import re
@@ -215,7 +214,7 @@ def _login_of(registry: str, entry: _Entry) -> Login:
         bare = "".join(entry.auth.split()).rstrip("=")
         decoded = base64.b64decode(bare + "=" * (-len(bare) % 4), validate=True).decode()
         username, colon, password = decoded.partition(":")
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # no base64, no text
         colon = ""
     if not colon:
         raise InvalidLogins(f"auth of {registry!r} is not base64 of username:password")

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from kubelet_py.core.keyring import (
     InvalidLogins,
     Keyring,
     Login,
+    Logins,
     SecretSource,
     keyring_of_secrets,
     logins_of_secret,
@@ -170,6 +172,47 @@ def test_auth_with_and_without_padding(auth: str) -> None:
 def test_what_is_no_configuration_is_refused(text: str, message: str) -> None:
     with pytest.raises(InvalidLogins, match=message):
         parse_docker_cfg(text.encode())
+
+
+@pytest.mark.parametrize("parse", [parse_config_json, parse_docker_cfg])
+def test_a_configuration_that_is_nested_without_end_is_refused(parse: Callable[[bytes], Logins]) -> None:
+    with pytest.raises(InvalidLogins, match="nested too deeply"):
+        parse(b'{"r": {"x": ' + b"[" * 9000 + b"]" * 9000 + b"}}")
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["auths", "auth", "username", "password", "r.example"]) | st.text(), inner)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
+def test_any_content_gives_logins_or_is_refused(text: bytes) -> None:
+    """What comes out is text that a runtime can be told."""
+    for parse in (parse_config_json, parse_docker_cfg):
+        try:
+            logins = parse(text)
+        except InvalidLogins:
+            continue
+        for login in logins.values():
+            (login.username + login.password).encode()
+        a = Keyring()
+        a.add(logins)
+        a.lookup("r.example/app")
+
+
+@given(st.text())
+def test_any_auth_gives_a_login_or_is_refused(auth: str) -> None:
+    text = json.dumps({"r": {"auth": auth}}).encode()
+    try:
+        (login,) = parse_docker_cfg(text).values()
+    except InvalidLogins:
+        return
+    assert not auth or encoded(f"{login.username}:{login.password}").rstrip("=") == "".join(auth.split()).rstrip("=")
 
 
 def test_both_kinds_of_secrets() -> None:
