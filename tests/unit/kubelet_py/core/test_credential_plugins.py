@@ -194,6 +194,23 @@ def test_what_is_no_answer_is_refused_and_not_shown(text: bytes) -> None:
     assert "hunter2" not in str(caught.value)
 
 
+@given(
+    st.binary()
+    | st.dictionaries(
+        st.sampled_from(["kind", "apiVersion", "cacheKeyType", "cacheDuration", "auth", "more"]),
+        st.sampled_from(["CredentialProviderResponse", V1, "Image", "5m", "-1h", "1", "", {}, [], 7, None])
+        | st.dictionaries(st.text(), st.dictionaries(st.sampled_from(["username", "password"]), st.text())),
+    ).map(lambda answer: json.dumps(answer).encode())
+)
+def test_any_output_is_an_answer_or_refused(text: bytes) -> None:
+    try:
+        answer = decode_answer(PLUGIN, text, None)
+    except InvalidAnswer:
+        return
+    assert answer.cache_seconds >= 0
+    assert all(isinstance(login, Login) for login in answer.logins.values())
+
+
 def test_a_token_may_come_back_as_the_password_only_where_that_was_said() -> None:
     echo = an_answer(auth={"eu.r.example": {"username": "u", "password": "secret-token"}})
     with pytest.raises(InvalidAnswer, match="cacheType must be Token"):
