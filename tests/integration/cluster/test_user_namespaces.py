@@ -1,4 +1,4 @@
-"""Pods whose root is nobody on the node, on a containerd that can make user namespaces."""
+"""Pods whose root is nobody on the node: on a containerd that can make user namespaces, and on both kinds of Docker."""
 
 from __future__ import annotations
 
@@ -17,12 +17,13 @@ pytestmark = pytest.mark.lab
 BLOCK = 65536
 
 
-@pytest.fixture(scope="module")
-def modern() -> Iterator[Stage]:
-    """A stage with containerd 2.4."""
-    lab = Lab.start(containerd="2.4")
+@pytest.fixture(scope="module", params=[("containerd", "2.4"), ("docker", "20.10"), ("docker", "29")], ids="-".join)
+def modern(request: pytest.FixtureRequest) -> Iterator[Stage]:
+    """A stage with this engine."""
+    runtime, version = request.param
+    lab = Lab.start(docker=version) if runtime == "docker" else Lab.start(containerd=version)
     try:
-        stage = Stage(lab, Cluster.start(lab), "containerd")
+        stage = Stage(lab, Cluster.start(lab), runtime)
         try:
             yield stage
         finally:
