@@ -44,6 +44,7 @@ async def test_the_pull_goes_on_while_one_waiter_is_left(tmp_path: Path) -> None
         assert second.result() == world.engine.registry[NEW]["Id"]
 
 
+@pytest.mark.looptime
 async def test_a_standstill_ends_the_pull_and_slow_progress_does_not(tmp_path: Path) -> None:
     """The deadline counts from the last step, the first one included."""
     settings = NodeSettings(pause_image="registry.k8s.io/pause:3.10", pull_progress_deadline_seconds=0.1)
@@ -57,6 +58,7 @@ async def test_a_standstill_ends_the_pull_and_slow_progress_does_not(tmp_path: P
             await puller.pull(NEW, None)
 
 
+@pytest.mark.looptime
 async def test_extracting_takes_as_long_as_it_takes(tmp_path: Path) -> None:
     """The deadline is for the registry, not for this machine's disk."""
     settings = NodeSettings(pause_image="registry.k8s.io/pause:3.10", pull_progress_deadline_seconds=0.1)

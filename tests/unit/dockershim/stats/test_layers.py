@@ -96,7 +96,7 @@ def test_too_large_for_now(tmp_path: Path) -> None:
 async def running(usage: LayerUsage, condition: object) -> None:
     """Let the loop work until something is so."""
     assert callable(condition)
-    async with asyncio.timeout(10), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(60), asyncio.TaskGroup() as group:  # the thread gets what others leave
         walking = group.create_task(usage.run(), name="walk")
         while not condition():  # noqa: ASYNC110 - the walk is in a thread of its own
             await asyncio.sleep(0.005)
