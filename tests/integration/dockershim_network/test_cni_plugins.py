@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 from cri_proto import runtime_v1 as cri
-from dockershim import namespaces
+from dockershim import mounting, namespaces
 from dockershim.network import NetworkFailed, NetworkRequest
 from dockershim.network.cni import CniNetwork
 from tests.integration.dockershim_network.namespace import pod_network, run_in_new_network, run_in_pod
@@ -37,12 +37,12 @@ pytestmark = [
 class Host:
     """Directories of one node and the network on them."""
 
-    def __init__(self, root: Path, *, plugin_seconds: float = 30.0) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.configuration = root / "net.d"
         self.own_plugins = root / "bin"
         self.leases = root / "leases"
-        self.plugin_seconds = plugin_seconds
+        self.plugin_seconds = 30.0
         self.configuration.mkdir()
         self.own_plugins.mkdir()
 
@@ -63,6 +63,12 @@ class Host:
         bridge = {"type": "bridge", "bridge": "cni7", "isGateway": True, "ipMasq": False, "ipam": ipam}
         content = {"cniVersion": version, "name": "pods", "plugins": [bridge, *more], **fields}
         (self.configuration / "10-pods.conflist").write_text(json.dumps(content))
+
+    def let_go(self) -> None:
+        """Unmount the network namespaces that are still pinned."""
+        pinned = self.root / "netns"
+        for path in pinned.iterdir() if pinned.is_dir() else ():
+            mounting.unmount(path)
 
     def install(self, name: str, script: str) -> None:
         """A plugin of the test's own."""
@@ -85,9 +91,11 @@ def request_for(netns: Path, *ports: cri.PortMapping, **more: Any) -> NetworkReq
 
 
 @pytest.fixture
-def host(tmp_path: Path) -> Host:
-    """An empty node."""
-    return Host(tmp_path)
+def host(tmp_path: Path) -> Iterator[Host]:
+    """An empty node. What a test leaves pinned is let go: a mount would keep its directory for ever."""
+    host = Host(tmp_path)
+    yield host
+    host.let_go()
 
 
 PORTMAP = {"type": "portmap", "capabilities": {"portMappings": True}}
@@ -228,8 +236,8 @@ def test_a_failure_in_the_middle_of_the_chain_is_undone_and_told(host: Host) -> 
     run_in_new_network(body)
 
 
-def test_a_plugin_that_hangs_is_ended_with_its_children_and_undone(tmp_path: Path) -> None:
-    host = Host(tmp_path, plugin_seconds=2.0)
+def test_a_plugin_that_hangs_is_ended_with_its_children_and_undone(host: Host) -> None:
+    host.plugin_seconds = 2.0
 
     async def body() -> None:
         pid_file = host.root / "pid"
