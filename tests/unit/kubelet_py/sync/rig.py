@@ -31,7 +31,7 @@ from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
 from kubelet_py.sync.pod_resize import PodResizer
-from kubelet_py.sync.pod_services import PodMemory, PodServices
+from kubelet_py.sync.pod_services import PassResult, PodMemory, PodServices
 from kubelet_py.sync.pod_sync import PodSync
 from kubelet_py.sync.remains import Remains
 from kubelet_py.sync.start_gate import StartGate
@@ -370,3 +370,29 @@ class LoopClock(Clock):
 
     def seconds(self) -> float:
         return self() / NS_PER_SECOND
+
+
+async def sync(rig: Rig, pod: core_v1.Pod, stimulus: str = "test") -> PassResult:
+    return await rig.sync.sync_pod(pod, rig.memory, stimulus)
+
+
+async def settle(rig: Rig, pod: core_v1.Pod, passes: int = 20) -> PassResult:
+    """Passes, and the waits between them, until nothing is to be done."""
+    for _ in range(passes):
+        result = await sync(rig, pod)
+        waits = [s for s in (result.retry_seconds, result.due_seconds) if s is not None]
+        if not waits or result.is_terminal:
+            return result
+        rig.clock.advance(min(waits))
+    raise AssertionError(f"no rest after {passes} passes: {result}")
+
+
+def started(rig: Rig, name: str = "main") -> list[int]:
+    """Restart counts of the runs of a container, in the order of their creation."""
+    runs = sorted((c for c in rig.fake.containers.values() if c.name == name), key=lambda c: c.created_at)
+    return [int(c.config.annotations["io.kubernetes.container.restartCount"]) for c in runs]
+
+
+def touch_file(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
