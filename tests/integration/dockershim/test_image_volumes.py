@@ -161,7 +161,7 @@ def test_what_cannot_be_had(shim: Shim) -> None:
         (writable, grpc.StatusCode.INVALID_ARGUMENT),
         (missing, grpc.StatusCode.FAILED_PRECONDITION),
     ):
-        code, message = code_of(lambda mount=mount: shim.create(sandbox, "true", mounts=[mount]))  # type: ignore[misc]
+        code, message = code_of(lambda mount=mount: shim.create(sandbox, "true", mounts=[mount]))  # type: ignore[misc]  # mypy#15459
         assert (code, message[:23]) == (wanted, "ImageVolumeMountFailed:")
 
 
@@ -219,10 +219,10 @@ def test_kill_9_while_containers_with_volumes_are_made(shim: Shim) -> None:
             request = cri.CreateContainerRequest(pod_sandbox_id=sandbox[0], config=config, sandbox_config=sandbox[1])
             calls.append(shim.runtime.CreateContainer.future(request))
         for call in calls[:answered]:
-            code_of(lambda call=call: call.result(timeout=30))  # type: ignore[misc]
+            code_of(lambda call=call: call.result(timeout=30))  # type: ignore[misc]  # mypy#15459
         shim.kill()
         for call in calls:
-            code_of(lambda call=call: call.result(timeout=30))  # type: ignore[misc]
+            code_of(lambda call=call: call.result(timeout=30))  # type: ignore[misc]  # mypy#15459
         shim.start()
         for item in shim.runtime.ListContainers(cri.ListContainersRequest()).containers:
             shim.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=item.id), timeout=60)

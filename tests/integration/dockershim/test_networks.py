@@ -58,7 +58,7 @@ def test_a_pod_has_an_address_of_each_family_and_its_host_port_is_reached_by_bot
     name = sandbox[1].hostname
     hosts = (f"{network.ip}", f"[{second}]", "127.0.0.1:8085", "[::1]:8085")
     for host in hosts:  # an address of IPv6 is in doubt for a second after it was set
-        eventually(lambda host=host: get(shim, f"http://{host}/name") == name)  # type: ignore[misc]
+        eventually(lambda host=host: get(shim, f"http://{host}/name") == name)  # type: ignore[misc]  # mypy#15459
     client = shim.run(shim.run_sandbox(), "exec sleep 1000")
     answer = shim.exec(client, "wget", "-q", "-O", "-", f"http://{network.ip}/name")
     assert answer.stdout.decode().strip() == name

@@ -57,7 +57,7 @@ def flood(shim: Shim, kills: list[str]) -> tuple[cri.ContainerStatus, list[int]]
     log = Path(shim.status(container_id).log_path)
     for index, victim in enumerate(kills, start=1):
         goal_bytes = LINES * BYTES_OF_A_LINE * index // (len(kills) + 1)
-        wait_until(lambda: log.stat().st_size >= goal_bytes or shim.status(container_id).state == EXITED)  # noqa: B023
+        wait_until(lambda: log.stat().st_size >= goal_bytes or shim.status(container_id).state == EXITED)  # noqa: B023 # called at once
         {"dockershim": kill_dockershim, "dockerd": kill_dockerd}[victim](shim)
     wait_until(lambda: shim.status(container_id).state == EXITED)
     with log.open("rb") as file:
