@@ -122,12 +122,13 @@ def test_a_running_docker_is_used_and_left_as_it_was() -> None:
             "run", "--detach", "--name", "mine", "registry.k8s.io/e2e-test-images/busybox:1.29-2", "sleep", "1000"
         )
         inventory = [("ps", "--all", "--quiet"), ("images",), ("network", "ls"), ("volume", "ls")]
-        before = [lab.docker.client(*command) for command in inventory]
+        # sorted: Docker lists images of the same age in no fixed order
+        before = [sorted(lab.docker.client(*command).splitlines()) for command in inventory]
         said = machine.make("up")
         assert "using the Docker that runs on this machine" in said
         assert "1/1     Running" in said
         machine.make("down")
-        assert [lab.docker.client(*command) for command in inventory] == before
+        assert [sorted(lab.docker.client(*command).splitlines()) for command in inventory] == before
 
 
 def test_make_lists_what_it_can_do() -> None:
