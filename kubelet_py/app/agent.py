@@ -99,7 +99,10 @@ class Agent:
             counts_swap(tree),
         )
         api = self.clients
-        self.events = EventRecorder(api.events if api is not None else None, self.identity.settings.name)
+        self.gate = StartGate()
+        self.events = EventRecorder(
+            api.events if api is not None else None, self.identity.settings.name, quiet=self.gate.idle
+        )
         self.statuses = StatusManager(api.main if api is not None else None)
         self.node_manager = self._make_node_manager()
         self.stories = PodStories()
@@ -150,9 +153,8 @@ class Agent:
 
     def _pod_services(self) -> PodServices:
         settings, config = self.settings, self.settings.config
-        gate = StartGate()
         hooks = LifecycleHooks(self.client, self._pod_event, self._pod_ips)
-        killer = PodKiller(self.client, self._pod_event, hooks, gate=gate)
+        killer = PodKiller(self.client, self._pod_event, hooks, gate=self.gate)
         starter = ContainerStarter(
             self.client,
             self.images.images,
@@ -166,14 +168,14 @@ class Agent:
             killer,
             self.allocations,
             self.user_namespaces,
-            gate,
+            self.gate,
         )
         return PodServices(
-            observer=PodObserver(self.client, self.pleg.learn),
+            observer=PodObserver(self.client, self.pleg.learn, knows=lambda uid: uid in self.pleg.records),
             starter=starter,
             killer=killer,
             resizer=PodResizer(self.client, self.cgroups, self.allocations, self.node),
-            remains=Remains(self.client, gate),
+            remains=Remains(self.client, self.gate),
             volumes=self.volumes,
             node=self.node,
             objects=self.objects,
@@ -345,17 +347,18 @@ class Agent:
         self._node_warning("FailedValidation", message)
 
     def on_api_pods(self, source: str, api_pods: tuple[core_v1.Pod, ...]) -> None:
-        """A set from the API server. The first may come before the runtime was listed: the loop then takes the last."""
-        self.statuses.on_api_pods(api_pods)
-        if self.mirrors is not None:
-            self.mirrors.on_api_pods(api_pods)
+        """A set from the API server. Only the last of those that come together is looked at."""
         self._latest_api_pods = api_pods
         self._api_pods_arrived.set()
 
     async def take_api_pods(self) -> None:
+        """Hands the newest set on; it may have to wait until the runtime was listed."""
         while True:
             await self._api_pods_arrived.wait()
             self._api_pods_arrived.clear()
+            self.statuses.on_api_pods(self._latest_api_pods)
+            if self.mirrors is not None:
+                self.mirrors.on_api_pods(self._latest_api_pods)
             await self.loop.accept(PodSet(pods.SOURCE_API, self._latest_api_pods))
 
 

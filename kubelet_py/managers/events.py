@@ -4,7 +4,9 @@ Owns a bounded queue, its sender and the count of what was dropped. Must not kno
 (standalone) an event is a log line and nothing else.
 
 Upstream counterpart: client-go tools/record. Differences: one sender, in order, instead of one watcher per sink; a
-failed event is tried again until the server answers or the queue needs the room, instead of twelve times.
+failed event is tried again until the server answers or the queue needs the room, instead of twelve times; while pods
+wait for their turn at the runtime, ordinary events wait as well, up to `GIVE_WAY_SECONDS`: sending them costs the node
+and the API server the time that the pods need. A warning takes all that is queued along.
 """
 
 import asyncio
@@ -26,6 +28,7 @@ log = structlog.get_logger()
 
 QUEUE_LIMIT: Final = 1000
 RETRY_SECONDS: Final = 5.0
+GIVE_WAY_SECONDS: Final = 10.0
 
 
 class EventRecorder:
@@ -39,8 +42,12 @@ class EventRecorder:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
         unique: Callable[[], int] = time.time_ns,
         queue_limit: int = QUEUE_LIMIT,
+        quiet: asyncio.Event | None = None,
     ) -> None:
-        """`client` is the event client, which has its own rate limit; None means standalone."""
+        """`client` is the event client, which has its own rate limit; None means standalone.
+
+        `quiet` is set while the node has nothing more urgent to do.
+        """
         self._client = client
         self._node_name = node_name
         self._now = now
@@ -49,6 +56,9 @@ class EventRecorder:
         self._queue: deque[Occurrence] = deque()
         self._queue_limit = queue_limit
         self._arrived = asyncio.Event()
+        self._quiet = quiet
+        self._giving_way: asyncio.Timeout | None = None
+        self._presses = False
         self.dropped = 0
         """How many events were lost because the queue was full or an object flooded."""
 
@@ -69,6 +79,10 @@ class EventRecorder:
             self._queue.popleft()
             self._drop("the queue is full", reason)
         self._queue.append(Occurrence(about, type_, reason, message, self._now()))
+        if type_ != "Normal" or len(self._queue) > self._queue_limit // 2:
+            self._presses = True  # a warning, or a long queue
+            if self._giving_way is not None:
+                self._giving_way.reschedule(asyncio.get_running_loop().time())
         self._arrived.set()
 
     async def run(self) -> None:
@@ -77,7 +91,22 @@ class EventRecorder:
             await self._arrived.wait()
             self._arrived.clear()
             while self._queue:
+                await self._give_way(self._queue[0])
                 await self._send(self._client, self._queue.popleft())
+            self._presses = False
+
+    async def _give_way(self, first: Occurrence) -> None:
+        """Returns when it is quiet, when something presses, or when `first` has waited for long enough."""
+        if self._quiet is None or self._quiet.is_set() or self._presses:
+            return
+        left_seconds = GIVE_WAY_SECONDS - (self._now() - first.at).total_seconds()
+        try:
+            async with asyncio.timeout(min(left_seconds, GIVE_WAY_SECONDS)) as self._giving_way:
+                await self._quiet.wait()
+        except TimeoutError:
+            pass
+        finally:
+            self._giving_way = None
 
     async def flush(self, deadline_seconds: float) -> None:
         """Send what is queued, for a stop; `run` must have ended. What the deadline leaves is dropped."""

@@ -17,18 +17,29 @@ from kubelet_py.errors import RuntimeNotFound
 
 
 class PodObserver:
-    """Makes ObservedPods. `learn` hears of every record seen, so that the PLEG does not report it again."""
+    """Makes ObservedPods. `learn` hears of every record seen, so that the PLEG does not report it again.
+
+    `knows` says whether the last list of everything, or a look since, has shown anything of a pod.
+    """
 
     def __init__(
         self,
         client: RuntimeClient,
         learn: Callable[[PodRecord], None],
         clock_ns: Callable[[], int] = time.time_ns,
+        knows: Callable[[str], bool] = lambda pod_uid: True,
     ) -> None:
         self._client = client
         self._learn = learn
         self._clock_ns = clock_ns
+        self._knows = knows
         self._ended: dict[str, dict[str, cri.ContainerStatus]] = {}
+
+    async def observe_new(self, pod_uid: str) -> ObservedPod:
+        """A pod for which this agent has done nothing yet: the runtime is asked only when it has something of it."""
+        if self._knows(pod_uid):
+            return await self.observe(pod_uid)
+        return ObservedPod(pod_uid, observed_at_ns=self._clock_ns())
 
     async def observe(self, pod_uid: str) -> ObservedPod:
         """The pod now; raises RuntimeCallError. What vanishes between list and status is left out."""

@@ -83,7 +83,8 @@ class PodKiller:
 
     async def _stop(self, container_id: str, container_name: str, timeout_seconds: int) -> None:
         try:
-            await self._client.stop_container(container_id, timeout_seconds)
+            async with self._gate.place(Rank.KILL):
+                await self._client.stop_container(container_id, timeout_seconds)
         except RuntimeNotFound:
             pass
         except RuntimeCallError as error:

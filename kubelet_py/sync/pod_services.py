@@ -28,6 +28,7 @@ class PodMemory:
     crash_backoff: dict[str, BackoffEntry] = field(default_factory=dict)
     termination_messages: dict[str, str] = field(default_factory=dict)
     observed: ObservedPod | None = None  # as the pass that runs has reported it
+    is_new: bool = True  # nothing was done for the pod yet
     failure: tuple[str, str] | None = None
     disruption: tuple[str, str] | None = None
 

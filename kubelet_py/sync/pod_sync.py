@@ -57,7 +57,9 @@ class PodSync:
         actions: list[Action] = []
         observed = ObservedPod(pods.uid_of(pod))
         try:
-            observed = await services.observer.observe(pods.uid_of(pod))
+            look = services.observer.observe_new if memory.is_new else services.observer.observe
+            memory.is_new = False
+            observed = await look(pods.uid_of(pod))
             result = await self._sync_observed(pod, memory, observed, actions)
         except KubeletError as error:
             result = PassResult(retry_seconds=RETRY_SECONDS, error=str(error))

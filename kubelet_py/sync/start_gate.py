@@ -3,20 +3,23 @@
 A node that gets a hundred pods at once is not faster for making a hundred sandboxes side by side: they share its cores,
 and all are ready at the end. A few at a time are ready one after the other, half of them in half the time, and the
 whole takes no longer. Who waits longest goes first within a rank; starting a container ranks before making another
-sandbox, so that what was begun is finished. Removing what pods have left comes last.
+sandbox, so that what was begun is finished. It is the same with pods that go: one is taken down to its end before the
+next is touched. Removing what pods have left comes last.
 
-An operation that hangs must not hold up the node: after `patience_seconds` its place is given to the next while it
-goes on. Upstream counterpart: none (the Go kubelet starts everything at once).
+An operation that hangs must not hold up the node: after its rank's patience its place is given to the next while it
+goes on; the patience with a container that is asked to stop is short, since it may use its grace period to the full.
+Nor is a container asked to stop much later than it should be, whatever hangs before it.
+Upstream counterpart: none (the Go kubelet starts and stops everything at once).
 """
 
 import asyncio
 import heapq
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from enum import IntEnum
+from typing import Final
 
-PATIENCE_SECONDS = 5.0
 PLACES_PER_CORE = 4
 
 
@@ -25,8 +28,22 @@ class Rank(IntEnum):
 
     CONTAINER = 0
     STOP = 1
-    SANDBOX = 2
-    REMOVAL = 3
+    KILL = 2
+    SANDBOX = 3
+    REMOVAL = 4
+
+
+PATIENCE_SECONDS: Final[Mapping[Rank, float]] = {
+    Rank.CONTAINER: 5.0,
+    Rank.STOP: 5.0,
+    Rank.KILL: 0.25,
+    Rank.SANDBOX: 5.0,
+    Rank.REMOVAL: 5.0,
+}
+"""How long an operation holds its place at the most."""
+
+LONGEST_WAIT_SECONDS: Final[Mapping[Rank, float]] = {Rank.KILL: 10.0}
+"""Who has waited for so long goes on without a place."""
 
 
 def default_places() -> int:
@@ -37,17 +54,31 @@ def default_places() -> int:
 class StartGate:
     """A semaphore with ranks whose places come back from those who hang."""
 
-    def __init__(self, places: int | None = None, patience_seconds: float = PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        places: int | None = None,
+        patience_seconds: Mapping[Rank, float] = PATIENCE_SECONDS,
+        longest_wait_seconds: Mapping[Rank, float] = LONGEST_WAIT_SECONDS,
+    ) -> None:
         self._free = places if places is not None else default_places()
         self._patience_seconds = patience_seconds
+        self._longest_wait_seconds = longest_wait_seconds
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._count = 0
+        self.idle = asyncio.Event()
+        """Set while nobody waits for a place."""
+        self.idle.set()
 
     @asynccontextmanager
     async def place(self, rank: Rank) -> AsyncIterator[None]:
-        """Waits for a place and holds it, for `patience_seconds` at the most."""
-        await self._take(rank)
-        given_back = False
+        """Waits for a place and holds it, as long as the rank's patience lasts."""
+        try:
+            async with asyncio.timeout(self._longest_wait_seconds.get(rank)):
+                await self._take(rank)
+        except TimeoutError:
+            given_back = True  # it has none to give back
+        else:
+            given_back = False
 
         def give_back() -> None:
             nonlocal given_back
@@ -55,7 +86,7 @@ class StartGate:
                 given_back = True
                 self._release()
 
-        timer = asyncio.get_running_loop().call_later(self._patience_seconds, give_back)
+        timer = asyncio.get_running_loop().call_later(self._patience_seconds[rank], give_back)
         try:
             yield
         finally:
@@ -69,6 +100,7 @@ class StartGate:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._count += 1
         heapq.heappush(self._waiting, (rank, self._count, turn))
+        self.idle.clear()
         try:
             await turn
         except asyncio.CancelledError:
@@ -79,6 +111,8 @@ class StartGate:
     def _release(self) -> None:
         while self._waiting:
             _, _, turn = heapq.heappop(self._waiting)
+            if not self._waiting:
+                self.idle.set()
             if not turn.done():
                 turn.set_result(None)
                 return

@@ -1,5 +1,6 @@
 """Events arrive, are counted up, and never get in anyone's way."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
@@ -23,10 +24,12 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 
 @asynccontextmanager
-async def recording(server: FakeApiServer, queue_limit: int = 1000) -> AsyncIterator[EventRecorder]:
+async def recording(
+    server: FakeApiServer, queue_limit: int = 1000, quiet: asyncio.Event | None = None
+) -> AsyncIterator[EventRecorder]:
     numbers = count(1)
     async with client_for(server.url) as client:
-        recorder = EventRecorder(client, "n1", unique=lambda: next(numbers), queue_limit=queue_limit)
+        recorder = EventRecorder(client, "n1", unique=lambda: next(numbers), queue_limit=queue_limit, quiet=quiet)
         async with background(recorder.run()):
             yield recorder
 
@@ -78,6 +81,42 @@ async def test_a_full_queue_drops_the_oldest_and_counts_it(server: FakeApiServer
         assert recorder.dropped == 3
         await recorder.flush(5)
     assert sorted(event["reason"] for event in events_at(server)) == ["R3", "R4"]
+
+
+async def test_ordinary_events_give_way_until_it_is_quiet(server: FakeApiServer) -> None:
+    """While pods wait for the runtime, what is told about others can wait; then it goes in its order."""
+    quiet = asyncio.Event()
+    async with recording(server, quiet=quiet) as recorder:
+        recorder.record(ABOUT, "Normal", "Created", "m")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        recorder.record(ABOUT, "Normal", "Started", "m")
+        assert events_at(server) == []
+        quiet.set()
+        await eventually(lambda: len(events_at(server)) == 2)
+    assert [event["reason"] for event in events_at(server)] == ["Created", "Started"]
+
+
+@pytest.mark.parametrize(("queue_limit", "last"), [(1000, "Warning"), (4, "Normal")])
+async def test_a_warning_or_a_long_queue_gives_way_to_nothing(
+    server: FakeApiServer, queue_limit: int, last: str
+) -> None:
+    """And takes all that came before it along."""
+    async with recording(server, queue_limit, quiet=asyncio.Event()) as recorder:
+        recorder.record(ABOUT, "Normal", "A", "m")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        recorder.record(ABOUT, "Normal", "B", "m")
+        recorder.record(ABOUT, last, "C", "m")
+        await eventually(lambda: len(events_at(server)) == 3)
+
+
+async def test_events_give_way_for_a_while_only(server: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is never quiet tells all the same."""
+    monkeypatch.setattr("kubelet_py.managers.events.GIVE_WAY_SECONDS", 0.01)
+    async with recording(server, quiet=asyncio.Event()) as recorder:
+        recorder.record(ABOUT, "Normal", "A", "m")
+        await eventually(lambda: events_at(server))
 
 
 async def test_events_of_an_outage_arrive_later(server: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -300,27 +300,26 @@ class Rig:
             self.allocations,
             self.user_namespaces,
         )
-        self.sync = PodSync(
-            PodServices(
-                observer=self.observer,
-                starter=starter,
-                killer=killer,
-                resizer=PodResizer(self.fake, self.cgroups, self.allocations, self.node),
-                remains=Remains(self.fake, StartGate()),
-                volumes=self.volumes,
-                node=self.node,
-                objects=self.objects,
-                statuses=self.statuses,
-                events=self.event,
-                cgroups=self.cgroups,
-                allocations=self.allocations,
-                prober=self.prober,
-                stories=self.stories,
-                pod_logs_root=str(self.logs),
-                log_links_root=str(self.links),
-                clock_ns=self.clock,
-            )
+        self.services = PodServices(
+            observer=self.observer,
+            starter=starter,
+            killer=killer,
+            resizer=PodResizer(self.fake, self.cgroups, self.allocations, self.node),
+            remains=Remains(self.fake, StartGate()),
+            volumes=self.volumes,
+            node=self.node,
+            objects=self.objects,
+            statuses=self.statuses,
+            events=self.event,
+            cgroups=self.cgroups,
+            allocations=self.allocations,
+            prober=self.prober,
+            stories=self.stories,
+            pod_logs_root=str(self.logs),
+            log_links_root=str(self.links),
+            clock_ns=self.clock,
         )
+        self.sync = PodSync(self.services)
 
     def event(self, pod: core_v1.Pod, event_type: str, reason: str, message: str, container_name: str = "", /) -> None:
         """The EventSink."""

@@ -1,6 +1,7 @@
 """Passes over one pod: brought up, kept up, told of."""
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ from kubelet_py.errors import (
     RuntimeNotFound,
     RuntimeUnavailable,
 )
+from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_services import PassResult
-from kubelet_py.sync.pod_sync import MORE_ROUNDS_SECONDS
+from kubelet_py.sync.pod_sync import MORE_ROUNDS_SECONDS, PodSync
 from tests.fakes.waiting import background
 from tests.unit.kubelet_py.sync.rig import IMAGE, UID, Rig, a_container, a_pod, settle, started, sync, touch_file
 
@@ -54,6 +56,29 @@ async def test_a_pod_that_is_as_it_should_be_costs_no_change(rig: Rig) -> None:
     before = rig.fake.called()
     assert await sync(rig, pod) == PassResult()
     assert rig.fake.called() == before
+
+
+async def test_the_runtime_is_not_asked_for_a_pod_that_it_cannot_have(rig: Rig) -> None:
+    """The list of everything has shown nothing of it. From the second pass on it is asked, whatever the list says."""
+    known: set[str] = set()
+    rig.observer = PodObserver(rig.fake, rig.learned.append, rig.clock, knows=known.__contains__)
+    rig.sync = PodSync(replace(rig.services, observer=rig.observer))
+    pod = a_pod()
+    await sync(rig, pod)
+    assert rig.fake.calls[0].name == "RunPodSandbox"
+    rig.fake.calls.clear()
+    assert await sync(rig, pod) == PassResult()
+    assert rig.fake.called("ListPodSandbox", "RunPodSandbox") == ["ListPodSandbox"]
+
+
+async def test_a_new_agent_looks_at_a_pod_that_runs(rig: Rig) -> None:
+    """It has done nothing for it, the list shows it."""
+    pod = a_pod()
+    await sync(rig, pod)
+    rig.boot()
+    rig.fake.calls.clear()
+    await sync(rig, pod)
+    assert rig.fake.called("ListPodSandbox", "RunPodSandbox", "StartContainer") == ["ListPodSandbox"]
 
 
 async def test_the_address_is_reported_before_images_are_pulled(rig: Rig) -> None:

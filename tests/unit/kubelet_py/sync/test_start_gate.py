@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from kubelet_py.sync.start_gate import Rank, StartGate, default_places
+from kubelet_py.sync.start_gate import PATIENCE_SECONDS, Rank, StartGate, default_places
 from tests.fakes.waiting import eventually
 
 
@@ -70,7 +70,7 @@ async def test_containers_go_before_sandboxes_and_each_rank_in_its_order() -> No
 
 async def test_an_operation_that_hangs_holds_its_place_only_for_a_while() -> None:
     """A network plugin that never answers must not stop the pods of others."""
-    crowd = Crowd(StartGate(1, patience_seconds=0.01))
+    crowd = Crowd(StartGate(1, patience_seconds=dict.fromkeys(Rank, 0.01)))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(crowd.work("hangs", Rank.SANDBOX))
         tasks.create_task(crowd.work("next", Rank.SANDBOX))
@@ -84,12 +84,69 @@ async def test_an_operation_that_hangs_holds_its_place_only_for_a_while() -> Non
 
 async def test_a_late_end_does_not_free_a_second_place() -> None:
     """The place of one that hung was given away already; its end adds none."""
-    crowd = Crowd(StartGate(1, patience_seconds=0.01))
+    crowd = Crowd(StartGate(1, patience_seconds=dict.fromkeys(Rank, 0.01)))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(crowd.work("hangs", Rank.SANDBOX))
         await eventually(lambda: crowd.gate._free == 1)
         crowd.let_go("hangs")
     assert crowd.gate._free == 1
+
+
+async def test_a_pod_goes_to_its_end_before_the_next_is_touched_and_both_before_a_new_one() -> None:
+    """Half of many pods are gone in half the time."""
+    crowd = Crowd(StartGate(1))
+    ranks = {"busy": Rank.CONTAINER, "old": Rank.REMOVAL, "new": Rank.SANDBOX, "kill": Rank.KILL, "stop": Rank.STOP}
+    async with asyncio.TaskGroup() as tasks:
+        for name, rank in ranks.items():
+            tasks.create_task(crowd.work(name, rank))
+            await settle()
+        for name in ranks:
+            crowd.let_go(name)
+        await settle()
+    assert crowd.order == ["busy", "stop", "kill", "new", "old"]
+
+
+async def test_a_container_that_takes_its_time_to_stop_keeps_nobody_waiting() -> None:
+    """It may use its grace period to the full; its place goes on long before."""
+    assert PATIENCE_SECONDS[Rank.KILL] < min(PATIENCE_SECONDS[rank] for rank in Rank if rank is not Rank.KILL)
+    crowd = Crowd(StartGate(1, patience_seconds={Rank.KILL: 0.01, Rank.SANDBOX: 60}))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(crowd.work("slow", Rank.KILL))
+        tasks.create_task(crowd.work("next", Rank.SANDBOX))
+        await eventually(lambda: crowd.inside == ["slow", "next"])
+        crowd.let_go("slow")
+        crowd.let_go("next")
+
+
+async def test_a_container_is_asked_to_stop_in_time_whatever_hangs_before_it() -> None:
+    """It goes on without a place, and gives none back."""
+    crowd = Crowd(StartGate(1, longest_wait_seconds={Rank.KILL: 0.01}))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(crowd.work("hangs", Rank.STOP))
+        await settle()
+        tasks.create_task(crowd.work("kill", Rank.KILL))
+        await eventually(lambda: crowd.inside == ["hangs", "kill"])
+        crowd.let_go("kill")
+        await settle()
+        assert crowd.gate._free == 0
+        crowd.let_go("hangs")
+    assert crowd.gate._free == 1
+
+
+async def test_the_gate_is_idle_while_nobody_waits() -> None:
+    """Work that can wait asks for this."""
+    crowd = Crowd(StartGate(1))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(crowd.work("a", Rank.SANDBOX))
+        await settle()
+        assert crowd.gate.idle.is_set()
+        tasks.create_task(crowd.work("b", Rank.SANDBOX))
+        await settle()
+        assert not crowd.gate.idle.is_set()
+        crowd.let_go("a")
+        await settle()
+        assert crowd.gate.idle.is_set()
+        crowd.let_go("b")
 
 
 async def test_who_is_cancelled_while_waiting_takes_no_place() -> None:
