@@ -84,7 +84,7 @@ def merge_pod_set(known: Mapping[PodUid, core_v1.Pod], new: PodSet, now_text: st
         uid = podlib.uid_of(given)
         before = known.get(uid)
         seen = now_text if before is None else podlib.annotations_of(before).get(CONFIG_SEEN_ANNOTATION, now_text)
-        operation = PodOperation.ADD if before is None else _difference(before, given)
+        operation = PodOperation.ADD if before is None else _difference(before, given, new.source)
         if operation is None and before is not None:
             pods[uid] = before
             continue
@@ -112,7 +112,10 @@ def with_annotations(pod: core_v1.Pod, annotations: Mapping[str, str]) -> core_v
     return msgspec.structs.replace(pod, metadata=metadata)
 
 
-def _difference(before: core_v1.Pod, after: core_v1.Pod) -> PodOperation | None:
+def _difference(before: core_v1.Pod, after: core_v1.Pod, source: str) -> PodOperation | None:
+    version = podlib.metadata_of(after).resourceVersion
+    if source == podlib.SOURCE_API and version and version == podlib.metadata_of(before).resourceVersion:
+        return None  # most pods of a set, for the cost of a look; a manifest's version says nothing
     if _what_counts(before) != _what_counts(after):
         deleted = podlib.metadata_of(after).deletionTimestamp is not None
         return PodOperation.DELETE if deleted else PodOperation.UPDATE

@@ -38,6 +38,9 @@ IMMUTABLE_FIELDS: Final = frozenset({"qosClass", "startTime"})
 """Once the API server has one, it stays."""
 
 
+_CONTAINER_LISTS: Final = frozenset({"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"})
+
+
 def is_progress_only(pod: core_v1.Pod, at_server: core_v1.PodStatus | None, wanted: core_v1.PodStatus) -> bool:
     """Whether a status tells nobody anything to act on: the pod is on its way up or down, with its phase and readiness
     as they were."""
@@ -67,6 +70,13 @@ def status_changes(at_server: core_v1.PodStatus | None, wanted: core_v1.PodStatu
     for status in (old, new):
         if "conditions" in status:
             status["conditions"] = [each for each in status["conditions"] if each["type"] in ours]
+        for name in _CONTAINER_LISTS & status.keys():
+            status[name] = [_without_empty_states(each) for each in status[name]]
     new.setdefault("conditions", [])
     old.setdefault("conditions", [])
     return strategic_patch(old, new)
+
+
+def _without_empty_states(container: dict[str, Any]) -> dict[str, Any]:
+    """The API server shows an empty state where none was given: no difference, and no reason to write again."""
+    return {name: value for name, value in container.items() if name not in ("state", "lastState") or value}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from kubelet_py.api import core_v1
+from kubelet_py.api import codec, core_v1
 from kubelet_py.api.pod import uid_of
 from kubelet_py.core.node_rules import NodeSettings, Pressure, RuntimeState, node_reference
 from kubelet_py.errors import ApiForbidden
@@ -24,6 +24,7 @@ from kubelet_py.managers.lease import LeaseManager
 from kubelet_py.managers.mirror_pods import MirrorPodManager
 from kubelet_py.managers.node import NodeClients, NodeInputs, NodeManager
 from kubelet_py.managers.status import StatusManager
+from kubelet_py.managers.status.merge import status_changes
 from tests.fakes.waiting import background, eventually
 from tests.integration.kube.conftest import kubeconfig_of
 from tests.lab.cluster import Cluster
@@ -166,6 +167,45 @@ async def test_a_bound_pod_arrives_reports_and_goes(cluster: Cluster) -> None:
 
 def _terminating(pod: core_v1.Pod) -> bool:
     return pod.metadata is not None and pod.metadata.deletionTimestamp is not None
+
+
+async def test_what_the_server_keeps_in_other_words_is_no_change(cluster: Cluster) -> None:
+    """A status with all that a container's can have, written once, is not written again."""
+    full = {
+        "name": "app",
+        "image": "registry.k8s.io/pause:3.10",
+        "imageID": "sha256:ee",
+        "containerID": "containerd://1",
+        "ready": True,
+        "started": True,
+        "restartCount": 1,
+        "state": {"running": {"startedAt": "2026-01-01T00:00:00Z"}},
+        "lastState": {"terminated": {"exitCode": 1, "startedAt": "2026-01-01T00:00:00Z"}},
+        "allocatedResources": {"cpu": "100m", "memory": "64Mi"},
+        "resources": {"limits": {"cpu": "1", "memory": "1Gi"}, "requests": {"cpu": "1500m", "memory": "64Mi"}},
+        "user": {"linux": {"uid": 0, "gid": 0, "supplementalGroups": [0, 10]}},
+        "volumeMounts": [{"name": "v", "mountPath": "/v", "readOnly": True, "recursiveReadOnly": "Disabled"}],
+    }
+    plain = {"name": "app", "image": "i", "imageID": "", "ready": False, "restartCount": 0}
+    waiting = plain | {"state": {"waiting": {"reason": "ContainerCreating"}}}
+    ended = plain | {"state": {"terminated": {"exitCode": 0, "containerID": "containerd://1"}}, "resources": {}}
+    async with running(cluster, "n-words") as node:
+        await create(cluster, PODS, pod_body("words", "n-words"))
+        await eventually(lambda: "words" in node.pods, seconds=60)
+        for number, container in enumerate((waiting, full, ended, plain)):
+            fields = {
+                "phase": "Running",
+                "conditions": [{"type": "Ready", "status": "True", "observedGeneration": number + 1}],
+                "containerStatuses": [container],
+                "podIPs": [{"ip": "10.0.0.1"}, {"ip": "fd00::1"}],
+                "podIP": "10.0.0.1",
+                "resources": {"requests": {"cpu": "1500m"}},
+            }
+            wanted = codec.from_builtins(core_v1.PodStatus, fields)
+            node.statuses.set_status(node.pods["words"], wanted)
+            assert await node.statuses.flush(60)
+            found = await ask(cluster, f"{PODS}/words")
+            assert status_changes(codec.from_builtins(core_v1.PodStatus, found["status"]), wanted) == {}
 
 
 async def test_a_pod_replaced_under_its_name_keeps_its_own_status(cluster: Cluster) -> None:

@@ -49,6 +49,19 @@ def test_nothing_new_is_no_update() -> None:
     assert again.pods["uid-a"] is first.pods["uid-a"]
 
 
+def test_an_object_of_the_same_version_is_the_same() -> None:
+    """The API server's version says so at once; that of a manifest is whatever somebody copied into it."""
+    known = _pod(metadata={"resourceVersion": "7"})
+    edited = _pod(metadata={"resourceVersion": "7"}, hostNetwork=True)
+    for source, updates in (("api", []), ("file", [("UPDATE", "a")])):
+        first = merge_pod_set({}, PodSet(source, (known,)), NOW)
+        assert _operations(merge_pod_set(first.pods, PodSet(source, (edited,)), NOW)) == updates
+    first = _merge(None, known)
+    assert _operations(_merge(first.pods, _pod(metadata={"resourceVersion": "8"}, hostNetwork=True))) == [
+        ("UPDATE", "a")
+    ]
+
+
 def test_changes() -> None:
     """Spec, labels and annotations are updates; a status alone is to be reconciled; a deletion goes before."""
     known = _merge(None, _pod()).pods

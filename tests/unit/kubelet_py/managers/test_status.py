@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kubelet_py.api import core_v1, meta_v1
+from kubelet_py.api.codec import from_builtins
 from kubelet_py.api.pod import CONFIG_MIRROR_ANNOTATION, uid_of
 from kubelet_py.kube.backoff import Backoff
 from kubelet_py.managers.status import StatusManager
@@ -286,3 +287,15 @@ def test_a_condition_of_ours_that_went_is_deleted_and_a_field_becomes_null() -> 
         "message": None,
         "conditions": [{"$patch": "delete", "type": "PodResizePending"}],
     }
+
+
+def test_an_empty_state_that_the_server_shows_is_no_change() -> None:
+    """It fills in what nobody gave; writing that again would cost a request for each step of each pod."""
+    container: dict[str, Any] = {"name": "app", "image": "i", "imageID": "", "ready": True, "restartCount": 0}
+    wanted = from_builtins(core_v1.PodStatus, {"phase": "Running", "containerStatuses": [container]})
+    shown = container | {"state": {}, "lastState": {}}
+    at_server = from_builtins(core_v1.PodStatus, {"phase": "Running", "containerStatuses": [shown]})
+    assert status_changes(at_server, wanted) == {}
+    ended = container | {"lastState": {"terminated": {"exitCode": 1}}}
+    at_server = from_builtins(core_v1.PodStatus, {"phase": "Running", "containerStatuses": [ended]})
+    assert status_changes(at_server, wanted) == {"containerStatuses": [container]}
