@@ -18,6 +18,7 @@ from typing import Any
 import structlog
 
 from cri_proto import runtime_v1 as cri
+from kubelet_py.api import quantity
 from kubelet_py.app.agent import Agent
 from kubelet_py.app.backend import NodeBackend
 from kubelet_py.app.node_parts import ApiClients, make_clients, read_identity
@@ -32,6 +33,7 @@ from kubelet_py.host.process import raise_open_files, set_oom_score_adj
 from kubelet_py.host.systemd import READY, STOPPING, WATCHDOG, notifier_from, watchdog_interval_seconds
 from kubelet_py.kube.pods import ApiPodSource
 from kubelet_py.managers.lease import LeaseManager
+from kubelet_py.managers.log_rotation import LogRotator, RotationSettings
 from kubelet_py.server.listener import KubeletServer
 from kubelet_py.sync.sources.file import FileSource
 from kubelet_py.sync.sources.url import UrlSource
@@ -121,7 +123,20 @@ def _runtime_tasks(agent: Agent) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         ("events", agent.events.run()),
         ("allocations", agent.allocations.run()),
         ("container-gc", agent.make_gc().run()),
+        ("log-rotation", _make_log_rotator(agent).run()),
     ]
+
+
+def _make_log_rotator(agent: Agent) -> LogRotator:
+    config = agent.settings.config
+    settings = RotationSettings(
+        Path(config.podLogsDir),
+        quantity.parse(config.containerLogMaxSize).value,
+        config.containerLogMaxFiles,
+        config.containerLogMaxWorkers,
+        config.containerLogMonitorInterval,
+    )
+    return LogRotator(agent.client, settings)
 
 
 def _api_tasks(agent: Agent, clients: ApiClients) -> list[tuple[str, Coroutine[Any, Any, None]]]:

@@ -11,10 +11,6 @@ from kubelet_py.config.node_flags import NodeFlags
 from kubelet_py.config.shapes import value_at
 
 NOT_YET: tuple[str, ...] = (
-    "containerLogMaxFiles",
-    "containerLogMaxSize",
-    "containerLogMaxWorkers",
-    "containerLogMonitorInterval",
     "cpuManagerPolicy",
     "cpuManagerPolicyOptions",
     "cpuManagerReconcilePeriod",

@@ -1,0 +1,203 @@
+"""Keeps the logs of running containers short: what grows beyond the limit is moved aside, compressed, and removed.
+
+Owns the loop and the files; which of them go is `core.log_rotation`. At each look the sizes are read from the
+directory of all logs, in a thread; the runtime is asked only about a log that is too long. A runtime that is away ends
+the look in silence: RuntimeHealth has told of it.
+
+Upstream counterpart: pkg/kubelet/logs/container_log_manager.go. Differences: upstream asks the runtime for the status
+of every container at each look; a file that cannot be compressed (a full disk) does not keep the log from being
+rotated, nor the oldest from being removed.
+"""
+
+import asyncio
+import contextlib
+import gzip
+import os
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from cri_proto import runtime_v1 as cri
+from kubelet_py.api.pod import CONTAINER_NAME_LABEL
+from kubelet_py.core.labels import RESTART_COUNT_ANNOTATION, pod_uid_of_log_directory
+from kubelet_py.core.log_rotation import (
+    COMPRESSED_SUFFIX,
+    PARTIAL_SUFFIX,
+    is_log_name,
+    plan_rotation,
+    restart_count_of,
+    rotated_name,
+)
+from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, RuntimeUnavailable
+
+_COPY_BYTES: Final = 256 * 1024
+_log = structlog.get_logger()
+
+
+class LogRuntime(Protocol):
+    """The part of the CRI client that is needed."""
+
+    async def list_containers(self, pod_uid: str | None = None) -> list[cri.Container]:
+        """Those of one pod."""
+
+    async def container_status(self, container_id: str) -> cri.ContainerStatus:
+        """For the path of its log."""
+
+    async def reopen_container_log(self, container_id: str) -> None:
+        """The runtime goes on in a new file."""
+
+
+@dataclass(frozen=True, slots=True)
+class RotationSettings:
+    """containerLogMaxSize (below zero: never), -MaxFiles, -MaxWorkers and containerLogMonitorInterval."""
+
+    pod_logs_root: Path
+    max_size_bytes: int
+    max_files: int = 5
+    workers: int = 1
+    interval_seconds: float = 10.0
+
+
+class LogRotator:
+    """`run` it, or `rotate_long_logs` once."""
+
+    def __init__(self, runtime: LogRuntime, settings: RotationSettings, clock: Callable[[], float] = time.time) -> None:
+        self._runtime = runtime
+        self._settings = settings
+        self._clock = clock
+        self._troubles: dict[Path, str] = {}
+
+    async def run(self) -> None:
+        """Endless."""
+        while self._settings.max_size_bytes >= 0:
+            await asyncio.sleep(self._settings.interval_seconds)
+            await self.rotate_long_logs()
+
+    async def rotate_long_logs(self) -> None:
+        """One look. A log that cannot be rotated now is tried again at the next, and its trouble is told once."""
+        long = await asyncio.to_thread(self._find_long)
+        for path in self._troubles.keys() - set(long):
+            del self._troubles[path]
+        places = asyncio.Semaphore(self._settings.workers)
+
+        async def rotate(path: Path) -> None:
+            async with places:
+                await self._rotate_or_tell(path)
+
+        async with asyncio.TaskGroup() as tasks:
+            for path in long:
+                tasks.create_task(rotate(path), name=f"rotate-{path}")
+
+    async def _rotate_or_tell(self, path: Path) -> None:
+        try:
+            await self._rotate(path)
+        except (RuntimeUnavailable, RuntimeNotFound) as error:
+            _log.debug("container_log_rotation_waits", path=str(path), error=str(error))
+        except (RuntimeCallError, OSError) as error:
+            self._tell(path, "container_log_not_rotated", str(error))
+
+    def _tell(self, path: Path, event: str, error: str) -> None:
+        if self._troubles.get(path) != error:
+            self._troubles[path] = error
+            _log.warning(event, path=str(path), error=error, retry_seconds=self._settings.interval_seconds)
+
+    async def _rotate(self, path: Path) -> None:
+        container_id = await self._writer_of(path)
+        if container_id is None:
+            return
+        failure = await asyncio.to_thread(self._make_room, path)
+        if failure is not None:
+            self._tell(path, "rotated_log_not_compressed", str(failure))
+        aside = path.with_name(rotated_name(path.name, self._clock()))
+        await asyncio.to_thread(os.rename, path, aside)
+        try:
+            await self._runtime.reopen_container_log(container_id)
+        except BaseException:
+            # The runtime still writes into the file that was moved: it gets its name back.
+            if not path.exists():
+                os.rename(aside, path)
+            raise
+        _log.info("container_log_rotated", path=str(path), container_id=container_id)
+
+    async def _writer_of(self, path: Path) -> str | None:
+        """The running container that writes the log, None when there is none any more."""
+        pod_uid, container_name = pod_uid_of_log_directory(path.parent.parent.name), path.parent.name
+        count = str(restart_count_of(path.name))
+        for container in await self._runtime.list_containers(pod_uid):
+            is_it = (
+                container.state == cri.CONTAINER_RUNNING
+                and container.labels.get(CONTAINER_NAME_LABEL) == container_name
+                and container.annotations.get(RESTART_COUNT_ANNOTATION, count) == count
+            )
+            if is_it:
+                with contextlib.suppress(RuntimeNotFound):
+                    status = await self._runtime.container_status(container.id)
+                    if Path(status.log_path) == path:
+                        return container.id
+        return None
+
+    # Blocking, run in threads
+
+    def _find_long(self) -> list[Path]:
+        containers = [path for pod in _directories(self._settings.pod_logs_root) for path in _directories(pod)]
+        return [path for container in containers for path in self._long_logs_in(container)]
+
+    def _long_logs_in(self, container: Path) -> list[Path]:
+        limit_bytes = self._settings.max_size_bytes
+        try:
+            with os.scandir(container) as files:
+                return [
+                    container / file.name
+                    for file in files
+                    if is_log_name(file.name) and _size_bytes(file) >= limit_bytes
+                ]
+        except FileNotFoundError:
+            return []
+
+    def _make_room(self, path: Path) -> OSError | None:
+        """Removes and compresses what was rotated before; gives why something could not be compressed."""
+        failure = None
+        plan = plan_rotation(path.name, os.listdir(path.parent), self._settings.max_files)
+        for name in plan.removed:
+            path.with_name(name).unlink(missing_ok=True)
+        for name in plan.compressed:
+            try:
+                _compress(path.with_name(name))
+            except OSError as error:
+                failure = error
+        return failure
+
+
+def _directories(path: Path) -> list[Path]:
+    try:
+        with os.scandir(path) as entries:
+            return [path / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _size_bytes(entry: "os.DirEntry[str]") -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_size if entry.is_file(follow_symlinks=False) else 0
+    except FileNotFoundError:
+        return 0
+
+
+def _compress(path: Path) -> None:
+    """The compressed file has its name only when it is whole; then the plain one goes."""
+    whole = path.with_name(path.name + COMPRESSED_SUFFIX)
+    partial = whole.with_name(whole.name + PARTIAL_SUFFIX)
+    try:
+        with path.open("rb") as plain, partial.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw) as packed:
+            os.fchmod(raw.fileno(), os.fstat(plain.fileno()).st_mode & 0o777)
+            shutil.copyfileobj(plain, packed, _COPY_BYTES)
+        partial.rename(whole)
+    except OSError:
+        partial.unlink(missing_ok=True)
+        raise
+    path.unlink()
