@@ -38,6 +38,7 @@ CODES: dict[type[errors.ShimError], grpc.StatusCode] = {
     errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
     errors.ShimError: grpc.StatusCode.UNKNOWN,
 }
+LONGEST_START_SECONDS = 10.0
 _ALWAYS_ANSWERED = frozenset({"Version", "Status", "RuntimeConfig", "UpdateRuntimeConfig"})
 _QUIET_PREFIXES = ("List", "Stream")
 _QUIET = frozenset(
@@ -99,7 +100,7 @@ class CallInterceptor(_ServerInterceptor):
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             begun = time.monotonic()
             try:
-                self._check_ready(method)
+                await self._check_ready(method)
                 response = await behavior(request, context)
             except (Exception, asyncio.CancelledError) as error:
                 await self._fail(method, request, context, error, begun)
@@ -114,7 +115,7 @@ class CallInterceptor(_ServerInterceptor):
         async def call(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> AsyncIterator[Any]:
             begun = time.monotonic()
             try:
-                self._check_ready(method)
+                await self._check_ready(method)
                 async for response in behavior(request, context):
                     yield response
             except (Exception, asyncio.CancelledError) as error:
@@ -123,8 +124,12 @@ class CallInterceptor(_ServerInterceptor):
 
         return call
 
-    def _check_ready(self, method: str) -> None:
-        if not self._feeder.filled and method not in _ALWAYS_ANSWERED:
+    async def _check_ready(self, method: str) -> None:
+        """A call that comes while dockershim starts waits a little; one that comes while Docker is away does not."""
+        if self._feeder.filled or method in _ALWAYS_ANSWERED:
+            return
+        await self._feeder.wait_tried(LONGEST_START_SECONDS)
+        if not self._feeder.filled:
             raise errors.Unavailable(self._feeder.trouble or "dockershim is reading Docker's state")
 
     async def _fail(

@@ -9,6 +9,7 @@ the stream, and an observation carries the time it was made, so an event that it
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -102,6 +103,7 @@ class Feeder:
         self._images_dirty = asyncio.Event()
         self._connected = asyncio.Event()
         self._filled = asyncio.Event()
+        self._tried = asyncio.Event()
         self._image_lock = asyncio.Lock()
 
     # ---- what others ask
@@ -114,6 +116,12 @@ class Feeder:
     async def wait_filled(self) -> None:
         """Until then."""
         await self._filled.wait()
+
+    async def wait_tried(self, longest_seconds: float) -> None:
+        """Until the store was filled or Docker could not be reached: for a call that comes while dockershim starts."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest_seconds):
+                await self._tried.wait()
 
     async def wait_info(self) -> EngineInfo:
         """What the engine said of itself, as soon as it did."""
@@ -236,6 +244,7 @@ class Feeder:
         if self.filled:
             return
         self._filled.set()
+        self._tried.set()
         known = self._hooks.filled(set(self._store.sandboxes), set(self._store.containers))
         self._tasks.spawn_logged(known, "give back what the vanished held")
 
@@ -276,6 +285,7 @@ class Feeder:
         if reason != self.trouble:
             _log.warning("docker_away", reason=reason)
         self.trouble = reason
+        self._tried.set()
 
     def _clear_trouble(self) -> None:
         if self.trouble:
