@@ -37,7 +37,8 @@ from kubelet_py.core.sysctl_rules import SysctlAllowlist, compute_sysctl_allowli
 from kubelet_py.core.volume_payload import NodeFacts
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import ConfigError
-from kubelet_py.host.cgroups import CgroupTree
+from kubelet_py.host.cgroups import CgroupTree, Trees
+from kubelet_py.host.systemd_slices import SliceTree, SystemdManager
 from kubelet_py.kube.objects import ServiceStore, Strategy, config_maps, secrets
 from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
@@ -118,9 +119,10 @@ class Agent:
                 ),
             ),
         )
-        self.cgroups = PodCgroups(tree, self.node.cgroups)
+        trees: Trees = {CgroupDriver.CGROUPFS: tree, CgroupDriver.SYSTEMD: SliceTree(tree, SystemdManager())}
+        self.cgroups = PodCgroups(trees, self.node.cgroups)
         self.node_allocatable = NodeAllocatable(
-            tree, self.node.cgroups, self.node.pods_limits(), self.node.reserved_cgroups(), self._node_event
+            tree, trees, self.node.cgroups, self.node.pods_limits(), self.node.reserved_cgroups(), self._node_event
         )
         self.images = make_image_parts(settings, self.client, self._pod_event, self._node_warning, self.objects)
         self.allocations = PodAllocations(Path(settings.flags.root_dir), self._pod_event, time.time_ns)

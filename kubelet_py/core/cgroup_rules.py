@@ -151,6 +151,19 @@ def cgroup_path(name: CgroupName, driver: CgroupDriver) -> str:
     return "".join(f"/{'-'.join(escaped[: depth + 1])}.slice" for depth in range(len(escaped)))
 
 
+def pod_uid_of_cgroup(element: str, driver: CgroupDriver) -> str | None:
+    """The pod whose cgroup has this last path element, None when it is no pod's.
+
+    Systemd's names have underscores for the dashes of a UID.
+    """
+    if driver is CgroupDriver.SYSTEMD:
+        if not element.endswith(".slice"):
+            return None
+        element = element.removesuffix(".slice").rpartition("-")[2].replace("_", "-")
+    uid = element.removeprefix("pod")
+    return uid if uid and uid != element else None
+
+
 def compute_pod_limits(pod: core_v1.Pod, settings: CgroupSettings) -> CgroupLimits:
     """The limits of a pod's own cgroup."""
     requests = pod_resources.compute_pod_requests(pod)

@@ -3,8 +3,8 @@
 Owns where the hierarchies are mounted and which file holds what. Names and numbers are `core.cgroup_rules`. Blocking,
 but the kernel answers at once. Knows nothing of pods.
 
-Upstream counterpart: pkg/kubelet/cm/cgroup_manager_linux.go and libcontainer's managers. Not here: the systemd driver,
-whose slices are made over D-Bus.
+Upstream counterpart: pkg/kubelet/cm/cgroup_manager_linux.go and libcontainer's managers. The systemd driver, whose
+slices are made over D-Bus, is `systemd_slices`.
 """
 
 import contextlib
@@ -14,9 +14,9 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from kubelet_py.core.cgroup_rules import CgroupLimits, cpu_weight_of_shares
+from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, cpu_weight_of_shares
 from kubelet_py.host.mounts import MountEntry, list_mounts
 
 V2_CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids", "hugetlb", "io")
@@ -27,6 +27,25 @@ _CONTROLLER_NAMES: Final = frozenset(
     {"cpu", "cpuacct", "cpuset", "memory", "devices", "freezer", "blkio", "pids", "hugetlb", "net_cls", "net_prio",
      "perf_event", "rdma", "misc", "name=systemd"}
 )  # fmt: skip
+
+
+class Tree(Protocol):
+    """Cgroups of one driver, by its paths. Blocking; OSError says what was refused."""
+
+    def ensure(self, path: str, limits: CgroupLimits | None = None) -> None:
+        """The cgroup exists with these limits."""
+
+    def remove(self, path: str) -> None:
+        """It is gone, with all beneath it."""
+
+    def children(self, path: str) -> list[str]:
+        """What is right beneath."""
+
+    def memory_usage_bytes(self, path: str) -> int | None:
+        """In use now."""
+
+
+Trees = Mapping[CgroupDriver, Tree]
 
 
 class CgroupTree:

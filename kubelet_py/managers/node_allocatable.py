@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, CgroupSettings, cgroup_path, node_cgroup_name
+from kubelet_py.core.cgroup_rules import CgroupLimits, CgroupSettings, cgroup_path, node_cgroup_name
 from kubelet_py.core.node_allocatable import ReservedCgroup
 from kubelet_py.errors import ConfigError
-from kubelet_py.host.cgroups import CgroupTree
+from kubelet_py.host.cgroups import CgroupTree, Trees
 
 log = structlog.get_logger()
 
@@ -27,17 +27,20 @@ NodeEventSink = Callable[[str, str, str], None]
 
 
 class NodeAllocatable:
-    """`settings` are asked for when the runtime has named its cgroup driver."""
+    """`settings` are asked for when the runtime has named its cgroup driver. Reserved cgroups are `tree`'s, whoever
+    made them; the pods' are of the driver's tree."""
 
     def __init__(
         self,
         tree: CgroupTree,
+        trees: Trees,
         settings: Callable[[], CgroupSettings],
         pods_limits: CgroupLimits,
         reserved: Sequence[ReservedCgroup],
         events: NodeEventSink,
     ) -> None:
         self._tree = tree
+        self._trees = trees
         self._settings = settings
         self._pods_limits = pods_limits
         self._reserved = reserved
@@ -58,13 +61,13 @@ class NodeAllocatable:
     async def enforce_pods(self) -> None:
         """Until it works."""
         settings = self._settings()
-        if settings.driver is not CgroupDriver.CGROUPFS or not settings.cgroups_per_qos:
+        if not settings.cgroups_per_qos:
             return
         path = cgroup_path(node_cgroup_name(settings), settings.driver)
         has_failed = False
         while True:
             try:
-                await asyncio.to_thread(self._tree.ensure, path, self._pods_limits)
+                await asyncio.to_thread(self._trees[settings.driver].ensure, path, self._pods_limits)
             except OSError as error:
                 self._events("Warning", FAILED, f'Failed to update Node Allocatable Limits "{path}": {error}')
                 if not has_failed:

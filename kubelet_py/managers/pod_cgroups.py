@@ -1,8 +1,8 @@
 """The cgroups of pods: made with their limits before the sandbox, removed after the last container.
 
 Owns when, and the CPU shares of the Burstable class, which are the sum of its pods' requests. What the limits are says
-`core.cgroup_rules`, how they are written `host.cgroups`. With the systemd driver the runtime asks systemd for the
-slices and this agent writes nothing.
+`core.cgroup_rules`; how they are made is the business of the tree that the driver has: `host.cgroups` writes files,
+`host.systemd_slices` asks systemd.
 
 Upstream counterpart: pkg/kubelet/cm/pod_container_manager_linux.go and qos_container_manager_linux.go. Difference: the
 shares of the class follow each pod at once and not each minute.
@@ -16,7 +16,6 @@ import structlog
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.cgroup_rules import (
-    CgroupDriver,
     CgroupLimits,
     CgroupName,
     CgroupSettings,
@@ -26,16 +25,15 @@ from kubelet_py.core.cgroup_rules import (
     cpu_shares_of,
     node_cgroup_name,
     pod_cgroup_name,
+    pod_uid_of_cgroup,
     qos_cgroup_name,
 )
 from kubelet_py.core.pod_resources import CPU, compute_pod_requests
 from kubelet_py.core.qos import QosClass, qos_class_of
 from kubelet_py.errors import SyncError
-from kubelet_py.host.cgroups import CgroupTree
+from kubelet_py.host.cgroups import Tree, Trees
 
 log = structlog.get_logger()
-
-_POD_PREFIX = "pod"
 
 
 class PodCgroups:
@@ -43,10 +41,11 @@ class PodCgroups:
 
     def __init__(
         self,
-        tree: CgroupTree,
+        trees: Trees,
         settings: Callable[[], CgroupSettings],
     ) -> None:
-        self._tree = tree
+        """`settings` name the driver when the runtime has said which."""
+        self._trees = trees
         self._settings = settings
         self._made: dict[str, CgroupLimits] = {}
         self._burstable_milli_cpu: dict[str, int] = {}
@@ -62,7 +61,7 @@ class PodCgroups:
             return
         self._count(pod)
         try:
-            await asyncio.to_thread(self._ensure, settings, _path(pod_cgroup_name(pod, settings)), limits)
+            await asyncio.to_thread(self._ensure, settings, _path(pod_cgroup_name(pod, settings), settings), limits)
         except OSError as error:
             raise SyncError("FailedCreatePodContainer", f"unable to ensure pod container exists: {error}") from error
         self._made[uid] = limits
@@ -76,7 +75,7 @@ class PodCgroups:
         settings, uid = self._settings(), pods.uid_of(pod)
         if self._is_ours(settings):
             self._count(pod)
-            path = _path(pod_cgroup_name(pod, settings))
+            path = _path(pod_cgroup_name(pod, settings), settings)
             try:
                 await asyncio.to_thread(self._ensure, settings, path, step)
             except OSError as error:
@@ -88,7 +87,8 @@ class PodCgroups:
         settings = self._settings()
         if not self._is_ours(settings):
             return None
-        return await asyncio.to_thread(self._memory_usage, _path(pod_cgroup_name(pod, settings)), container_ids)
+        path = _path(pod_cgroup_name(pod, settings), settings)
+        return await asyncio.to_thread(self._memory_usage, self._trees[settings.driver], path, container_ids)
 
     async def remove_pod(self, pod: core_v1.Pod) -> None:
         """Removes the pod's cgroup with what is below it; again is fine."""
@@ -98,7 +98,7 @@ class PodCgroups:
         if not self._is_ours(settings):
             return
         try:
-            await asyncio.to_thread(self._remove, settings, _path(pod_cgroup_name(pod, settings)))
+            await asyncio.to_thread(self._remove, settings, _path(pod_cgroup_name(pod, settings), settings))
         except OSError as error:
             raise SyncError("FailedKillPod", f"the pod's cgroup cannot be removed: {error}") from error
 
@@ -116,24 +116,25 @@ class PodCgroups:
 
     @staticmethod
     def _is_ours(settings: CgroupSettings) -> bool:
-        return settings.cgroups_per_qos and settings.driver is CgroupDriver.CGROUPFS
+        return settings.cgroups_per_qos
 
     # Blocking, run in threads
 
     def _ensure(self, settings: CgroupSettings, path: str, limits: CgroupLimits) -> None:
         self._sync_classes(settings)
-        self._tree.ensure(path, limits)
+        self._trees[settings.driver].ensure(path, limits)
 
-    def _memory_usage(self, path: str, container_ids: Sequence[str]) -> MemoryUsage:
+    @staticmethod
+    def _memory_usage(tree: Tree, path: str, container_ids: Sequence[str]) -> MemoryUsage:
         found: dict[str, int | None] = {}
-        for child in self._tree.children(path):
+        for child in tree.children(path):
             for container_id in container_ids:
                 if container_id in child:  # runtimes put words around the id
-                    found[container_id] = self._tree.memory_usage_bytes(f"{path}/{child}")
-        return MemoryUsage(self._tree.memory_usage_bytes(path), found)
+                    found[container_id] = tree.memory_usage_bytes(f"{path}/{child}")
+        return MemoryUsage(tree.memory_usage_bytes(path), found)
 
     def _remove(self, settings: CgroupSettings, path: str) -> None:
-        self._tree.remove(path)
+        self._trees[settings.driver].remove(path)
         if self._class_shares is not None:
             self._sync_classes(settings)
 
@@ -142,25 +143,27 @@ class PodCgroups:
         shares = cpu_shares_of(sum(self._burstable_milli_cpu.values()))
         if shares == self._class_shares:
             return
+        tree = self._trees[settings.driver]
         if self._class_shares is None:
-            node = _path(node_cgroup_name(settings))
-            self._tree.ensure(node)  # what it may use is set by managers.node_allocatable
-            best_effort = _path(qos_cgroup_name(QosClass.BEST_EFFORT, settings))
-            self._tree.ensure(best_effort, CgroupLimits(cpu_shares=cpu_shares_of(0)))
+            node = _path(node_cgroup_name(settings), settings)
+            tree.ensure(node)  # what it may use is set by managers.node_allocatable
+            best_effort = _path(qos_cgroup_name(QosClass.BEST_EFFORT, settings), settings)
+            tree.ensure(best_effort, CgroupLimits(cpu_shares=cpu_shares_of(0)))
             log.debug("qos_cgroups_made", root=node)
-        burstable = _path(qos_cgroup_name(QosClass.BURSTABLE, settings))
-        self._tree.ensure(burstable, CgroupLimits(cpu_shares=shares))
+        burstable = _path(qos_cgroup_name(QosClass.BURSTABLE, settings), settings)
+        tree.ensure(burstable, CgroupLimits(cpu_shares=shares))
         self._class_shares = shares
 
     def _remove_orphans(self, settings: CgroupSettings, known: frozenset[str]) -> None:
         for qos_class in QosClass:
-            parent = _path(qos_cgroup_name(qos_class, settings))
-            for name in self._tree.children(parent):
-                uid = name.removeprefix(_POD_PREFIX)
-                if name.startswith(_POD_PREFIX) and uid not in known:
+            parent = _path(qos_cgroup_name(qos_class, settings), settings)
+            tree = self._trees[settings.driver]
+            for name in tree.children(parent):
+                uid = pod_uid_of_cgroup(name, settings.driver)
+                if uid is not None and uid not in known:
                     log.info("orphaned_pod_cgroup_removed", pod_uid=uid, cgroup=f"{parent}/{name}")
-                    self._tree.remove(f"{parent}/{name}")
+                    tree.remove(f"{parent}/{name}")
 
 
-def _path(name: CgroupName) -> str:
-    return cgroup_path(name, CgroupDriver.CGROUPFS)
+def _path(name: CgroupName, settings: CgroupSettings) -> str:
+    return cgroup_path(name, settings.driver)

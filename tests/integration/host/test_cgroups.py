@@ -127,7 +127,7 @@ def test_pods_stand_under_their_classes(ruling: tuple[CgroupTree, str]) -> None:
     guaranteed = make_pod(
         "cccc-3", {"limits": {"cpu": "1", "memory": "64Mi"}, "requests": {"cpu": "1", "memory": "64Mi"}}
     )
-    cgroups = PodCgroups(tree, lambda: settings)
+    cgroups = PodCgroups({CgroupDriver.CGROUPFS: tree}, lambda: settings)
 
     async def main() -> None:
         for pod in (best_effort, burstable, guaranteed, burstable):
@@ -146,8 +146,8 @@ def test_pods_stand_under_their_classes(ruling: tuple[CgroupTree, str]) -> None:
 
 def test_no_cgroups_are_made_where_somebody_else_does(ruling: tuple[CgroupTree, str]) -> None:
     tree, root = ruling
-    settings = CgroupSettings(root=root, driver=CgroupDriver.SYSTEMD)
-    cgroups = PodCgroups(tree, lambda: settings)
+    settings = CgroupSettings(root=root, cgroups_per_qos=False)
+    cgroups = PodCgroups({CgroupDriver.CGROUPFS: tree}, lambda: settings)
     asyncio.run(cgroups.ensure_pod(make_pod("u", {})))
     assert not tree.exists(root)
 
@@ -155,7 +155,7 @@ def test_no_cgroups_are_made_where_somebody_else_does(ruling: tuple[CgroupTree, 
 def test_a_cgroup_that_cannot_be_made_is_the_pods_problem(tmp_path: Path) -> None:
     blocked = tmp_path / "cgroup"
     blocked.write_text("a file where a hierarchy should be")
-    cgroups = PodCgroups(CgroupTree(blocked), CgroupSettings)
+    cgroups = PodCgroups({CgroupDriver.CGROUPFS: CgroupTree(blocked)}, CgroupSettings)
     with pytest.raises(SyncError) as caught:
         asyncio.run(cgroups.ensure_pod(make_pod("u", {})))
     assert caught.value.reason == "FailedCreatePodContainer"

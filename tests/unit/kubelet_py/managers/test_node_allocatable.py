@@ -38,7 +38,12 @@ class Node:
         # The tree has just these methods in use; the real one is tested in tests/integration/host.
         tree: Any = self.tree
         self.manager = NodeAllocatable(
-            tree, lambda: CgroupSettings(**settings), LIMITS, reserved, lambda *event: self.events.append(event)
+            tree,
+            dict.fromkeys(CgroupDriver, tree),
+            lambda: CgroupSettings(**settings),
+            LIMITS,
+            reserved,
+            lambda *event: self.events.append(event),
         )
 
 
@@ -61,11 +66,16 @@ async def test_the_limits_of_all_pods_are_written_again_until_the_kernel_takes_t
     assert RETRY_SECONDS == 60
 
 
-@pytest.mark.parametrize("settings", [{"driver": CgroupDriver.SYSTEMD}, {"cgroups_per_qos": False}])
-async def test_what_is_not_ours_is_left_alone(settings: dict[str, Any]) -> None:
-    node = Node(**settings)
+async def test_what_is_not_ours_is_left_alone() -> None:
+    node = Node(cgroups_per_qos=False)
     await node.manager.enforce_pods()
     assert (node.tree.written, node.events) == ([], [])
+
+
+async def test_with_the_systemd_driver_it_is_a_slice() -> None:
+    node = Node(driver=CgroupDriver.SYSTEMD)
+    await node.manager.enforce_pods()
+    assert node.tree.written == [("/kubepods.slice", LIMITS)]
 
 
 async def test_daemons_are_held_to_their_limits() -> None:

@@ -59,8 +59,8 @@ class Node:
     def __init__(self, **settings: Any) -> None:
         self.tree = Tree()
         self.settings = replace(CgroupSettings(driver=CgroupDriver.CGROUPFS, cgroups_per_qos=True), **settings)
-        # The tree has just these methods in use; the real one is tested in tests/integration/host.
-        self.cgroups = PodCgroups(self.tree, lambda: self.settings)  # type: ignore[arg-type]
+        # The real ones are tested in tests/integration/host and on a machine with systemd.
+        self.cgroups = PodCgroups(dict.fromkeys(CgroupDriver, self.tree), lambda: self.settings)
 
 
 async def test_each_class_has_its_own_place() -> None:
@@ -121,9 +121,8 @@ async def test_the_kernels_refusals_hold_the_pod_up() -> None:
     await node.cgroups.ensure_pod(a_pod())
 
 
-@pytest.mark.parametrize("settings", [{"cgroups_per_qos": False}, {"driver": CgroupDriver.SYSTEMD}])
-async def test_what_is_not_ours_is_left_alone(settings: dict[str, Any]) -> None:
-    node = Node(**settings)
+async def test_what_is_not_ours_is_left_alone() -> None:
+    node = Node(cgroups_per_qos=False)
     await node.cgroups.ensure_pod(a_pod())
     await node.cgroups.remove_pod(a_pod())
     await node.cgroups.remove_orphans(())
@@ -170,8 +169,26 @@ async def test_memory_in_use_is_read_for_the_pod_and_its_containers() -> None:
     assert usage == MemoryUsage(len(pod_path), {"c1": len(pod_path) + len("/cri-c1.scope")})
 
 
-async def test_a_systemd_drivers_pods_are_only_counted() -> None:
+async def test_with_the_systemd_driver_they_are_slices_by_its_names() -> None:
     node = Node(driver=CgroupDriver.SYSTEMD)
+    await node.cgroups.ensure_pod(a_pod(resources=BURSTABLE))
+    burstable = "/kubepods.slice/kubepods-burstable.slice"
+    assert set(node.tree.made) == {
+        "/kubepods.slice",
+        "/kubepods.slice/kubepods-besteffort.slice",
+        burstable,
+        f"{burstable}/kubepods-burstable-podu_1.slice",
+    }
+    await node.cgroups.ensure_pod(a_pod("u-2", BURSTABLE))
+    await node.cgroups.remove_orphans({"u-2"})
+    assert f"{burstable}/kubepods-burstable-podu_1.slice" not in node.tree.made
+    assert f"{burstable}/kubepods-burstable-podu_2.slice" in node.tree.made
+    await node.cgroups.remove_pod(a_pod("u-2", BURSTABLE))
+    assert f"{burstable}/kubepods-burstable-podu_2.slice" not in node.tree.made
+
+
+async def test_without_cgroups_for_classes_pods_are_only_counted() -> None:
+    node = Node(cgroups_per_qos=False)
     await node.cgroups.update_pod(a_pod(), CgroupLimits(memory_bytes=1), CgroupLimits(memory_bytes=1))
     assert node.tree.made == {}
     assert node.cgroups.limits_of("u-1") == CgroupLimits(memory_bytes=1)
