@@ -16,7 +16,7 @@ PROCESSES ?= 2
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check lint unit cover test tests lab long critest conformance bench bench-cri fresh venv lock format
+.PHONY: help up down check lint unit cover test tests lab long critest conformance bench bench-cri fresh boot venv lock format
 .NOTPARALLEL:
 
 help: ## list what can be made
@@ -71,6 +71,10 @@ bench-cri: venv ## measure dockershim against Docker itself and containerd in on
 
 fresh: venv ## make up and make down in a clone on a fresh Debian 12: what a newcomer sees (needs root and a registry)
 	@$(PYTHON) -m tests.lab.fresh -- sh -c 'make up && make down && make down'
+
+boot: venv ## the systemd units on a virtual machine that boots Debian 12, and make up on a bare one (needs root and a registry)
+	@$(PYTHON) -m tests.lab.machine -- /opt/kubelet-py/bin/python -m pytest -p no:cacheprovider -q --timeout=900 tests/machine/units.py
+	@$(PYTHON) -m tests.lab.machine --bare -- sh -c 'make up && make down && make up RUNTIME=containerd && make down'
 
 venv: ## the virtual environment, from requirements.lock
 	@sh deploy/venv.sh >/dev/null

@@ -43,9 +43,9 @@ NODE_RECORD = "/var/lib/kubelet-py-up/record.json"
 """Where `make up` writes down what it did."""
 
 
-def base() -> Path:
-    """Debian's minimal base as debootstrap makes it; made when it is not in the cache."""
-    tree = cache_dir() / "fresh" / SUITE
+def base(name: str = SUITE, packages: Sequence[str] = ()) -> Path:
+    """Debian's minimal base and these packages, as debootstrap makes it; made when it is not in the cache."""
+    tree = cache_dir() / "fresh" / name
     with file_lock("fresh"):
         if not tree.exists():
             debian.ensure("debootstrap")
@@ -53,7 +53,8 @@ def base() -> Path:
             shutil.rmtree(partial, ignore_errors=True)
             partial.parent.mkdir(parents=True, exist_ok=True)
             with step(f"making a minimal Debian {SUITE} in {tree}"):
-                command = ["debootstrap", "--variant=minbase", SUITE, str(partial), _mirror()]
+                include = [f"--include={','.join(packages)}"] if packages else []
+                command = ["debootstrap", "--variant=minbase", *include, SUITE, str(partial), _mirror()]
                 done = subprocess.run(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False)
                 if done.returncode:
                     tail = "\n".join(done.stdout.splitlines()[-5:])
@@ -74,9 +75,8 @@ def _mirror() -> str:
 
 
 @contextlib.contextmanager
-def _machine_files() -> Iterator[Path]:
-    """A copy of the base with this machine's settings; on a real filesystem, so that overlays can be mounted in it."""
-    tree = base()
+def machine_files(tree: Path) -> Iterator[Path]:
+    """A copy of a base with this machine's settings; on a real filesystem, so that overlays can be mounted in it."""
     root = cache_dir() / "fresh" / f"machine-{secrets.token_hex(4)}"
     try:
         subprocess.run(["cp", "--archive", "--reflink=auto", str(tree), str(root)], check=True)
@@ -100,7 +100,7 @@ def run(command: Sequence[str], install: Sequence[str] = INSTALLED_BY_HAND) -> i
     """The command's exit code, from a clone on a fresh machine."""
     name = f"fresh-{secrets.token_hex(4)}"
     hierarchies = cgroups.plan(name, Path("/proc/self/mounts").read_text(), Path("/proc/self/cgroup").read_text())
-    with _machine_files() as root:
+    with machine_files(base()) as root:
         cgroups.create(hierarchies)
         before = _network()
         try:

@@ -1,0 +1,236 @@
+"""`python -m tests.lab.machine [--bare] [-- COMMAND...]`: a command in a clone of this tree on a machine that boots.
+
+Owns a virtual machine: Debian 12 with its own kernel, systemd as its first process, pure cgroup v2 and AppArmor, on an
+emulated processor (some ten times slower than this one) with a way to the package registries and nothing else. The
+place for what a namespace cannot show: units, a boot, another kernel. With Docker, containerd and the CNI plugins
+installed and both programs in /opt/kubelet-py, as README.md tells; `--bare`: nothing but git, make and python3.
+
+Its files are a copy of a tree that debootstrap made once and that is cached; what the command prints is printed here,
+its exit code is the exit code. The machine ends with the command, and with this process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from tests.lab import debian, fresh, kernel
+from tests.lab.process import LabError
+from tests.lab.progress import say, step
+
+BARE = (
+    *fresh.INSTALLED_BY_HAND, "dbus", "iproute2", "kmod", "linux-image-cloud-amd64", "procps", "systemd",
+    "systemd-sysv", "udev",
+)  # fmt: skip
+PACKAGES = (
+    *BARE, "apparmor", "busybox-static", "containerd", "containernetworking-plugins", "criu", "docker.io", "iptables",
+    "python3-venv", "runc",
+)  # fmt: skip
+PROGRAMS = "/opt/kubelet-py"
+MARK = "the command ended with"
+MEMORY_MIB = 4096
+DISK = "12G"
+UNIT = f"""\
+[Unit]
+After=multi-user.target network-online.target
+Wants=network-online.target
+
+[Service]
+Type=oneshot
+Environment=HOME=/root
+WorkingDirectory={fresh.CLONE}
+ExecStart=/bin/sh -c '/bin/sh /root/command; code=$$?; echo; echo "{MARK} $$code"; exec systemctl poweroff --no-block'
+StandardOutput=tty
+StandardError=tty
+TTYPath=/dev/ttyS1
+"""
+NETWORK = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n"
+
+
+def run(command: Sequence[str], *, bare: bool = False, timeout_seconds: float = 3600.0) -> int:
+    """The command's exit code."""
+    debian.ensure("qemu-system-x86", "e2fsprogs")
+    with _disk(command, bare) as (disk, boot):
+        return _boot(disk, boot, timeout_seconds)
+
+
+@contextlib.contextmanager
+def _disk(command: Sequence[str], bare: bool) -> Iterator[tuple[Path, Path]]:
+    """The machine's disk, and the directory with its kernel."""
+    tree = _base(BARE) if bare else _with_programs()
+    with fresh.machine_files(tree) as root:
+        with step("git clone"):
+            clone = f"{root}{fresh.CLONE}"
+            subprocess.run(
+                ["git", "-c", "safe.directory=*", "clone", "--quiet", str(fresh.REPOSITORY), clone], check=True
+            )
+        if not bare:
+            with step(f"installing the checkout in {PROGRAMS}"):
+                _inside(
+                    root, f"{PROGRAMS}/bin/pip install --quiet --no-deps {fresh.CLONE} && rm -rf {fresh.CLONE}/build"
+                )
+        _configure(root, command)
+        disk = root.with_suffix(".disk")
+        try:
+            with step("making the disk"):
+                subprocess.run(["mkfs.ext4", "-q", "-d", str(root), str(disk), DISK], check=True)
+            yield disk, root / "boot"
+        finally:
+            disk.unlink(missing_ok=True)
+
+
+def _with_programs() -> Path:
+    """The base with the packages that the programs need in a virtual environment; made when it is not in the cache."""
+    lock = fresh.REPOSITORY / "requirements.lock"
+    plain = _base(PACKAGES)
+    tree = plain.with_name(f"{plain.name}-{_digest(lock.read_bytes())}")
+    if not tree.exists():
+        with fresh.machine_files(plain) as root, step(f"installing the packages of {lock.name} in {PROGRAMS}"):
+            shutil.copy(lock, root / "tmp" / lock.name)
+            pip = f"{PROGRAMS}/bin/pip install --quiet --disable-pip-version-check"
+            _inside(root, f"python3 -m venv {PROGRAMS} && {pip} --require-hashes -r /tmp/{lock.name}")
+            subprocess.run(["cp", "--archive", "--reflink=auto", str(root), f"{tree}.new"], check=True)
+            Path(f"{tree}.new").rename(tree)
+    return tree
+
+
+def _base(packages: Sequence[str]) -> Path:
+    return fresh.base(f"boots-{_digest(' '.join(packages).encode())}", packages)
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:12]
+
+
+def _inside(root: Path, script: str) -> None:
+    """Runs a script with the tree as its root and this machine's network; what it mounts goes with it."""
+
+    def enter() -> None:
+        kernel.die_with_parent()
+        kernel.unshare(kernel.CLONE_NEWNS)
+        kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_PRIVATE)
+        kernel.mount("proc", f"{root}/proc", "proc")
+        kernel.mount("/dev", f"{root}/dev", flags=kernel.MS_BIND | kernel.MS_REC)
+        if (wheels := os.environ.get("PIP_FIND_LINKS")) and Path(wheels).is_dir():
+            Path(f"{root}{wheels}").mkdir(parents=True, exist_ok=True)
+            kernel.mount(wheels, f"{root}{wheels}", flags=kernel.MS_BIND)
+        os.chroot(root)
+        os.chdir("/")
+
+    environment = {name: value for name, value in os.environ.items() if name.startswith(fresh.PASSED_ON)}
+    environment |= {"HOME": "/root", "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
+    command = ["/bin/sh", "-ec", script]
+    # a child of its own: mounting needs a single thread, which the caller may not be
+    done = subprocess.run(command, env=environment, preexec_fn=enter, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise LabError(f"{script} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+
+def _configure(root: Path, command: Sequence[str]) -> None:
+    """What a person would do after the installation, and the command as the last thing of the boot."""
+    units = root / "etc/systemd/system"
+    (units / "command.service").write_text(UNIT)
+    exports = [
+        f"export {name}={shlex.quote(value)}\n"
+        for name, value in os.environ.items()
+        if name.startswith(fresh.PASSED_ON)
+    ]
+    (root / "root/command").write_text("".join(exports) + f"exec {shlex.join(command)}\n")
+    (root / "etc/systemd/network").mkdir(parents=True, exist_ok=True)
+    (root / "etc/systemd/network/all.network").write_text(NETWORK)
+    (root / "etc/resolv.conf").unlink(missing_ok=True)
+    (root / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")  # QEMU's, which asks this machine's
+    (root / "etc/hostname").write_text("machine\n")
+    for wanted_by, unit in (
+        ("multi-user.target", "systemd-networkd.service"),
+        ("network-online.target", "systemd-networkd-wait-online.service"),
+    ):
+        _enable(units, wanted_by, Path("/lib/systemd/system", unit))
+    _enable(units, "default.target", Path("/etc/systemd/system/command.service"))
+
+
+def _enable(units: Path, wanted_by: str, unit: Path) -> None:
+    directory = units / f"{wanted_by}.wants"
+    directory.mkdir(exist_ok=True)
+    (directory / unit.name).unlink(missing_ok=True)
+    (directory / unit.name).symlink_to(unit)
+
+
+def _boot(disk: Path, boot: Path, timeout_seconds: float) -> int:
+    console, line = disk.with_suffix(".console"), disk.with_suffix(".line")
+    command = [
+        "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MIB),
+        "-kernel", str(next(boot.glob("vmlinuz-*"))), "-initrd", str(next(boot.glob("initrd.img-*"))),
+        "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1",
+        "-drive", f"file={disk},if=virtio,format=raw,cache=unsafe",
+        "-nic", "user,model=virtio-net-pci", "-display", "none", "-no-reboot",
+        "-serial", f"file:{console}",
+        "-chardev", f"socket,id=line,path={line},server=on,wait=on", "-serial", "chardev:line",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=kernel.die_with_parent)
+    try:
+        return _listen(process, line, console, time.monotonic() + timeout_seconds)
+    finally:
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(60)  # it shuts down
+        process.kill()
+        process.wait()
+        for file in (console, line):
+            file.unlink(missing_ok=True)
+
+
+def _listen(process: subprocess.Popen[bytes], line: Path, console: Path, deadline: float) -> int:
+    """Prints what the machine says until the command's exit code is there."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        while True:
+            try:
+                connection.connect(str(line))
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                if process.poll() is not None:
+                    raise LabError(f"qemu ended with {process.returncode}") from None
+                time.sleep(0.05)
+        say(f"the machine boots; its console is in {console}")
+        connection.settimeout(max(1.0, deadline - time.monotonic()))
+        try:
+            with connection.makefile("r", errors="replace") as lines:
+                for text in lines:
+                    if text.startswith(MARK):
+                        return int(text.removeprefix(MARK))
+                    sys.stdout.write(text.rstrip() + "\n")
+                    sys.stdout.flush()
+        except TimeoutError:
+            raise LabError(f"nothing was heard of the machine in time\n{_tail(console)}") from None
+    raise LabError(f"the machine ended before the command did\n{_tail(console)}")
+
+
+def _tail(console: Path) -> str:
+    return "\n".join(console.read_text(errors="replace").splitlines()[-30:])
+
+
+def main() -> int:
+    """The command's exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.lab.machine", description="A clone on a machine that boots.")
+    parser.add_argument("--bare", action="store_true", help="install nothing but git, make and python3")
+    parser.add_argument("--timeout", type=float, default=3600.0, help="seconds until it is ended (%(default)s)")
+    parser.add_argument("command", nargs="+", help="what to run in the clone")
+    arguments = parser.parse_args()
+    try:
+        return run(arguments.command, bare=arguments.bare, timeout_seconds=arguments.timeout)
+    except (LabError, debian.PackageError) as error:
+        say(str(error))
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
