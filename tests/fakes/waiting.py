@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 
-async def eventually(condition: Callable[[], Any], what: str = "", *, seconds: float = 5.0) -> None:
+async def eventually(condition: Callable[[], Any], what: str = "", *, seconds: float = 30.0) -> None:
     """Return as soon as the condition holds; fail when it does not within real seconds."""
     try:
         async with asyncio.timeout(seconds):
