@@ -11,12 +11,13 @@ PYTEST_ARGS ?=
 KUBELET ?= kubelet-py
 FOCUS ?=
 PROCESSES ?= 2
+MODULE ?=
 
 # the checkout, not an installed copy, is what runs and what is tested
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check lint unit cover test tests lab long critest conformance bench bench-cri fresh boot venv lock format
+.PHONY: help up down check lint unit cover mutants test tests lab long critest conformance bench bench-cri fresh boot venv lock format
 .NOTPARALLEL:
 
 help: ## list what can be made
@@ -43,6 +44,9 @@ unit: venv ## unit tests alone
 cover: venv ## the decisions in kubelet_py/core: their own tests must run every branch
 	$(PYTHON) -m coverage run --source=kubelet_py/core -m pytest -q -p no:cacheprovider tests/unit/kubelet_py/core
 	$(PYTHON) -m coverage report --fail-under=100 --skip-covered --show-missing
+
+mutants: venv ## change each rule in kubelet_py/core and see whether a test notices (MODULE=pod_actions for one module); an hour
+	@$(PYTHON) -m tests.mutation $(MODULE)
 
 test: lint cover tests ## everything: checks, then all tests, on real engines too (needs root; installs what it needs)
 
