@@ -76,6 +76,29 @@ def test_a_node_event_lives_in_default_and_a_long_message_is_cut() -> None:
     assert event.firstTimestamp == BEGIN
 
 
+def test_an_event_says_everything_that_people_look_for() -> None:
+    """kubectl describe, field selectors and controllers read these."""
+    about = core_v1.ObjectReference(kind="Pod", name="a", namespace="ns", uid="u", fieldPath="spec.containers{app}")
+    correlator = Correlator()
+    correlator.correlate(Occurrence(about, "Warning", "BackOff", "again", BEGIN))
+    happened = Occurrence(about, "Warning", "BackOff", "again", BEGIN + timedelta(seconds=3))
+    sent = correlator.correlate(happened)
+    assert sent is not None
+    assert event_object(happened, sent, "n1", 16) == core_v1.Event(
+        metadata=meta_v1.ObjectMeta(name="a.10", namespace="ns"),
+        involvedObject=about,
+        reason="BackOff",
+        message="again",
+        type="Warning",
+        count=2,
+        firstTimestamp=BEGIN,
+        lastTimestamp=BEGIN + timedelta(seconds=3),
+        source=core_v1.EventSource(component="kubelet", host="n1"),
+        reportingComponent="kubelet",
+        reportingInstance="n1",
+    )
+
+
 def test_a_cut_never_splits_a_character() -> None:
     assert cut_message("a" + "é" * 600) == "a" + "é" * 511
 

@@ -42,26 +42,52 @@ def test_what_is_asked(parameters: dict[str, str], query: LogQuery) -> None:
     assert parse_log_query(parameters, NOW_NS) == query
 
 
-@pytest.mark.parametrize("parameters", [{"tailLines": "x"}, {"limitBytes": "1_0"}, {"sinceTime": "yesterday"}])
-def test_what_is_not_of_its_type(parameters: dict[str, str]) -> None:
-    with pytest.raises(QueryNotDecodable, match=next(iter(parameters))):
-        parse_log_query(parameters, NOW_NS)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("tailLines", "x"),
+        ("limitBytes", "1_0"),
+        ("sinceSeconds", "1s"),
+        ("sinceTime", "yesterday"),
+    ],
+)
+def test_what_is_not_of_its_type(name: str, value: str) -> None:
+    """The parameter is named, and what was given for it."""
+    with pytest.raises(QueryNotDecodable, match=f"{name}.*{value}"):
+        parse_log_query({name: value}, NOW_NS)
 
 
 @pytest.mark.parametrize(
-    "parameters",
+    ("parameters", "message"),
     [
-        {"tailLines": "-1"},
-        {"limitBytes": "0"},
-        {"sinceSeconds": "0"},
-        {"sinceSeconds": "1", "sinceTime": "2026-01-01T00:00:00Z"},
-        {"stream": "stdout"},
-        {"stream": "Stdout", "tailLines": "1"},
+        ({"tailLines": "-1"}, "tailLines: must be greater than or equal to 0"),
+        ({"limitBytes": "0"}, "limitBytes: must be greater than 0"),
+        ({"sinceSeconds": "0"}, "sinceSeconds: must be greater than 0"),
+        (
+            {"sinceSeconds": "1", "sinceTime": "2026-01-01T00:00:00Z"},
+            "at most one of sinceTime and sinceSeconds may be given",
+        ),
+        ({"stream": "stdout"}, "stream: 'stdout' is unknown; it may be All, Stdout or Stderr"),
+        ({"stream": "Stdout", "tailLines": "1"}, "tailLines may not be given together with one stream"),
     ],
 )
-def test_what_may_not_be_so(parameters: dict[str, str]) -> None:
-    with pytest.raises(QueryInvalid):
+def test_what_may_not_be_so(parameters: dict[str, str], message: str) -> None:
+    with pytest.raises(QueryInvalid) as caught:
         parse_log_query(parameters, NOW_NS)
+    assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(
+    ("parameters", "query"),
+    [
+        ({"tailLines": "0"}, LogQuery(tail_lines=0)),
+        ({"limitBytes": "1"}, LogQuery(limit_bytes=1)),
+        ({"sinceSeconds": "1"}, LogQuery(since_ns=NOW_NS - 1_000_000_000)),
+        ({"stream": "Stdout"}, LogQuery(stream=b"stdout")),
+    ],
+)
+def test_the_least_that_may_be(parameters: dict[str, str], query: LogQuery) -> None:
+    assert parse_log_query(parameters, NOW_NS) == query
 
 
 ENDED = {"terminated": {"exitCode": 1, "containerID": "r://old"}}

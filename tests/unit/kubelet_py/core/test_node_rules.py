@@ -110,7 +110,10 @@ def test_a_node_of_an_external_cloud_waits_for_its_controller() -> None:
     assert without_address.metadata is not None
     assert without_address.metadata.annotations is None
     assert node.spec is not None
-    assert [taint.key for taint in node.spec.taints or []] == ["a", "node.cloudprovider.kubernetes.io/uninitialized"]
+    assert [(taint.key, taint.value, taint.effect) for taint in node.spec.taints or []] == [
+        ("a", None, "NoSchedule"),
+        ("node.cloudprovider.kubernetes.io/uninitialized", "true", "NoSchedule"),
+    ]
     assert node.metadata is not None
     assert (node.metadata.annotations or {})["alpha.kubernetes.io/provided-node-ip"] == "10.0.0.1"
 
@@ -191,6 +194,29 @@ def test_transitions_are_events_and_a_first_not_ready_is_none() -> None:
     assert rules.condition_events("n1", first, second) == (
         rules.NodeEvent("NodeReady", "Node n1 status is now: NodeReady"),
     )
+
+
+@pytest.mark.parametrize(
+    ("kind", "worse", "better"),
+    [
+        ("Ready", "NodeReady", "NodeNotReady"),
+        ("MemoryPressure", "NodeHasInsufficientMemory", "NodeHasSufficientMemory"),
+        ("DiskPressure", "NodeHasDiskPressure", "NodeHasNoDiskPressure"),
+        ("PIDPressure", "NodeHasInsufficientPID", "NodeHasSufficientPID"),
+        ("NetworkUnavailable", None, None),
+    ],
+)
+def test_each_condition_has_its_words(kind: str, worse: str | None, better: str | None) -> None:
+    """Alerts of others match them. A condition of somebody else's is no event of ours."""
+
+    def status(value: str) -> core_v1.NodeStatus:
+        return core_v1.NodeStatus(conditions=[core_v1.NodeCondition(type=kind, status=value)])
+
+    for before, after, word in (("False", "True", worse), ("True", "False", better)):
+        events = rules.condition_events("n1", status(before), status(after))
+        expected = [] if word is None else [rules.NodeEvent(word, f"Node n1 status is now: {word}")]
+        assert list(events) == expected
+        assert rules.condition_events("n1", status(after), status(after)) == ()
 
 
 def test_the_runtimes_words_reach_the_ready_condition() -> None:

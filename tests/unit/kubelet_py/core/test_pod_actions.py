@@ -270,18 +270,23 @@ class TestSidecars:
 
     def test_a_sick_sidecar_is_restarted_and_holds_up_nobody(self) -> None:
         """Its liveness does not matter to the start of the next."""
-        pod = make_pod("app", init=[make_sidecar("mesh", livenessProbe=PROBE)])
+        pod = make_pod("app", init=[make_sidecar("mesh", livenessProbe={**PROBE, "terminationGracePeriodSeconds": 4})])
         run = make_run("mesh")
         actions = plan(pod, make_observed(run), judged(run, liveness=ProbeResult.FAILURE))
         assert kinds(actions) == ["KillContainer", "StartContainer", "StartContainer"]
         assert starts(actions) == ["mesh", "app"]
+        message = "Init container mesh failed liveness probe"
+        assert actions[0] == KillContainer("mesh-0", "mesh", message, message, 4)
+        assert actions[1].cause == message
         assert starts(plan(pod, make_observed(run), judged(run, liveness=ProbeResult.SUCCESS))) == ["app"]
 
     def test_a_new_image_restarts_a_sidecar(self) -> None:
         pod = make_pod("app", init=[make_sidecar("mesh")])
         actions = plan(pod, make_observed(make_run("mesh", image="mesh:0"), make_run("app")))
         assert starts(actions) == ["mesh"]
-        assert actions[0].cause == "Init container mesh definition changed"
+        message = "Init container mesh definition changed"
+        assert actions[0] == KillContainer("mesh-0", "mesh", message, message)
+        assert actions[1].cause == message
 
     @pytest.mark.parametrize("exit_code", [0, 1])
     def test_a_sidecar_that_ended_starts_again_whatever_the_policy(self, exit_code: int) -> None:

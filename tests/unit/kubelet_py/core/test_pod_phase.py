@@ -128,6 +128,26 @@ def test_sidecars(sidecar: dict[str, Any], main: dict[str, Any], expected: str) 
     assert phase(pod, a=main, s=sidecar) == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "main", "expected"),
+    [
+        (WAITS, RUNS, RUNS, "Pending"),
+        (RUNS, NO_STATE, RUNS, "Pending"),
+        (NO_STATE, WAITS, RUNS, "Pending"),
+        (NO_STATE, NO_STATE, ended(0), "Pending"),
+        (RUNS, RUNS, ended(0), "Running"),
+        (ended(0), ended(1), ended(0), "Succeeded"),
+        (ended(1), RUNS, ended(0), "Running"),
+    ],
+)
+def test_every_sidecar_counts(
+    first: dict[str, Any], second: dict[str, Any], main: dict[str, Any], expected: str
+) -> None:
+    """One that is not up yet holds the pod back, whatever the others do."""
+    pod = make_pod("a", init=[make_sidecar("s"), make_sidecar("t")], restartPolicy="Never")
+    assert phase(pod, a=main, s=first, t=second) == expected
+
+
 def test_a_pod_without_containers_is_pending() -> None:
     """The API refuses it; a manifest might hold it."""
     pod = make_pod("a")
