@@ -43,6 +43,106 @@ def test_sandbox_identity_and_paths() -> None:
     assert config.linux.cgroup_parent.startswith("/kubepods.slice/kubepods-besteffort.slice/")
 
 
+def test_a_sandbox_as_a_whole() -> None:
+    """Everything that the runtime is told of a pod; a field that goes missing shows here."""
+    pod = a_pod(
+        a_container(
+            resources={"requests": {"cpu": "100m", "memory": "64Mi"}, "limits": {"cpu": "200m", "memory": "128Mi"}},
+            ports=[{"containerPort": 80, "hostPort": 8080, "protocol": "TCP"}],
+        ),
+        metadata={"labels": {"app": "web"}, "annotations": {"note": "x"}},
+        dnsPolicy="None",
+        dnsConfig={"nameservers": ["192.0.2.53"], "searches": ["shop.example"], "options": [{"name": "ndots"}]},
+        overhead={"cpu": "10m", "memory": "8Mi"},
+        securityContext={"fsGroup": 7, "sysctls": [{"name": "net.core.somaxconn", "value": "9"}]},
+    )
+    context = SandboxContext(pod_logs_root="/logs", default_sysctls={"net.ipv4.ip_forward": "1"})
+    runtime_default = cri.SecurityProfile(profile_type=cri.SecurityProfile.RuntimeDefault)
+    assert compute_sandbox_config(pod, 2, context) == cri.PodSandboxConfig(
+        metadata=cri.PodSandboxMetadata(name="web", namespace="shop", uid=UID, attempt=2),
+        hostname="web",
+        log_directory=f"/logs/shop_web_{UID}",
+        dns_config=cri.DNSConfig(servers=["192.0.2.53"], searches=["shop.example"], options=["ndots"]),
+        port_mappings=[cri.PortMapping(protocol=cri.TCP, container_port=80, host_port=8080)],
+        labels={
+            "app": "web",
+            "io.kubernetes.pod.name": "web",
+            "io.kubernetes.pod.namespace": "shop",
+            "io.kubernetes.pod.uid": UID,
+        },
+        annotations={"note": "x"},
+        linux=cri.LinuxPodSandboxConfig(
+            cgroup_parent=f"/kubepods/burstable/pod{UID}",
+            security_context=cri.LinuxSandboxSecurityContext(
+                namespace_options=cri.NamespaceOption(network=cri.POD, pid=cri.CONTAINER, ipc=cri.POD),
+                supplemental_groups=[7],
+                seccomp=runtime_default,
+            ),
+            sysctls={"net.ipv4.ip_forward": "1", "net.core.somaxconn": "9"},
+            resources=cri.LinuxContainerResources(
+                cpu_period=100_000, cpu_quota=20_000, cpu_shares=102, memory_limit_in_bytes=128 << 20
+            ),
+            overhead=cri.LinuxContainerResources(
+                cpu_period=100_000, cpu_quota=1000, cpu_shares=10, memory_limit_in_bytes=8 << 20
+            ),
+        ),
+    )
+
+
+def test_a_container_as_a_whole() -> None:
+    """Everything that the runtime is told of a container; a field that goes missing shows here."""
+    pod = a_pod(
+        a_container(
+            image="registry/web:1",
+            command=["run", "$(WHERE)"],
+            args=["--at=$(WHERE)"],
+            workingDir="/srv",
+            env=[{"name": "WHERE", "value": "here"}],
+            stdin=True,
+            stdinOnce=True,
+            tty=True,
+            terminationMessagePath="/dev/end",
+            terminationMessagePolicy="File",
+            resources={"limits": {"cpu": "1", "memory": "64Mi"}},
+            securityContext={"runAsUser": 5, "readOnlyRootFilesystem": True},
+        )
+    )
+    container = podlib.containers_of(pod)[0]
+    context = ContainerContext(
+        image_ref="sha256:web",
+        restart_count=4,
+        env=EnvSources(pod_ips=("192.0.2.9",)),
+        mounts=(cri.Mount(container_path="/data", host_path="/volume"),),
+        hosts_file_host_path="/hosts",
+        termination_message_host_path="/end",
+        devices=(cri.Device(container_path="/dev/a", host_path="/dev/b", permissions="r"),),
+        cdi_devices=(cri.CDIDevice(name="vendor/kind=one"),),
+        extra_annotations={"from": "a plugin"},
+    )
+    config = compute_container_config(pod, container, context)
+    assert config.metadata == cri.ContainerMetadata(name=container.name, attempt=4)
+    assert config.image == cri.ImageSpec(image="sha256:web", user_specified_image="registry/web:1")
+    assert (list(config.command), list(config.args)) == (["run", "here"], ["--at=here"])
+    assert (config.working_dir, config.log_path) == ("/srv", f"{container.name}/4.log")
+    assert (config.stdin, config.stdin_once, config.tty) == (True, True, True)
+    assert list(config.envs) == [cri.KeyValue(key="WHERE", value=b"here")]
+    assert [(mount.container_path, mount.host_path) for mount in config.mounts] == [
+        ("/data", "/volume"),
+        ("/etc/hosts", "/hosts"),
+        ("/dev/end", "/end"),
+    ]
+    assert list(config.devices) == list(context.devices)
+    assert list(config.CDI_devices) == list(context.cdi_devices)
+    assert dict(config.labels) == labels.compute_container_labels(pod, container)
+    assert config.annotations["from"] == "a plugin"
+    assert config.annotations["io.kubernetes.container.restartCount"] == "4"
+    assert config.annotations["io.kubernetes.container.terminationMessagePath"] == "/dev/end"
+    limits = config.linux.resources
+    assert (limits.cpu_quota, limits.cpu_period, limits.memory_limit_in_bytes) == (100_000, 100_000, 64 << 20)
+    security = config.linux.security_context
+    assert (security.run_as_user.value, security.readonly_rootfs) == (5, True)
+
+
 def test_sandbox_on_the_host_network_has_no_name() -> None:
     """The node's own name holds there."""
     assert compute_sandbox_config(a_pod(hostNetwork=True), 0, SandboxContext()).hostname == ""
