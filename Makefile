@@ -10,6 +10,7 @@ ENGINE ?= 20.10
 PYTEST_ARGS ?=
 KUBELET ?= kubelet-py
 FOCUS ?=
+SPECS ?= conformance
 PROCESSES ?= 2
 MODULE ?=
 
@@ -64,8 +65,8 @@ lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root
 critest: venv ## critest on dockershim with Docker 20.10 (ENGINE=29, containerd-1.6, containerd-2.4), held against its list (needs root)
 	@$(PYTHON) -m tests.conformance.critest $(ENGINE)
 
-conformance: venv ## Kubernetes' e2e suite on a cluster of our node (RUNTIME, KUBELET=go, FOCUS, PROCESSES), held against its list (needs root)
-	@$(PYTHON) -m tests.conformance.e2e $(RUNTIME) --kubelet $(KUBELET) --focus '$(FOCUS)' --processes $(PROCESSES)
+conformance: venv ## Kubernetes' e2e suite on a cluster of our node (RUNTIME, KUBELET=go, SPECS, FOCUS, PROCESSES), held against its list (needs root)
+	@$(PYTHON) -m tests.conformance.e2e $(RUNTIME) --kubelet $(KUBELET) --specs $(SPECS) --focus '$(FOCUS)' --processes $(PROCESSES)
 
 bench: venv ## measure against the Go kubelet in one run; writes bench/out (needs root)
 	@$(PYTHON) -m tests.bench

@@ -1,8 +1,10 @@
 """`make conformance RUNTIME=docker|containerd`: the e2e suite of Kubernetes against a cluster whose only node is ours.
 
 Without further choice these are the specs of test/e2e/common with [NodeConformance] that are not [Serial], [Slow] or
-[Disruptive]. Makes a lab with the registry of test images, tells each spec that ends, and compares with e2e.toml.
-Writes report.json, junit.xml, summary.md and the logs of all programs into tests/conformance/out.
+[Disruptive]. SPECS=slow and SPECS=serial are those of test/e2e/common/node that take long or want the node for
+themselves, without those whose features are alpha and off. Makes a lab with the registry of test images, tells each
+spec that ends, and compares with e2e.toml. Writes report.json, junit.xml, summary.md and the logs of all programs below
+tests/conformance/out.
 """
 
 from __future__ import annotations
@@ -31,8 +33,11 @@ LIST = HERE / "e2e.toml"
 OUT = HERE / "out"
 NODE = "node-1"
 AGENTS = ("kubelet-py", "go")
-LABELS = "NodeConformance && !Serial && !Slow && !Disruptive"
-FILES = "test/e2e/common/"
+SPECS = {
+    "conformance": ginkgo.Choice("NodeConformance && !Serial && !Slow && !Disruptive", "test/e2e/common/"),
+    "slow": ginkgo.Choice("Slow && !Disruptive && !Alpha", "test/e2e/common/node/"),
+    "serial": ginkgo.Choice("Serial && !Disruptive && !Alpha", "test/e2e/common/node/"),
+}
 TIMEOUT = "6h"
 LOOK_AGAIN_SECONDS = 0.2
 
@@ -42,7 +47,7 @@ def main() -> int:
     options = _parser().parse_args()
     version = options.docker if options.runtime == "docker" else options.containerd
     title = f"{options.kubelet}/{options.runtime}-{version}"
-    out = OUT / f"e2e-{title.replace('/', '-')}"
+    out = OUT / "-".join(("e2e", *title.split("/"), *([] if options.specs == "conformance" else [options.specs])))
     shutil.rmtree(out, ignore_errors=True)
     out.mkdir(parents=True)
     try:
@@ -61,8 +66,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--containerd", choices=containerd.VERSIONS, default="1.6")
     parser.add_argument("--focus", default="", help="only specs whose name matches this regular expression")
     parser.add_argument("--skip", default="", help="none whose name matches this one")
-    parser.add_argument("--labels", default=LABELS, help="Ginkgo's label filter (default: %(default)s)")
-    parser.add_argument("--files", default=FILES, help="only specs of such source files (default: %(default)s)")
+    parser.add_argument("--specs", choices=SPECS, default="conformance", help="which (default: %(default)s)")
+    parser.add_argument("--labels", default="", help="another label filter of Ginkgo's than that of --specs")
+    parser.add_argument("--files", default="", help="other source files than those of --specs")
     parser.add_argument("--processes", type=int, default=2, help="specs at a time (default: %(default)s)")
     return parser
 
@@ -86,7 +92,10 @@ def run(options: argparse.Namespace, out: Path) -> None:
                     agent = gokubelet.start(cluster, endpoint, node=NODE)
                 else:
                     agent = node.start_kubelet_py(cluster, endpoint, node=NODE, flags=["-v=4"])
-            choice = ginkgo.Choice(options.labels, options.files, options.focus, options.skip)
+            named = SPECS[options.specs]
+            choice = ginkgo.Choice(
+                options.labels or named.labels, options.files or named.files, options.focus, options.skip
+            )
             flags = [
                 f"--kubeconfig={cluster.kubeconfig}",
                 "--provider=skeleton",

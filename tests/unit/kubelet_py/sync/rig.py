@@ -255,10 +255,12 @@ class Prober:
 class Rig:
     """The parts, and the agent that `boot` makes anew of what survives it: the runtime and the files."""
 
-    def __init__(self, root: Path, clock: Clock | None = None) -> None:
+    def __init__(
+        self, root: Path, clock: Clock | None = None, runtime: type[FakeRuntimeClient] = FakeRuntimeClient
+    ) -> None:
         self.root = root
         self.clock = clock or Clock()
-        self.fake = FakeRuntimeClient(self.clock)
+        self.fake = runtime(self.clock)
         self.fake.add_image(IMAGE)
         self.logs = root / "logs"
         self.links = root / "links"

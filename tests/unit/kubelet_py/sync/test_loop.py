@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,65 +13,15 @@ from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.admission import NodeState
 from kubelet_py.core.pod_worker import Phase
-from kubelet_py.core.source_merge import PodSet, SourceProblem
-from kubelet_py.core.sysctl_rules import SysctlAllowlist
-from kubelet_py.managers.pleg import Pleg
-from kubelet_py.sync.loop import HOUSEKEEPING_SECONDS, Admission, LoopServices, SyncLoop
-from kubelet_py.sync.observer import PodObserver
-from kubelet_py.sync.pod_sync import PodSync
-from kubelet_py.sync.pod_workers import PodWorkers
-from kubelet_py.sync.sources.merge import SourceMerge
+from kubelet_py.core.source_merge import SourceProblem
+from kubelet_py.sync.loop import HOUSEKEEPING_SECONDS
+from tests.unit.kubelet_py.sync.agent import Agent
 from tests.unit.kubelet_py.sync.rig import UID, InlineExecutor, LoopClock, Rig, a_container, a_pod
 
 pytestmark = pytest.mark.looptime
 
 OTHER_UID = "0a1b2c3d-0000-4000-8000-000000000002"
 MIRROR = {"annotations": {"kubernetes.io/config.mirror": "hash"}}
-
-
-class Agent:
-    """Loop, workers and PLEG around the fake runtime."""
-
-    def __init__(self, rig: Rig) -> None:
-        self.rig = rig
-        self.node: NodeState | None = NodeState("node-1", allocatable={"pods": "2", "cpu": "4", "memory": "4Gi"})
-        self.problems: list[SourceProblem] = []
-        self.heard: list[tuple[int, bool]] = []
-        self.pleg = Pleg(rig.fake, lambda uid, stimulus: self.workers.wake(uid, stimulus))
-        observer = PodObserver(rig.fake, self.pleg.learn, rig.clock)
-        self.workers = PodWorkers(PodSync(replace(rig.sync._services, observer=observer)), rig.statuses)
-        self.merge = SourceMerge(("api",))
-        self.loop = SyncLoop(
-            LoopServices(
-                workers=self.workers,
-                merge=self.merge,
-                pleg=self.pleg,
-                volumes=rig.volumes,
-                cgroups=rig.cgroups,
-                allocations=rig.allocations,
-                statuses=rig.statuses,
-                events=rig.event,
-                node=rig.node,
-                admission=Admission(lambda: self.node, SysctlAllowlist(frozenset())),
-                on_pods=lambda all_pods, ready: self.heard.append((len(all_pods), ready)),
-                on_problem=self.problems.append,
-                clock_ns=rig.clock,
-            )
-        )
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as tasks:
-            for work in (self.pleg.run(), self.workers.run(), self.loop.run()):
-                tasks.create_task(work)
-
-    async def has(self, *given: core_v1.Pod, **fields: Any) -> None:
-        """The API server has these pods now."""
-        await self.loop.accept(PodSet("api", given, **fields))
-        await asyncio.sleep(0.5)
-
-    def phase(self, uid: str = UID) -> Phase | None:
-        state = self.workers.state(uid)
-        return state.phase if state is not None else None
 
 
 @pytest.fixture
