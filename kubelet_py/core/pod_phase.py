@@ -43,11 +43,11 @@ def _may_run_again(pod: core_v1.Pod, container: core_v1.Container, ended: core_v
 
 @dataclass(slots=True)
 class _Count:
-    pending_init: int = 0
-    failed_init: int = 0
-    unknown: int = 0
-    running: int = 0
-    waiting: int = 0
+    has_pending_init: bool = False
+    has_failed_init: bool = False
+    has_unstarted: bool = False
+    """Of a main container or sidecar nobody knows that it ever ran."""
+    has_running: bool = False
     stopped: int = 0
     stopped_for_good: int = 0
     succeeded: int = 0
@@ -61,21 +61,19 @@ def _count_init(pod: core_v1.Pod, statuses: Statuses, count: _Count) -> None:
             continue
         ended = terminated_state(status) if status else None
         if ended is None:
-            count.pending_init += 1
+            count.has_pending_init = True
         elif ended.exitCode != 0 and not _may_run_again(pod, container, ended):
-            count.failed_init += 1
+            count.has_failed_init = True
 
 
 def _count_sidecar(status: core_v1.ContainerStatus | None, count: _Count) -> None:
     if status is None or status.state is None:
-        count.pending_init += status is not None
-        count.unknown += 1
+        count.has_unstarted = True
     elif status.state.running is not None:
-        count.pending_init += not status.started
-        count.running += 1
+        count.has_pending_init |= not status.started
+        count.has_running = True
     elif terminated_state(status) is None:
-        count.pending_init += 1
-        count.waiting += 1
+        count.has_unstarted = True
     # a sidecar that ended holds no pod back
 
 
@@ -83,14 +81,14 @@ def _count_mains(pod: core_v1.Pod, statuses: Statuses, count: _Count) -> None:
     for container in containers_of(pod):
         status = statuses.get(container.name)
         if status is None or status.state is None:
-            count.unknown += 1
+            count.has_unstarted = True
             continue
         if status.state.running is not None:
-            count.running += 1
+            count.has_running = True
             continue
         ended = terminated_state(status)
         if ended is None:
-            count.waiting += 1
+            count.has_unstarted = True
             continue
         count.stopped += 1
         count.stopped_for_good += not _may_run_again(pod, container, ended)
@@ -103,13 +101,13 @@ def compute_phase(pod: core_v1.Pod, statuses: Iterable[core_v1.ContainerStatus],
     count = _Count()
     _count_init(pod, known, count)
     _count_mains(pod, known, count)
-    if count.failed_init:
+    if count.has_failed_init:
         return FAILED
-    if count.pending_init and not has_any_main_started(pod, known):
+    if count.has_pending_init and not has_any_main_started(pod, known):
         return PENDING
-    if count.waiting or count.unknown:
+    if count.has_unstarted:
         return PENDING
-    if count.running:
+    if count.has_running:
         return RUNNING
     if not count.stopped:
         return PENDING

@@ -148,6 +148,16 @@ def test_every_sidecar_counts(
     assert phase(pod, a=main, s=first, t=second) == expected
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [(RUNS, RUNS, "Running"), (STARTS, RUNS, "Pending"), (RUNS, STARTS, "Pending"), (ended(1), RUNS, "Running")],
+)
+def test_a_new_sandbox_initializes_again(first: dict[str, Any], second: dict[str, Any], expected: str) -> None:
+    """The main container ran in the sandbox before; until every sidecar has started, the pod is Pending."""
+    pod = make_pod("a", init=[make_sidecar("s"), make_sidecar("t")])
+    assert phase(pod, a=waits_after(1), s=first, t=second) == expected
+
+
 def test_a_pod_without_containers_is_pending() -> None:
     """The API refuses it; a manifest might hold it."""
     pod = make_pod("a")
