@@ -1,6 +1,6 @@
 """Which events are sent, counted up or held back."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, timedelta, timezone
 
 from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.core.event_rules import (
@@ -11,6 +11,7 @@ from kubelet_py.core.event_rules import (
     cut_message,
     event_object,
     pod_reference,
+    to_api_time,
 )
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -101,13 +102,29 @@ def test_an_event_says_everything_that_people_look_for() -> None:
 
 def test_a_cut_never_splits_a_character() -> None:
     assert cut_message("a" + "é" * 600) == "a" + "é" * 511
+    longest = "a" * 1024
+    assert cut_message(longest) == longest
+    assert cut_message(longest + "b") == longest
+
+
+def test_a_moment_is_whole_seconds_of_utc_wherever_the_node_is() -> None:
+    found = to_api_time(datetime(2026, 1, 1, 2, 0, 0, 999, tzinfo=timezone(timedelta(hours=2))))
+    assert found == BEGIN
+    assert found.tzinfo is UTC
 
 
 def test_an_event_about_a_pod_points_at_the_part_it_is_about() -> None:
     pod = core_v1.Pod(metadata=meta_v1.ObjectMeta(name="a", namespace="ns", uid="u", resourceVersion="7"))
     found = pod_reference(pod, "spec.containers{app}")
-    assert (found.kind, found.name, found.namespace, found.uid) == ("Pod", "a", "ns", "u")
-    assert found.fieldPath == "spec.containers{app}"
+    assert found == core_v1.ObjectReference(
+        apiVersion="v1",
+        kind="Pod",
+        name="a",
+        namespace="ns",
+        uid="u",
+        resourceVersion="7",
+        fieldPath="spec.containers{app}",
+    )
     assert pod_reference(pod).fieldPath is None
 
 
