@@ -76,12 +76,15 @@ def _gist(message: str) -> str:
 
 
 def read_exemptions(table: Mapping[str, Any]) -> list[Exemption]:
-    """The list, as it is in TOML; ValueError says which entry is wrong."""
+    """The list, as it is in TOML; `endings` make one entry of each. ValueError says which entry is wrong."""
     exemptions = []
     for entry in table["exemption"]:
         if entry["outcome"] not in (FAILED, SKIPPED) or not entry["reason"] or not entry["runtimes"]:
             raise ValueError(f"exemption {entry['spec']!r}: wants an outcome (failed or skipped), runtimes, a reason")
-        exemptions.append(Exemption(entry["spec"], entry["outcome"], tuple(entry["runtimes"]), entry["reason"]))
+        exemptions += [
+            Exemption(f"{entry['spec']}{ending}", entry["outcome"], tuple(entry["runtimes"]), entry["reason"])
+            for ending in entry.get("endings", ("",))
+        ]
     return exemptions
 
 

@@ -87,3 +87,12 @@ def test_an_entry_without_a_reason_is_refused() -> None:
     entry = {"spec": "x", "outcome": "failed", "runtimes": ["docker-29"], "reason": ""}
     with pytest.raises(ValueError, match="'x'"):
         read_exemptions({"exemption": [entry]})
+
+
+def test_endings_make_an_entry_of_each() -> None:
+    """Of many specs with one beginning some may fail; the others of the group still have to pass."""
+    entry = {"spec": "restart resizing ", "endings": ["cpu [", "mem ["], "outcome": "failed", "runtimes": ["*"]}
+    exemptions = read_exemptions({"exemption": [{**entry, "reason": "the kernel refuses"}]})
+    assert [exemption.spec for exemption in exemptions] == ["restart resizing cpu [", "restart resizing mem ["]
+    results = [Result(f"a restart resizing {what} [Beta]", "failed") for what in ("cpu", "mem", "pod-level cpu")]
+    assert judge(results, exemptions, "go/containerd-1.6").unexpected == (results[2],)
