@@ -47,7 +47,8 @@ class RuntimeHealth:
         self._was_well = False
         self._may_be_another = False
         """The runtime was away: it may have been replaced by another version meanwhile."""
-        self._said = ""
+        self._said: set[str] = set()
+        """The kinds of trouble that were told since the runtime was well."""
         self.answered = asyncio.Event()
         """Set once the runtime has answered for the first time."""
 
@@ -103,7 +104,11 @@ class RuntimeHealth:
         self.answered.set()
         if now - self._images_at >= IMAGES_SECONDS:
             await self._list_images(now)
-        self._say("; ".join(self._state.problems))
+        if self._state.problems:
+            unmet = sorted(condition.type for condition in status.status.conditions if not condition.status)
+            self._say_trouble(" ".join(unmet), "; ".join(self._state.problems))
+        else:
+            self._say_well()
 
     async def _list_images(self, now: float) -> None:
         try:
@@ -128,16 +133,17 @@ class RuntimeHealth:
                 handlers=self._state.handlers,
             )
             self._network_problem = f"container runtime is down: {error}"
-        self._say(f"no answer: {error}", "no answer")
+        self._say_trouble("no answer", f"no answer: {error}")
 
-    def _say(self, problem: str, kind: str | None = None) -> None:
-        """Each trouble once, and its end. Troubles of one `kind` are the same, however they are worded."""
-        kind = problem if kind is None else kind
-        if kind == self._said:
-            return
-        if problem:
+    def _say_trouble(self, kind: str, problem: str) -> None:
+        """Each kind of trouble once until the runtime is well, however it is worded and however often it comes back."""
+        if kind not in self._said:
+            self._said.add(kind)
             log.warning("runtime_not_ready", endpoint=self._endpoint, problem=problem, consequence="no pod can start")
-        else:
+
+    def _say_well(self) -> None:
+        """The end of the trouble, when some was told."""
+        if self._said:
+            self._said.clear()
             version = self._version.runtime_version if self._version is not None else ""
             log.info("runtime_ready", endpoint=self._endpoint, runtime=self.type, version=version)
-        self._said = kind

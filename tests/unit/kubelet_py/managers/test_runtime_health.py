@@ -112,6 +112,26 @@ async def test_a_network_that_is_not_ready_is_a_problem_with_its_reason() -> Non
         assert [entry["event"] for entry in logs] == ["runtime_not_ready", "runtime_ready"]
 
 
+async def test_a_trouble_that_comes_back_or_is_worded_otherwise_is_told_once_until_the_end() -> None:
+    """A runtime that is started again and again, each time with other words, fills no log."""
+    node = Node()
+    async with node.running() as logs:
+        for number in range(3):
+            node.fake.down = True
+            await asyncio.sleep(POLL_SECONDS)
+            node.fake.network_problem = f"starting, {number}"
+            node.fake.down = False
+            await asyncio.sleep(POLL_SECONDS)
+        troubles = [entry["problem"].partition(":")[0] for entry in logs]
+        assert troubles == ["no answer", "container runtime network not ready"]
+        node.fake.network_problem = ""
+        await asyncio.sleep(1)
+        node.fake.down = True
+        await asyncio.sleep(2 * POLL_SECONDS)
+        told = [entry["event"] for entry in logs]
+        assert told == ["runtime_not_ready", "runtime_not_ready", "runtime_ready", "runtime_not_ready"]
+
+
 async def test_images_are_listed_each_minute() -> None:
     node = Node()
     node.fake.add_image("registry.example/app:1", size=7)
