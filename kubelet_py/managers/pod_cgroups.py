@@ -54,7 +54,7 @@ class PodCgroups:
     async def ensure_pod(self, pod: core_v1.Pod) -> None:
         """The pod's cgroup with its present limits; SyncError("FailedCreatePodContainer") when the kernel refuses."""
         settings, uid = self._settings(), pods.uid_of(pod)
-        if not self._is_ours(settings):
+        if not settings.cgroups_per_qos:
             return
         limits = compute_pod_limits(pod, settings)
         if self._made.get(uid) == limits:
@@ -73,7 +73,7 @@ class PodCgroups:
     async def update_pod(self, pod: core_v1.Pod, step: CgroupLimits, after: CgroupLimits) -> None:
         """Writes `step`; from then on the cgroup has the limits `after`."""
         settings, uid = self._settings(), pods.uid_of(pod)
-        if self._is_ours(settings):
+        if settings.cgroups_per_qos:
             self._count(pod)
             path = _path(pod_cgroup_name(pod, settings), settings)
             try:
@@ -85,7 +85,7 @@ class PodCgroups:
     async def memory_usage(self, pod: core_v1.Pod, container_ids: Sequence[str]) -> MemoryUsage | None:
         """How much memory the pod and its containers use now; None where the cgroups are not kept here."""
         settings = self._settings()
-        if not self._is_ours(settings):
+        if not settings.cgroups_per_qos:
             return None
         path = _path(pod_cgroup_name(pod, settings), settings)
         return await asyncio.to_thread(self._memory_usage, self._trees[settings.driver], path, container_ids)
@@ -95,7 +95,7 @@ class PodCgroups:
         settings, uid = self._settings(), pods.uid_of(pod)
         self._made.pop(uid, None)
         self._burstable_milli_cpu.pop(uid, None)
-        if not self._is_ours(settings):
+        if not settings.cgroups_per_qos:
             return
         try:
             await asyncio.to_thread(self._remove, settings, _path(pod_cgroup_name(pod, settings), settings))
@@ -105,7 +105,7 @@ class PodCgroups:
     async def remove_orphans(self, known_pod_uids: Collection[str]) -> None:
         """Removes the cgroups of pods that nobody knows, such as those of a life before this one."""
         settings = self._settings()
-        if self._is_ours(settings):
+        if settings.cgroups_per_qos:
             await asyncio.to_thread(self._remove_orphans, settings, frozenset(known_pod_uids))
 
     def _count(self, pod: core_v1.Pod) -> None:
@@ -113,10 +113,6 @@ class PodCgroups:
         if qos_class_of(pod) is QosClass.BURSTABLE:
             request = compute_pod_requests(pod).get(CPU)
             self._burstable_milli_cpu[pods.uid_of(pod)] = request.milli_value if request is not None else 0
-
-    @staticmethod
-    def _is_ours(settings: CgroupSettings) -> bool:
-        return settings.cgroups_per_qos
 
     # Blocking, run in threads
 

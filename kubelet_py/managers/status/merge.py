@@ -36,8 +36,6 @@ FOREIGN_FIELDS: Final = frozenset(
 )
 IMMUTABLE_FIELDS: Final = frozenset({"qosClass", "startTime"})
 """Once the API server has one, it stays."""
-
-
 _CONTAINER_LISTS: Final = frozenset({"containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses"})
 
 
