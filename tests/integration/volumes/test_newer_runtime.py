@@ -14,6 +14,8 @@ from tests.lab.node import start_kubelet_py
 
 pytestmark = pytest.mark.lab
 
+# One stream for all: the order of two streams in a log is not theirs, it is that in which the runtime read them.
+ONE_STREAM = "exec 2>&1; "
 IMAGE_SCRIPT = "grep -c ^root: /image/etc/passwd /etc-of-image/passwd; touch /image/x; sleep 1000"
 
 
@@ -28,7 +30,7 @@ def pod_with_image(name: str, reference: str) -> dict[str, Any]:
     container = {
         "name": "main",
         "image": BUSYBOX,
-        "command": ["sh", "-c", IMAGE_SCRIPT],
+        "command": ["sh", "-c", ONE_STREAM + IMAGE_SCRIPT],
         "volumeMounts": [
             {"name": "image", "mountPath": "/image"},
             {"name": "image", "mountPath": "/etc-of-image", "subPath": "etc"},
@@ -67,7 +69,7 @@ def test_what_is_mounted_below_a_read_only_volume_is_read_only_too_if_the_pod_wa
         {"name": "outer", "mountPath": "/deep", "readOnly": True, "recursiveReadOnly": "Enabled"},
     ]
     script = "touch /shallow/inner/x && echo shallow; touch /deep/inner/x; sleep 1000"
-    container = {"name": "main", "image": BUSYBOX, "command": ["sh", "-c", script], "volumeMounts": mounts}
+    container = {"name": "main", "image": BUSYBOX, "command": ["sh", "-c", ONE_STREAM + script], "volumeMounts": mounts}
     volumes = [{"name": "outer", "hostPath": {"path": "/srv/outer", "type": "Directory"}}]
     spec = {"containers": [container], "volumes": volumes, "terminationGracePeriodSeconds": 1}
     cluster.apply({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "deep"}, "spec": spec})
