@@ -39,6 +39,7 @@ from dockershim.network.cni import INTERFACE
 from dockershim.network.selection import NetworkSettings, select_network
 from dockershim.node import Node, NodeSettings
 from dockershim.relay import Relay
+from dockershim.sandbox_files import SandboxFiles
 from dockershim.service import add_services
 from dockershim.stats import Statistics
 from dockershim.stats.layers import LayerUsage
@@ -133,6 +134,7 @@ def make_parts(config: Config) -> Parts:
 def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
     """Connect the parts."""
     checkpoints = Checkpoints(root_directory, FORMER_ROOT)
+    sandbox_files = SandboxFiles(root_directory)
     store = Store(time.time_ns)
     image_volumes = ImageVolumes(root_directory, parts.engine, store.images_mounted)
     logs = parts.logs
@@ -152,6 +154,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
     async def filled(sandbox_ids: set[str], container_ids: set[str]) -> None:
         await logs.retain(container_ids)
         await parts.network.retain(sandbox_ids)
+        await sandbox_files.retain(sandbox_ids)
 
     async def compared() -> None:
         await image_volumes.collect()
@@ -184,6 +187,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         parts.network,
         logs,
         checkpoints,
+        sandbox_files,
         image_volumes,
         Statistics(time.time_ns, LayerUsage(time.time_ns), INTERFACE),
         tasks,

@@ -27,6 +27,7 @@ from dockershim import oci
 from dockershim.errors import EngineFailed, InvalidArgument
 from dockershim.oci.capabilities import CAPABILITIES, bounding_set
 from dockershim.oci.instructions import PROGRAM, USER_NAMESPACES_VERB
+from dockershim.translate import etc_files
 from dockershim.translate.proc_files import parse_cgroup_paths
 from dockershim.translate.users import ContainerUser, resolve_user
 
@@ -77,19 +78,9 @@ def _ensure_log_file(path: str) -> None:
 # ---- resolv.conf
 
 
-def render_resolv_conf(dns: cri.DNSConfig) -> str:
-    """The file for a DNS configuration."""
-    lines = [f"nameserver {server}" for server in dns.servers]
-    if dns.searches:
-        lines.append("search " + " ".join(dns.searches))
-    if dns.options:
-        lines.append("options " + " ".join(dns.options))
-    return "".join(line + "\n" for line in lines)
-
-
 async def write_resolv_conf(path: str, dns: cri.DNSConfig) -> None:
     """Put the content in place. Same inode: the containers have the file itself mounted."""
-    await asyncio.to_thread(_write_in_place, path, render_resolv_conf(dns).encode())
+    await asyncio.to_thread(_write_in_place, path, etc_files.render_resolv_conf(dns).encode())
 
 
 def _write_in_place(path: str, content: bytes) -> None:

@@ -136,6 +136,7 @@ class Lifecycle:
         await self.stop_sandbox(view)
         await self._all(self.remove_container(member) for member in self._node.store.members(view.id))
         await self.remove_quietly(view.id)
+        await self._node.sandbox_files.delete(view.id)
         await self._node.checkpoints.delete(view.id)
         self._node.feeder.record_removed(view.id)
         self._node.store.remove_sandbox(view.id)

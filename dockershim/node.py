@@ -14,6 +14,7 @@ from dockershim.engine import DockerEngine
 from dockershim.image_volumes import ImageVolumes
 from dockershim.logs import ContainerLogs
 from dockershim.network import PodNetwork
+from dockershim.sandbox_files import SandboxFiles
 from dockershim.stats import Statistics
 from dockershim.store import Store
 from dockershim.store.feeder import Feeder
@@ -45,6 +46,7 @@ class Node:
     network: PodNetwork
     logs: ContainerLogs
     checkpoints: Checkpoints
+    sandbox_files: SandboxFiles
     image_volumes: ImageVolumes
     stats: Statistics
     tasks: Tasks

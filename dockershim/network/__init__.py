@@ -56,7 +56,7 @@ class PodNetwork(Protocol):
     """A way to connect pods. `start` comes first and `close` last; sandboxes are set up and torn down concurrently."""
 
     docker_network_mode: str
-    """What Docker gets as NetworkMode of a sandbox: "none" for CNI, the name of the Docker network in bridge mode."""
+    """What Docker gets as NetworkMode of a sandbox: empty for CNI, the name of the Docker network in bridge mode."""
 
     publishes_ports: bool
     """True: Docker publishes the host ports (PortBindings on the sandbox). False: the CNI plugin portmap does."""

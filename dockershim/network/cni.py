@@ -53,7 +53,7 @@ class CniNetwork:
     in each. `pod_cidrs` count until the kubelet has said others.
     """
 
-    docker_network_mode = "none"
+    docker_network_mode = ""
     publishes_ports = False
 
     def __init__(

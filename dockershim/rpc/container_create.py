@@ -62,7 +62,8 @@ class ContainerCreate:
             self._node.feeder.claim(name),
             Mutation(self._node.tasks, f"create container {name}") as mutation,
         ):
-            context = self._context(sandbox, image.id, profile, volumes, trees)
+            etc_mounts = await self._node.sandbox_files.mounts(sandbox, config)
+            context = self._context(sandbox, image.id, profile, volumes, trees, etc_mounts)
             body = container_spec.to_docker_container(config, sandbox_config, context)
             await host.ensure_mount_sources(sources)
             self._log_raised_oom_score(config)
@@ -131,6 +132,7 @@ class ContainerCreate:
         profile: str | None,
         volumes: tuple[ImageVolume, ...],
         trees: Mapping[ImageVolume, str],
+        etc_mounts: list[cri.Mount],
     ) -> container_spec.ContainerContext:
         info = self._node.feeder.require_info()
         wrapping = Wrapping(info.wrapped_runtimes)
@@ -149,6 +151,7 @@ class ContainerCreate:
             host=self._node.host_security(profile),
             image_volumes=volumes,
             image_sources=trees,
+            etc_mounts=tuple(etc_mounts),
             sandbox_namespaces=sandbox.status.linux.namespaces.options,
             wrapping=wrapping,
         )

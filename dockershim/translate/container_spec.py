@@ -54,6 +54,8 @@ class ContainerContext:
     image_volumes: tuple[ImageVolume, ...] = ()
     image_sources: Mapping[ImageVolume, str] = field(default_factory=dict)
     """Where the trees of image volumes are on the host, for an engine that does not mount images by itself."""
+    etc_mounts: tuple[cri.Mount, ...] = ()
+    """Files of the pod that Docker does not make for it, see `etc_files`."""
     sandbox_namespaces: cri.NamespaceOption = field(default_factory=cri.NamespaceOption)
     wrapping: Wrapping = field(default_factory=Wrapping)
 
@@ -159,12 +161,13 @@ def _host_config(
         problem = "on a host with SELinux needs Docker 28 (API 1.48), which labels the image's files"
         raise InvalidArgument("", f"{image_volumes.FAILED}: an image volume {problem}")
     parent = sandbox_spec.docker_cgroup_parent(sandbox_config.linux.cgroup_parent, systemd=context.systemd_cgroups)
+    files = [*config.mounts, *context.etc_mounts]  # in this order: errors say which of the request's it is
     result: dict[str, Any] = {
         "Mounts": [
-            *mounts.to_docker_mounts(config.mounts, _mount_support(context)),
+            *mounts.to_docker_mounts(files, _mount_support(context)),
             *(volume.to_docker(context.image_sources.get(volume)) for volume in context.image_volumes),
         ],
-        "Binds": mounts.to_docker_relabeled(config.mounts) if context.host.selinux else [],
+        "Binds": mounts.to_docker_relabeled(files) if context.host.selinux else [],
         "Devices": mounts.to_docker_devices(config.devices),
         "NetworkMode": f"container:{context.sandbox_id}",
         "IpcMode": f"container:{context.sandbox_id}",

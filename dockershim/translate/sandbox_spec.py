@@ -34,6 +34,7 @@ class SandboxContext:
 
     image: str
     network_mode: str
+    """The Docker network; empty where Docker shall have nothing to do with the pod's network."""
     publishes_ports: bool
     lowest_oom_score: int = -1000
     systemd_cgroups: bool = False
@@ -94,7 +95,7 @@ def to_docker_sandbox(config: cri.PodSandboxConfig, handler: str, context: Sandb
     host_config: dict[str, Any] = {
         "IpcMode": "host" if options.ipc == cri.NamespaceMode.NODE else "shareable",
         "PidMode": "host" if options.pid == cri.NamespaceMode.NODE else "",
-        "NetworkMode": "host" if host_network else context.network_mode,
+        "NetworkMode": "host" if host_network else context.network_mode or "none",
         "Sysctls": dict(linux.sysctls),
         "CpuShares": CPU_SHARES,
         "OomScoreAdj": clamp_oom_score(OOM_SCORE_ADJ, context.lowest_oom_score),
@@ -127,6 +128,8 @@ def to_docker_sandbox(config: cri.PodSandboxConfig, handler: str, context: Sandb
     }
     if not host_network:
         body["Hostname"] = config.hostname
+        if not context.network_mode:
+            body["NetworkDisabled"] = True  # not "none", for which Docker has a process fetch the namespace
         if context.publishes_ports:
             body["ExposedPorts"], host_config["PortBindings"] = port_bindings(config)
     return body

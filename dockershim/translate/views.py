@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
-from dockershim.translate import image_volumes, names
+from dockershim.translate import etc_files, image_volumes, names
 from dockershim.translate.image_refs import is_image_id
 from dockershim.translate.image_views import layer_paths
 from dockershim.translate.image_volumes import ImageVolume
@@ -57,6 +57,8 @@ class SandboxView:
     created_at_ns: int
     docker_runtime: str
     resolv_conf_path: str
+    network_disabled: bool
+    """Whether Docker makes no files in /etc for its containers."""
     writable_directory: str
     host_network: bool
     record: SandboxRecord | None
@@ -124,6 +126,7 @@ def sandbox_view(inspect: Mapping[str, Any], record: SandboxRecord | None, obser
     name = str(inspect.get("Name", "")).removeprefix("/")
     running = bool(state.get("Running"))
     host_network = host_config.get("NetworkMode") == "host"
+    network_disabled = bool(config.get("NetworkDisabled"))
     connected = host_network or record is None or record.network_ready or record.foreign
     ready = running and connected and not (record is not None and record.network_torn_down)
     namespaces = cri.NamespaceOption(
@@ -151,7 +154,9 @@ def sandbox_view(inspect: Mapping[str, Any], record: SandboxRecord | None, obser
         pid=int(state.get("Pid") or 0),
         created_at_ns=created,
         docker_runtime=str(host_config.get("Runtime") or ""),
-        resolv_conf_path=str(inspect.get("ResolvConfPath") or ""),
+        # a restarted engine names one that it has not made
+        resolv_conf_path="" if network_disabled else str(inspect.get("ResolvConfPath") or ""),
+        network_disabled=network_disabled,
         writable_directory=str(layer_paths(inspect).get("UpperDir") or ""),
         host_network=host_network,
         record=record,
@@ -181,6 +186,7 @@ def ghost_sandbox_view(record: SandboxRecord, observed_at_ns: int) -> SandboxVie
         created_at_ns=record.created_at_ns,
         docker_runtime="",
         resolv_conf_path="",
+        network_disabled=False,
         writable_directory="",
         host_network=record.host_network,
         record=record,
@@ -311,7 +317,8 @@ def container_view(
     status.labels.update(labels)
     status.annotations.update(annotations)
     volumes = image_volumes.decode(docker_labels.get(names.IMAGE_VOLUMES_LABEL, ""))
-    status.mounts.extend(to_cri_mounts(inspect.get("Mounts") or (), host_config, volumes))
+    mounted = to_cri_mounts(inspect.get("Mounts") or (), host_config, volumes)
+    status.mounts.extend(etc_files.without_own(mounted, docker_labels.get(names.SANDBOX_ID_LABEL, "")))
     status.log_path = docker_labels.get(names.LOG_PATH_LABEL, "")
     if after_start is None:
         after_start = docker_labels.get(names.AFTER_START_LABEL, "")

@@ -32,9 +32,9 @@ CONFIGURATION = {
 WRITE = "mkdir -p /etc/cni/net.d && cat > /etc/cni/net.d/10-pods.conflist"
 
 
-@pytest.fixture(scope="module")
-def shim() -> Iterator[Shim]:
-    with Lab.start(docker="20.10") as lab:
+@pytest.fixture(scope="module", params=["20.10", "29"])
+def shim(request: pytest.FixtureRequest) -> Iterator[Shim]:
+    with Lab.start(docker=request.param, docker_settings={"live-restore": True}) as lab:
         started = Shim(lab, "shim-cni", None, "--network-plugin=cni", wait_ready=False)
         eventually(lambda: started.runtime.Status(cri.StatusRequest()).status.conditions[0].status)
         yield started
@@ -79,6 +79,43 @@ def test_a_pod_has_its_address_and_gives_it_back(shim: Shim) -> None:
     shim.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox[0]))
     assert leases(shim) == []
     shim.remove_sandbox(sandbox[0])
+
+
+def test_a_pod_has_files_that_docker_does_not_make(shim: Shim) -> None:
+    """Its name servers, its name at its address, one file for all containers, in no status; gone with the pod.
+
+    Also after Docker and dockershim were started anew, and not over a file that the container brings.
+    """
+    configure(shim)
+    wanted = cri.DNSConfig(servers=["10.9.8.7"], searches=["pods.lab"])
+    sandbox = shim.run_sandbox(shim.sandbox_config(hostname="web-0", dns_config=wanted))
+    address = shim.sandbox_status(sandbox[0]).network.ip
+    first = shim.run(sandbox, "echo mine >> /etc/hosts; exec sleep 1000")
+    eventually(lambda: shim.exec(first, "tail", "-n", "1", "/etc/hosts").stdout == b"mine\n")
+    assert f"{address}\tweb-0\n" in shim.exec(first, "cat", "/etc/hosts").stdout.decode()
+    assert shim.exec(first, "hostname").stdout == b"web-0\n"
+    assert list(shim.status(first).mounts) == []
+    dockerd = shim.lab.docker.dockerd
+    assert dockerd is not None
+    dockerd.kill()
+    dockerd.wait(10)
+    shim.kill()
+    shim.lab.docker.start()
+    shim.start()
+    own = shim.lab.root / "own-hosts"
+    own.write_text("brought along\n")
+    mount = cri.Mount(container_path="/etc/hosts", host_path=str(own), readonly=True)
+    second = shim.run(sandbox, "exec sleep 1000", metadata=cri.ContainerMetadata(name="second"), mounts=[mount])
+    third = shim.run(sandbox, "exec sleep 1000", metadata=cri.ContainerMetadata(name="third"))
+    for container_id in (first, second, third):
+        answer = shim.exec(container_id, "cat", "/etc/resolv.conf").stdout
+        assert answer == b"nameserver 10.9.8.7\nsearch pods.lab\n"
+    assert shim.exec(second, "cat", "/etc/hosts").stdout == b"brought along\n"
+    assert shim.exec(third, "cat", "/etc/hosts").stdout.endswith(b"mine\n")
+    assert [each.container_path for each in shim.status(second).mounts] == ["/etc/hosts"]
+    assert shim.lab.run(["ls", f"{shim.root}/etc"]).stdout.split() == [sandbox[0]]
+    shim.remove_sandbox(sandbox[0])
+    assert shim.lab.run(["ls", f"{shim.root}/etc"]).stdout == ""
 
 
 def test_a_pod_goes_also_without_a_configuration_and_after_kill_9(shim: Shim) -> None:

@@ -15,13 +15,6 @@ from dockershim.errors import EngineFailed, InvalidArgument
 from dockershim.translate.users import ContainerUser
 
 
-def test_resolv_conf() -> None:
-    """Only the lines that are asked for."""
-    assert host.render_resolv_conf(cri.DNSConfig()) == ""
-    dns = cri.DNSConfig(servers=["1.1.1.1", "::1"], searches=["a", "b"], options=["ndots:5"])
-    assert host.render_resolv_conf(dns) == "nameserver 1.1.1.1\nnameserver ::1\nsearch a b\noptions ndots:5\n"
-
-
 async def test_resolv_conf_is_written_in_place(tmp_path: Path) -> None:
     """The containers have the file itself mounted: the inode stays."""
     path = tmp_path / "resolv.conf"

@@ -15,10 +15,10 @@ from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from cri_proto import runtime_v1 as cri
 from cri_proto.runtime_v1 import api_pb2
 from dockershim.errors import InvalidArgument
-from dockershim.host import render_resolv_conf
 from dockershim.lifecycle import network_request
 from dockershim.service import MISSING_UNARY
 from dockershim.translate.container_spec import ContainerContext, to_docker_container
+from dockershim.translate.etc_files import render_resolv_conf
 from dockershim.translate.image_volumes import wanted_volumes
 from dockershim.translate.resources import cgroup_writes, to_docker_update
 from dockershim.translate.sandbox_spec import SandboxContext, to_docker_sandbox

@@ -20,7 +20,7 @@ Kind = cri.SecurityProfile.ProfileType
 def sandbox_body(config: cri.PodSandboxConfig | None = None, handler: str = "", **context: Any) -> dict[str, Any]:
     base: dict[str, Any] = {
         "image": "sha256:1",
-        "network_mode": "none",
+        "network_mode": "",
         "publishes_ports": False,
         "runtimes": ("runc",),
     }

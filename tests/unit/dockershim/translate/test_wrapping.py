@@ -30,7 +30,7 @@ STRICT = cri.SupplementalGroupsPolicy.Strict
 def sandbox(wrapping: Wrapping = WRAPPING, handler: str = "", **secure: Any) -> dict[str, Any]:
     config = sandbox_config()
     config.linux.security_context.MergeFrom(cri.LinuxSandboxSecurityContext(**secure))
-    context = SandboxContext("sha256:1", "none", publishes_ports=False, runtimes=("runc", "crun"), wrapping=wrapping)
+    context = SandboxContext("sha256:1", "", publishes_ports=False, runtimes=("runc", "crun"), wrapping=wrapping)
     found: dict[str, Any] = to_docker_sandbox(config, handler, context)["HostConfig"]
     return found
 
@@ -130,7 +130,7 @@ def test_privileged_where_the_host_lacks_capabilities() -> None:
     assert "Runtime" not in container(privileged=True)
     config = sandbox_config()
     config.linux.security_context.privileged = True
-    context = SandboxContext("sha256:1", "none", publishes_ports=False, host=lacking, wrapping=WRAPPING)
+    context = SandboxContext("sha256:1", "", publishes_ports=False, host=lacking, wrapping=WRAPPING)
     assert told(to_docker_sandbox(config, "", context)["HostConfig"])[words.POSSIBLE_CAPABILITIES] is True
     assert "Runtime" not in container(context={"host": lacking, "wrapping": Wrapping()}, privileged=True)
 
@@ -144,7 +144,7 @@ def test_sysctls_of_the_pod_stay_beside_it() -> None:
     config = sandbox_config()
     config.linux.sysctls["net.a"] = "1"
     config.linux.security_context.supplemental_groups_policy = STRICT
-    context = SandboxContext("sha256:1", "none", publishes_ports=False, wrapping=WRAPPING)
+    context = SandboxContext("sha256:1", "", publishes_ports=False, wrapping=WRAPPING)
     assert set(to_docker_sandbox(config, "", context)["HostConfig"]["Sysctls"]) == {"net.a", words.KEY}
     config.linux.sysctls[words.KEY] = "{}"
     with pytest.raises(InvalidArgument, match="no sysctl of the kernel"):
