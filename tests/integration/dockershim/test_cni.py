@@ -1,10 +1,11 @@
-"""Pods on a CNI network: address, host port, and giving back without a configuration."""
+"""Pods on a CNI network: address, host port, bandwidth, and giving back without a configuration."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterator
 from functools import partial
+from typing import Any
 
 import grpc
 import pytest
@@ -39,6 +40,15 @@ def shim(request: pytest.FixtureRequest) -> Iterator[Shim]:
         eventually(lambda: started.runtime.Status(cri.StatusRequest()).status.conditions[0].status)
         yield started
         started.stop()
+
+
+LISTENER = """#!/bin/sh
+# a plugin that keeps what it is told at ADD, and answers with the result of those before it
+cat > /run/told.$CNI_COMMAND
+[ "$CNI_COMMAND" = ADD ] || exit 0
+exec python3 -c 'import json; print(json.dumps(json.load(open("/run/told.ADD"))["prevResult"]))'
+"""
+INGRESS, EGRESS = "kubernetes.io/ingress-bandwidth", "kubernetes.io/egress-bandwidth"
 
 
 def leases(shim: Shim) -> list[str]:
@@ -217,3 +227,65 @@ def test_a_verbose_status_says_what_the_plugins_find(shim: Shim) -> None:
     shim.lab.run(["nsenter", f"--net=/proc/{pid}/ns/net", "ip", "address", "flush", "dev", "eth0"])
     assert "plugin bridge (CHECK)" in trouble()
     shim.remove_sandbox(sandbox[0])
+
+
+def shaped(shim: Shim) -> list[tuple[str, int]]:
+    """Links with a token bucket, by their kind, and its bits per second."""
+    found = json.loads(shim.lab.run(["tc", "-j", "qdisc", "show"]).stdout)
+    kinds = {"veth": "veth", "bwp": "ifb"}
+    return sorted(
+        (next(kind for prefix, kind in kinds.items() if one["dev"].startswith(prefix)), 8 * one["options"]["rate"])
+        for one in found
+        if one["kind"] == "tbf"
+    )
+
+
+def test_every_wish_of_a_pod_reaches_the_plugins_that_serve_it(shim: Shim) -> None:
+    """Ranges, a host port, limits in both directions, DNS and annotations; all is given back at the end."""
+    shim.lab.run(
+        ["sh", "-c", "mkdir -p /opt/cni/bin && cat > $0 && chmod 755 $0", "/opt/cni/bin/listener"], text_input=LISTENER
+    )
+    bridge = {"type": "bridge", "bridge": "cni7", "isGateway": True, "capabilities": {"ipRanges": True}}
+    plugins: list[dict[str, Any]] = [
+        {**bridge, "ipam": {"type": "host-local", "dataDir": "/run/ipam"}},
+        {"type": "portmap", "capabilities": {"portMappings": True}},
+        {"type": "bandwidth", "capabilities": {"bandwidth": True}},
+        {"type": "listener", "capabilities": {"dns": True, "io.kubernetes.cri.pod-annotations": True}},
+    ]
+    configure(shim, json.dumps({"cniVersion": "0.4.0", "name": "pods", "plugins": plugins}))
+    cidrs = cri.NetworkConfig(pod_cidr="10.201.7.0/24,fd77::/64")
+    shim.runtime.UpdateRuntimeConfig(
+        cri.UpdateRuntimeConfigRequest(runtime_config=cri.RuntimeConfig(network_config=cidrs))
+    )
+    config = shim.sandbox_config(
+        annotations={INGRESS: "8M", EGRESS: "1Mi"},
+        port_mappings=[cri.PortMapping(container_port=80, host_port=8081)],
+        dns_config=cri.DNSConfig(servers=["10.0.0.10"], searches=["svc.test"], options=["ndots:5"]),
+    )
+    sandbox_id, _ = shim.run_sandbox(config)
+    network = shim.sandbox_status(sandbox_id).network
+    assert network.ip.startswith("10.201.7.")
+    assert [each.ip[:6] for each in network.additional_ips] == ["fd77::"]
+    assert shaped(shim) == [("ifb", 1 << 20), ("veth", 8 * 10**6)]
+    assert f"--to-destination {network.ip}:80" in shim.lab.run(["iptables-save", "-t", "nat"]).stdout
+    told = json.loads(shim.lab.run(["cat", "/run/told.ADD"]).stdout)
+    assert told["runtimeConfig"] == {
+        "dns": {"servers": ["10.0.0.10"], "searches": ["svc.test"], "options": ["ndots:5"]},
+        "io.kubernetes.cri.pod-annotations": dict(config.annotations),
+    }
+    shim.remove_sandbox(sandbox_id)
+    assert shaped(shim) == []
+    assert leases(shim) == pins(shim) == []
+    assert "8081" not in shim.lab.run(["iptables-save", "-t", "nat"]).stdout
+    assert "ifb" not in shim.lab.run(["ip", "-d", "-o", "link"]).stdout
+    told = json.loads(shim.lab.run(["cat", "/run/told.DEL"]).stdout)
+    assert told["runtimeConfig"]["dns"]["servers"] == ["10.0.0.10"]
+    configure(shim)
+
+
+def test_a_bandwidth_that_is_none_is_refused_by_its_annotation(shim: Shim) -> None:
+    configure(shim)
+    code, message = code_of(lambda: shim.run_sandbox(shim.sandbox_config(annotations={INGRESS: "fast"})))
+    assert code is not grpc.StatusCode.OK
+    assert f"annotation {INGRESS} is 'fast'" in message
+    assert shim.docker_ids() == leases(shim) == pins(shim) == []
