@@ -18,7 +18,7 @@ MODULE ?=
 export PYTHONPATH := $(CURDIR)
 
 .DEFAULT_GOAL := help
-.PHONY: help up down check lint unit cover mutants test tests lab long critest conformance bench bench-cri fresh boot venv lock format
+.PHONY: help up down check lint unit cover mutants test tests shim lab long critest conformance bench bench-cri fresh boot venv lock format
 .NOTPARALLEL:
 
 help: ## list what can be made
@@ -54,6 +54,11 @@ test: lint cover tests ## everything: checks, then all tests, on real engines to
 tests: venv
 	$(PYTHON) -m tests.lab prepare
 	$(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+shim: venv ## the tests of dockershim on the other Docker: ENGINE=29, or 20.10 as in `make test` (needs root)
+	$(PYTHON) -m tests.lab prepare
+	KUBELET_PY_DOCKER=$(ENGINE) $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) \
+		tests/integration/dockershim tests/integration/dockershim_faults
 
 long: venv ## a million log lines across kills of dockershim and Docker (needs root)
 	KUBELET_PY_LOG_LINES=1000000 $(PYTHON) -m pytest -q -s --timeout=1200 $(PYTEST_ARGS) \

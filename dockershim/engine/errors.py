@@ -90,10 +90,10 @@ def from_response(status: int, message: str, reference: str = "") -> ShimError:
         return _from_conflict(text, reference)
     if status == 400:
         return InvalidArgument("", text)
-    if status == 503:
-        return Unavailable(f"Docker: {text}")
     if _CONTAINERD_AWAY.search(text):
         return ContainerdAway(text)
+    if status == 503:
+        return Unavailable(f"Docker: {text}")
     if _DISK_FULL.search(text):
         return ResourceExhausted(f"Docker's disk is full: {text}")
     lost = _UNRECOGNIZED.search(text)

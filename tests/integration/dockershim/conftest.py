@@ -1,4 +1,4 @@
-"""One lab with Docker 20.10 and one dockershim per module; each test leaves no pods."""
+"""One lab with Docker and one dockershim per module; each test leaves no pods."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ import pytest
 
 from tests.integration.dockershim.counting_proxy import CountingProxy
 from tests.integration.dockershim.harness import Shim
+from tests.lab.engines.docker import DEFAULT_VERSION
 from tests.lab.lab import Lab
 
 
 @pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
-    with Lab.start(docker="20.10") as started:
+    with Lab.start(docker=DEFAULT_VERSION) as started:
         yield started
 
 

@@ -12,6 +12,7 @@ import pytest
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import Shim, eventually
 from tests.lab import gotools
+from tests.lab.engines.docker import DEFAULT_VERSION
 from tests.lab.lab import BUSYBOX, PAUSE, Lab
 from tests.lab.sandbox import BASE_PATH, REPOSITORY
 
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.lab
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab.start(docker="20.10", registry=[PAUSE, BUSYBOX], images=()) as started:
+    with Lab.start(docker=DEFAULT_VERSION, registry=[PAUSE, BUSYBOX], images=()) as started:
         yield started
 
 

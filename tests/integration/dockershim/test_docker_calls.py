@@ -18,6 +18,7 @@ import pytest
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.counting_proxy import CountingProxy
 from tests.integration.dockershim.harness import Shim
+from tests.lab.engines.docker import DEFAULT_VERSION
 from tests.lab.images.catalog import CRI_TOOLS
 from tests.lab.lab import BUSYBOX, Lab
 
@@ -77,7 +78,7 @@ LOOKS: dict[str, dict[str, int]] = {
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
-    with Lab.start(docker="20.10", registry=[PULLED]) as started:
+    with Lab.start(docker=DEFAULT_VERSION, registry=[PULLED]) as started:
         yield started
 
 

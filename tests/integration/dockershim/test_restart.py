@@ -14,6 +14,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import Shim, code_of, eventually
+from tests.lab.engines.docker import DEFAULT_VERSION
 from tests.lab.lab import BUSYBOX, Lab
 from tests.lab.sandbox import REPOSITORY
 
@@ -167,7 +168,7 @@ def test_sigterm_ends_it_cleanly_and_removes_the_socket(lab: Lab) -> None:
 
 @pytest.fixture
 def own_lab() -> Iterator[Lab]:
-    with Lab.start(docker="20.10") as started:
+    with Lab.start(docker=DEFAULT_VERSION) as started:
         yield started
 
 

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 import pytest
 
 from tests.integration.dockershim_faults.stage import Stage
+from tests.lab.engines.docker import DEFAULT_VERSION
 from tests.lab.lab import Lab
 
 
 @pytest.fixture(scope="package")
 def lab() -> Iterator[Lab]:
-    with Lab.start(docker="20.10") as started:
+    with Lab.start(docker=DEFAULT_VERSION) as started:
         yield started
 
 

@@ -1,4 +1,4 @@
-"""A node to break: Docker 20.10, a CNI network with a plugin that fails on demand, dockershim behind a proxy.
+"""A node to break: Docker, a CNI network with a plugin that fails on demand, dockershim behind a proxy.
 
 `holdings` lists all that pods can hold on it, so that a test can say that nothing is left of one.
 """

@@ -1,4 +1,4 @@
-"""Docker 20.10 broken as engines break: Status tells the truth while it lasts, and afterwards the pods are the same."""
+"""Docker broken as engines break: Status tells the truth while it lasts, and afterwards the pods are the same."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pytest
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import code_of, eventually
 from tests.integration.dockershim_faults.stage import READY, Stage, refused
+from tests.lab.engines.docker import DEFAULT_VERSION, VERSIONS
 from tests.lab.lab import Lab
 from tests.lab.process import LabProcess
 
@@ -25,9 +26,9 @@ NOTICED_WITHIN_SECONDS = 25.0
 
 
 @contextmanager
-def node(**settings: object) -> Iterator[Stage]:
+def node(version: str = DEFAULT_VERSION, *, live_restore: bool = False) -> Iterator[Stage]:
     """A node whose Docker one may break."""
-    with Lab.start(docker="20.10", docker_settings=settings) as lab:
+    with Lab.start(docker=version, docker_settings={"live-restore": live_restore}) as lab:
         stage = Stage(lab)
         yield stage
         stage.close()
@@ -51,7 +52,7 @@ def expect_trouble(stage: Stage, word: str) -> None:
 @pytest.mark.parametrize("live_restore", [True, False])
 def test_dockerd_killed(live_restore: bool) -> None:
     """With live-restore the pod never notices; without, its end is seen, and a new one takes its place."""
-    with node(**{"live-restore": live_restore}) as stage:
+    with node(live_restore=live_restore) as stage:
         empty, config = stage.holdings(), stage.config()
         sandbox, container_id = stage.run_pod(config)
         before = stage.shown(sandbox[0], container_id)
@@ -108,9 +109,10 @@ def test_dockerd_hung() -> None:
         stage.same(empty)
 
 
-def test_containerd_below_it_killed() -> None:
+@pytest.mark.parametrize("version", VERSIONS)
+def test_containerd_below_it_killed(version: str) -> None:
     """Docker still answers, and nothing can be started: Status says which part is missing. Running pods run on."""
-    with node() as stage:
+    with node(version) as stage:
         empty, config = stage.holdings(), stage.config()
         sandbox, container_id = stage.run_pod(config)
         before = stage.shown(sandbox[0], container_id)

@@ -11,6 +11,7 @@ import pytest
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import eventually
 from tests.integration.dockershim_faults.stage import Stage, refused
+from tests.lab.engines.docker import DEFAULT_VERSION
 from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -25,7 +26,7 @@ def lab() -> Iterator[Lab]:
     mounts = " && ".join(
         f"mkdir -p {path} && mount -t tmpfs -o size={size} small {path}" for path, size in DISKS.items()
     )
-    with Lab.start(docker="20.10", before_engines=["sh", "-ec", mounts]) as started:
+    with Lab.start(docker=DEFAULT_VERSION, before_engines=["sh", "-ec", mounts]) as started:
         yield started
 
 

@@ -6,6 +6,7 @@ Each dockerd has a containerd of its own, so a test can kill either without touc
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,8 @@ from tests.lab.registry import ALL_NAMES
 from tests.lab.sandbox import BASE_PATH, REPOSITORY, Sandbox
 
 VERSIONS = ("20.10", "29")
+DEFAULT_VERSION = os.environ.get("KUBELET_PY_DOCKER", VERSIONS[0])
+"""Of tests that say of one Docker what is so of both; `make shim ENGINE=29` has them say it of the other."""
 DEBIAN_PACKAGES = ("docker.io", "containerd", "runc", "iptables", "iproute2")
 CLIENT = "/usr/bin/docker"
 OCI_PROGRAM = REPOSITORY / "deploy" / "dockershim-oci"

@@ -77,6 +77,14 @@ RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
         ),
         engine_errors.ContainerdAway,
     ),
+    (
+        503,
+        (
+            'Unavailable: connection error: desc = "transport: Error while dialing: dial unix '
+            '/run/docker-containerd.sock: connect: connection refused"'
+        ),
+        engine_errors.ContainerdAway,
+    ),
     (500, "write /var/lib/docker/tmp/x: no space left on device", errors.ResourceExhausted),
     (500, "something nobody has seen", errors.EngineFailed),
 ]
