@@ -83,7 +83,7 @@ fresh: venv ## make up and make down in a clone on a fresh Debian 12: what a new
 	@$(PYTHON) -m tests.lab.fresh -- sh -c 'make up && make down && make down'
 
 boot: venv ## the systemd units on a virtual machine that boots Debian 12, and make up on a bare one (needs root and a registry)
-	@$(PYTHON) -m tests.lab.machine -- /opt/kubelet-py/bin/python -m pytest -p no:cacheprovider -q --timeout=900 tests/machine/units.py
+	@$(PYTHON) -m tests.lab.machine -- /opt/kubelet-py/bin/python -m pytest -p no:cacheprovider -q --timeout=900 tests/machine/runtime.py tests/machine/units.py
 	@$(PYTHON) -m tests.lab.machine --bare -- sh -c 'make up && make down && make up RUNTIME=containerd && make down'
 
 venv: ## the virtual environment, from requirements.lock

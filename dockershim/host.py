@@ -33,6 +33,7 @@ from dockershim.translate.users import ContainerUser, resolve_user
 
 _log = structlog.get_logger()
 _CAP_SYS_RESOURCE = 24
+_APPARMOR_LISTING = Path("/sys/kernel/security/apparmor/profiles")
 _LOWEST_OOM_SCORE = -1000
 _PROFILE_LIMIT_BYTES = 4 * 1024 * 1024
 _IDENTITY_FILE_LIMIT_BYTES = 1024 * 1024
@@ -116,6 +117,26 @@ def _read_seccomp_profile(path: str, field: str) -> str:
         raise InvalidArgument(field, f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
         raise InvalidArgument(field, f"{path} is no JSON: {error}") from error
+
+
+# ---- AppArmor profiles
+
+
+async def require_apparmor_profile(name: str, field: str, listing: Path = _APPARMOR_LISTING) -> None:
+    """InvalidArgument when the kernel does not know this profile; where there is no list, Docker finds out.
+
+    Docker says so only when it starts the container, in words that name no profile.
+    """
+    if not name:
+        return
+    try:
+        lines = await asyncio.to_thread(listing.read_text)
+    except OSError:
+        return
+    if name not in {line.rpartition(" (")[0] for line in lines.splitlines()}:
+        raise InvalidArgument(
+            f"{field}.apparmor", f"profile {name!r} is not loaded on this host (apparmor_parser loads it)"
+        )
 
 
 # ---- capabilities

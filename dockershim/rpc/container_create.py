@@ -47,9 +47,10 @@ class ContainerCreate:
         image = self._node.store.find_image(config.image.image)
         if image is None:
             raise NotFound("image", config.image.image)
-        profile = await host.read_seccomp_profile(
-            security.optional(config.linux.security_context, "seccomp"), "config.linux.security_context"
-        )
+        secure, secure_field = config.linux.security_context, "config.linux.security_context"
+        profile = await host.read_seccomp_profile(security.optional(secure, "seccomp"), secure_field)
+        if self._node.feeder.require_info().has_security("apparmor"):
+            await host.require_apparmor_profile(security.local_apparmor_profile(secure, secure_field), secure_field)
         volumes = image_volumes.wanted_volumes(config.mounts, self._id_of_image)
         sources = [
             (f"config.mounts[{index}].host_path", mount.host_path)

@@ -56,7 +56,10 @@ class SandboxRun:
 
     async def _run(self, name: str, config: cri.PodSandboxConfig, handler: str) -> cri.RunPodSandboxResponse:
         secure = config.linux.security_context
-        profile = await host.read_seccomp_profile(security.optional(secure, "seccomp"), "config.linux.security_context")
+        secure_field = "config.linux.security_context"
+        profile = await host.read_seccomp_profile(security.optional(secure, "seccomp"), secure_field)
+        if self._node.feeder.require_info().has_security("apparmor"):
+            await host.require_apparmor_profile(security.local_apparmor_profile(secure, secure_field), secure_field)
         image_id = await self._pause_image()
         context = self._node.sandbox_context(image_id, profile, await self._user_namespaces_problem(config))
         body = sandbox_spec.to_docker_sandbox(config, handler, context)

@@ -76,8 +76,7 @@ def seccomp_option(profile: cri.SecurityProfile | None, host: HostSecurity, fiel
 
 def apparmor_option(profile: cri.SecurityProfile | None, legacy: str, host: HostSecurity, field: str) -> list[str]:
     """`apparmor=` option, from the field or, where that is missing, from the older string."""
-    if profile is None:
-        profile = _legacy_apparmor(legacy, field)
+    profile = _apparmor_profile(profile, legacy, field)
     if profile is None or profile.profile_type == ProfileType.RuntimeDefault:
         return []
     if profile.profile_type == ProfileType.Unconfined:
@@ -88,6 +87,22 @@ def apparmor_option(profile: cri.SecurityProfile | None, legacy: str, host: Host
     if not name:
         raise InvalidArgument(f"{field}.apparmor.localhost_ref", "is empty")
     return [f"apparmor={name}"]
+
+
+def local_apparmor_profile(
+    secure: cri.LinuxContainerSecurityContext | cri.LinuxSandboxSecurityContext, field: str
+) -> str:
+    """The name of the profile that the kernel must know for this; empty when none is asked for by its name."""
+    if secure.privileged:
+        return ""
+    profile = _apparmor_profile(optional(secure, "apparmor"), getattr(secure, "apparmor_profile", ""), field)
+    if profile is None or profile.profile_type != ProfileType.Localhost:
+        return ""
+    return profile.localhost_ref.removeprefix(_APPARMOR_PREFIX)
+
+
+def _apparmor_profile(profile: cri.SecurityProfile | None, legacy: str, field: str) -> cri.SecurityProfile | None:
+    return _legacy_apparmor(legacy, field) if profile is None else profile
 
 
 def _legacy_apparmor(text: str, field: str) -> cri.SecurityProfile | None:

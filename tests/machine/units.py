@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -61,6 +62,16 @@ def test_they_see_the_mounts_of_the_machine_and_have_their_hardening(unit: str) 
     score = Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
     assert int(score) == {"dockershim": -998, "kubelet-py": -999}[unit]
     assert Path(f"/proc/{pid}/limits").read_text().split("Max open files")[1].split()[0] == "1048576"
+
+
+@pytest.mark.parametrize(("unit", "most"), [("dockershim", 8.9), ("kubelet-py", 9.3)])
+def test_the_units_are_exposed_no_more_than_their_work_needs(unit: str, most: float) -> None:
+    """As systemd counts it, from 0 to 10. Both are root on the host's mounts, which is most of the figure."""
+    said = re.search(
+        r"Overall exposure level for \S+: ([0-9.]+)", run("systemd-analyze", "security", f"{unit}.service")
+    )
+    assert said
+    assert float(said[1]) <= most
 
 
 def test_the_pods_cgroups_hold_what_it_asked_for() -> None:

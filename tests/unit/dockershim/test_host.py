@@ -37,6 +37,18 @@ async def test_mount_sources(tmp_path: Path) -> None:
             await host.ensure_mount_sources([("config.mounts[0].host_path", str(bad))])
 
 
+async def test_an_apparmor_profile_must_be_loaded(tmp_path: Path) -> None:
+    """By its whole name, as the kernel lists it; where the kernel lists nothing, Docker is asked."""
+    listing = tmp_path / "profiles"
+    await host.require_apparmor_profile("mine", "f", listing)
+    listing.write_text("docker-default (enforce)\nwith (odd) name (complain)\n/usr/bin/man (enforce)\n")
+    for name in ("", "docker-default", "with (odd) name", "/usr/bin/man"):
+        await host.require_apparmor_profile(name, "f", listing)
+    for name in ("docker", "mine", "docker-default (enforce)"):
+        with pytest.raises(InvalidArgument, match=r"^f\.apparmor: .* is not loaded"):
+            await host.require_apparmor_profile(name, "f", listing)
+
+
 async def test_seccomp_profiles(tmp_path: Path) -> None:
     """Read and checked to be JSON; other kinds need no file."""
     path = tmp_path / "profile.json"

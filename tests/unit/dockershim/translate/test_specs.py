@@ -8,6 +8,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument
+from dockershim.translate import security
 from dockershim.translate.container_spec import ContainerContext, log_path, to_docker_container
 from dockershim.translate.sandbox_spec import SandboxContext, to_docker_sandbox
 from dockershim.translate.security import HostSecurity
@@ -165,6 +166,22 @@ def test_security_options(fields: dict[str, Any], options: list[str]) -> None:
     """Each profile in Docker's words."""
     host = HostSecurity(apparmor=True, seccomp_profile="{}")
     assert container_body(with_security(**fields), host=host)["HostConfig"]["SecurityOpt"] == options
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({}, ""),
+        ({"apparmor_profile": "runtime/default"}, ""),
+        ({"apparmor_profile": "localhost/mine"}, "mine"),
+        ({"apparmor": Profile(profile_type=Kind.Unconfined), "apparmor_profile": "localhost/mine"}, ""),
+        ({"apparmor": Profile(profile_type=Kind.Localhost, localhost_ref="localhost/mine")}, "mine"),
+        ({"privileged": True, "apparmor_profile": "localhost/mine"}, ""),
+    ],
+)
+def test_which_apparmor_profile_the_kernel_must_know(fields: dict[str, Any], name: str) -> None:
+    secure = cri.LinuxContainerSecurityContext(**fields)
+    assert security.local_apparmor_profile(secure, "f") == name
 
 
 def test_an_empty_list_of_masked_paths_unmasks() -> None:

@@ -1,0 +1,389 @@
+"""dockershim alone on a kernel with AppArmor, huge pages and pure cgroup v2, with Docker's systemd cgroup driver.
+
+For a machine of its own only (`make boot`): it loads an AppArmor profile, reserves huge pages and restarts Docker. It
+is no test_*.py, so that nobody runs it elsewhere. What is asserted is what the kernel says of the container's process.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import grpc
+import pytest
+
+from cri_proto import runtime_v1 as cri
+from cri_proto.runtime_v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
+from deploy.standalone import images
+
+PROGRAMS = Path("/opt/kubelet-py/bin")
+STATE = Path("/var/lib/runtime-test")
+SOCKET = Path("/run/runtime-test.sock")
+CGROUPS = Path("/sys/fs/cgroup")
+PARENT = "kubepods-podruntimetest.slice"
+DAEMON_JSON = Path("/etc/docker/daemon.json")
+HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
+# an emulated processor is slow
+SECONDS = 240.0
+MI = 1024 * 1024
+PROFILE_NAME = "runtime-test"
+PROFILE = f"""
+profile {PROFILE_NAME} flags=(attach_disconnected,mediate_deleted) {{
+  file,
+  capability,
+  network,
+  signal,
+  ptrace,
+  mount,
+  umount,
+  deny /refused/** w,
+}}
+"""
+ProfileType = cri.SecurityProfile.ProfileType
+
+
+class Runtime:
+    """A dockershim of its own, and its client."""
+
+    def __init__(self) -> None:
+        self.log = (STATE / "log").open("wb")
+        flags = [
+            f"--container-runtime-endpoint=unix://{SOCKET}", f"--root-directory={STATE}/root", "--log-level=debug",
+            f"--pod-infra-container-image={images.PAUSE}", "--network-plugin=bridge",
+        ]  # fmt: skip
+        self.process = subprocess.Popen([PROGRAMS / "dockershim", *flags], stderr=self.log)
+        self.channel = grpc.insecure_channel(f"unix://{SOCKET}")
+        self.cri = RuntimeServiceStub(self.channel)
+        request = cri.ListPodSandboxRequest()
+        self.cri.ListPodSandbox(request, timeout=SECONDS, wait_for_ready=True)
+        self.images = ImageServiceStub(self.channel)
+        self._numbers = itertools.count()
+
+    def close(self) -> None:
+        """Stop it and wait."""
+        self.channel.close()
+        self.process.terminate()
+        self.process.wait(60)
+        self.log.close()
+
+    def pod(self, **security: Any) -> tuple[str, cri.PodSandboxConfig]:
+        """A sandbox that runs; its id and configuration."""
+        name = f"pod-{next(self._numbers)}"
+        config = cri.PodSandboxConfig(
+            metadata=cri.PodSandboxMetadata(name=name, namespace="default", uid=f"uid-{name}"),
+            log_directory=f"/var/log/pods/{name}",
+            linux=cri.LinuxPodSandboxConfig(
+                cgroup_parent=PARENT, security_context=cri.LinuxSandboxSecurityContext(**security)
+            ),
+        )
+        answer = self.cri.RunPodSandbox(cri.RunPodSandboxRequest(config=config), timeout=SECONDS)
+        return answer.pod_sandbox_id, config
+
+    def create(self, pod: tuple[str, cri.PodSandboxConfig], script: str, **linux: Any) -> str:
+        """A container of a pod, by its shell script; its id."""
+        name = f"c{next(self._numbers)}"
+        config = cri.ContainerConfig(
+            metadata=cri.ContainerMetadata(name=name),
+            image=cri.ImageSpec(image=images.HELLO),
+            command=["/bin/busybox", "sh", "-c", script],
+            log_path=f"{name}.log",
+            linux=cri.LinuxContainerConfig(**linux),
+        )
+        request = cri.CreateContainerRequest(pod_sandbox_id=pod[0], config=config, sandbox_config=pod[1])
+        answer: cri.CreateContainerResponse = self.cri.CreateContainer(request, timeout=SECONDS)
+        return answer.container_id
+
+    def run(self, pod: tuple[str, cri.PodSandboxConfig], script: str = "sleep 100000", **linux: Any) -> str:
+        """One that is started."""
+        container_id = self.create(pod, script, **linux)
+        self.cri.StartContainer(cri.StartContainerRequest(container_id=container_id), timeout=SECONDS)
+        return container_id
+
+    def exec(self, container_id: str, script: str) -> cri.ExecSyncResponse:
+        """What a script in a running container says."""
+        request = cri.ExecSyncRequest(container_id=container_id, cmd=["/bin/busybox", "sh", "-c", script])
+        answer: cri.ExecSyncResponse = self.cri.ExecSync(request, timeout=SECONDS)
+        return answer
+
+    def stats(self, container_id: str) -> cri.ContainerStats:
+        """Its statistics."""
+        request = cri.ContainerStatsRequest(container_id=container_id)
+        answer: cri.ContainerStatsResponse = self.cri.ContainerStats(request, timeout=SECONDS)
+        return answer.stats
+
+    def remove_all(self) -> None:
+        """Every pod with its containers."""
+        for pod in self.cri.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=SECONDS).items:
+            self.cri.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=pod.id), timeout=SECONDS)
+            self.cri.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id), timeout=SECONDS)
+
+
+@pytest.fixture(scope="module")
+def shim() -> Iterator[Runtime]:
+    """Docker as Debian has it, with its experimental features, and a dockershim that goes with the tests."""
+    assert Path("/proc/1/comm").read_text().strip() == "systemd"
+    STATE.mkdir()
+    DAEMON_JSON.parent.mkdir(exist_ok=True)
+    DAEMON_JSON.write_text(json.dumps({"experimental": True}))
+    systemctl("restart", "docker")
+    for reference in (images.PAUSE, images.HELLO):
+        subprocess.run(["docker", "load"], input=images.archive(reference), check=True, capture_output=True)
+    started = Runtime()
+    try:
+        yield started
+    finally:
+        print("\n".join((STATE / "log").read_text().splitlines()[-80:]))
+        started.remove_all()
+        started.close()
+        DAEMON_JSON.unlink()
+        systemctl("restart", "docker")
+        shutil.rmtree(STATE)
+
+
+@pytest.fixture(scope="module")
+def pod(shim: Runtime) -> tuple[str, cri.PodSandboxConfig]:
+    """One for all containers that do not mind."""
+    return shim.pod()
+
+
+@pytest.fixture(scope="module")
+def profile() -> str:
+    """The name of a profile that the kernel knows; it forbids to write below /refused."""
+    subprocess.run(["apparmor_parser", "--replace"], input=PROFILE, text=True, check=True)
+    return PROFILE_NAME
+
+
+# AppArmor
+
+
+@pytest.mark.parametrize(
+    ("secure", "confinement"),
+    [
+        ({}, "docker-default (enforce)"),
+        ({"apparmor": cri.SecurityProfile(profile_type=ProfileType.RuntimeDefault)}, "docker-default (enforce)"),
+        ({"apparmor_profile": "runtime/default"}, "docker-default (enforce)"),
+        ({"apparmor": cri.SecurityProfile(profile_type=ProfileType.Unconfined)}, "unconfined"),
+        ({"apparmor_profile": "unconfined"}, "unconfined"),
+        (
+            {"apparmor": cri.SecurityProfile(profile_type=ProfileType.Localhost, localhost_ref=PROFILE_NAME)},
+            f"{PROFILE_NAME} (enforce)",
+        ),
+        ({"apparmor_profile": f"localhost/{PROFILE_NAME}"}, f"{PROFILE_NAME} (enforce)"),
+    ],
+    ids=["nothing", "RuntimeDefault", "runtime/default", "Unconfined", "unconfined", "Localhost", "localhost/"],
+)
+def test_a_container_is_confined_by_the_profile_that_was_asked_for(
+    shim: Runtime, pod: tuple[str, cri.PodSandboxConfig], profile: str, secure: dict[str, Any], confinement: str
+) -> None:
+    """By the field and by the older string, as the kernel says it of the process; and the profile does what it says."""
+    container_id = shim.run(pod, security_context=cri.LinuxContainerSecurityContext(**secure))
+    assert Path(f"/proc/{pid_of(container_id)}/attr/current").read_text().strip() == confinement
+    made = "mkdir -p /refused /allowed && echo x >/allowed/file && echo x >/refused/file"
+    answer = shim.exec(container_id, made)
+    assert (answer.exit_code != 0) == (profile in confinement), answer.stderr
+    assert (b"/refused/file" in answer.stderr) == (profile in confinement)
+
+
+def test_a_sandbox_is_confined_too(shim: Runtime, profile: str) -> None:
+    wanted = cri.SecurityProfile(profile_type=ProfileType.Localhost, localhost_ref=profile)
+    sandbox_id, _ = shim.pod(apparmor=wanted)
+    assert Path(f"/proc/{pid_of(sandbox_id)}/attr/current").read_text().strip() == f"{profile} (enforce)"
+
+
+@pytest.mark.parametrize("secure", ["field", "string"])
+def test_a_profile_that_is_not_loaded_is_refused_by_name(
+    shim: Runtime, pod: tuple[str, cri.PodSandboxConfig], secure: str
+) -> None:
+    """Before anything is made."""
+    context = cri.LinuxContainerSecurityContext(apparmor_profile="localhost/absent")
+    if secure == "field":
+        wanted = cri.SecurityProfile(profile_type=ProfileType.Localhost, localhost_ref="absent")
+        context = cri.LinuxContainerSecurityContext(apparmor=wanted)
+    before = docker("ps", "--all", "--quiet")
+    with pytest.raises(grpc.RpcError) as refusal:
+        shim.create(pod, "true", security_context=context)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "'absent' is not loaded" in (refusal.value.details() or "")
+    assert docker("ps", "--all", "--quiet") == before
+
+
+def test_a_sandbox_with_a_profile_that_is_not_loaded_is_refused(shim: Runtime) -> None:
+    wanted = cri.SecurityProfile(profile_type=ProfileType.Localhost, localhost_ref="absent")
+    with pytest.raises(grpc.RpcError, match="'absent' is not loaded") as refusal:
+        shim.pod(apparmor=wanted)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+# Resources
+
+
+def test_limits_are_in_the_containers_cgroup(shim: Runtime, pod: tuple[str, cri.PodSandboxConfig]) -> None:
+    """Memory, swap, CPU, huge pages, and keys of cgroup v2 that no other field has."""
+    HUGE_PAGES.write_text("8")
+    assert int(HUGE_PAGES.read_text()) == 8, "the kernel has not reserved them"
+    resources = cri.LinuxContainerResources(
+        cpu_period=100_000,
+        cpu_quota=20_000,
+        cpu_shares=512,
+        memory_limit_in_bytes=64 * MI,
+        memory_swap_limit_in_bytes=96 * MI,
+        hugepage_limits=[cri.HugepageLimit(page_size="2MB", limit=4 * MI)],
+        unified={"pids.max": "33", "memory.high": str(48 * MI), "memory.low": str(8 * MI)},
+    )
+    container_id = shim.run(pod, resources=resources)
+    directory = cgroup_of(container_id)
+    assert PARENT in str(directory)
+    wanted = {
+        "memory.max": str(64 * MI),
+        "memory.swap.max": str(32 * MI),
+        "memory.high": str(48 * MI),
+        "memory.low": str(8 * MI),
+        "cpu.max": "20000 100000",
+        "pids.max": "33",
+        "hugetlb.2MB.max": str(4 * MI),
+    }
+    assert {name: (directory / name).read_text().strip() for name in wanted} == wanted
+    assert int((directory / "cpu.weight").read_text()) == 1 + (512 - 2) * 9999 // 262142
+    status = shim.cri.ContainerStatus(cri.ContainerStatusRequest(container_id=container_id), timeout=SECONDS).status
+    shown = status.resources.linux
+    assert shown.memory_swap_limit_in_bytes == 96 * MI
+    assert [(limit.page_size, limit.limit) for limit in shown.hugepage_limits] == [("2MB", 4 * MI)]
+    assert dict(shown.unified) == dict(resources.unified)
+
+
+def test_no_swap_is_the_rule(shim: Runtime, pod: tuple[str, cri.PodSandboxConfig]) -> None:
+    """A memory limit alone is one of memory and swap together."""
+    container_id = shim.run(pod, resources=cri.LinuxContainerResources(memory_limit_in_bytes=32 * MI))
+    assert (cgroup_of(container_id) / "memory.swap.max").read_text().strip() == "0"
+
+
+def test_pids_max_is_a_limit(shim: Runtime, pod: tuple[str, cri.PodSandboxConfig]) -> None:
+    """The kernel refuses the process too many, and counts that it did."""
+    container_id = shim.run(pod, resources=cri.LinuxContainerResources(unified={"pids.max": "8"}))
+    answer = shim.exec(container_id, "for i in 1 2 3 4 5 6 7 8 9; do sleep 30 & done")
+    assert b"fork" in answer.stderr, answer
+    assert int((cgroup_of(container_id) / "pids.events").read_text().split()[1]) > 0
+
+
+def test_limits_change_while_it_runs(shim: Runtime, pod: tuple[str, cri.PodSandboxConfig]) -> None:
+    container_id = shim.run(pod, resources=cri.LinuxContainerResources(memory_limit_in_bytes=64 * MI))
+    resources = cri.LinuxContainerResources(
+        memory_limit_in_bytes=128 * MI,
+        cpu_period=100_000,
+        cpu_quota=50_000,
+        hugepage_limits=[cri.HugepageLimit(page_size="2MB", limit=2 * MI)],
+        unified={"memory.high": str(100 * MI)},
+    )
+    request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
+    shim.cri.UpdateContainerResources(request, timeout=SECONDS)
+    wanted = {
+        "memory.max": str(128 * MI),
+        "memory.swap.max": "0",
+        "cpu.max": "50000 100000",
+        "memory.high": str(100 * MI),
+        "hugetlb.2MB.max": str(2 * MI),
+    }
+    directory = cgroup_of(container_id)
+    assert {name: (directory / name).read_text().strip() for name in wanted} == wanted
+
+
+# Statistics
+
+
+def test_statistics_are_those_of_cgroup_v2(shim: Runtime) -> None:
+    """A container that holds 20 MiB, has written 3 MiB, and uses a fifth of a processor: each number in its range."""
+    pod = shim.pod()
+    script = "busybox dd if=/dev/zero of=/held bs=1M count=3; busybox dd if=/dev/zero of=/dev/shm/held bs=1M count=20; "
+    limits = cri.LinuxContainerResources(
+        memory_limit_in_bytes=256 * MI, cpu_period=100_000, cpu_quota=20_000, unified={"pids.max": "50"}
+    )
+    container_id = shim.run(pod, script + "while :; do :; done", resources=limits)
+    directory = cgroup_of(container_id)
+    until(lambda: shim.exec(container_id, "[ $(stat -c %s /dev/shm/held 2>/dev/null || echo 0) = 20971520 ]"), holds)
+    until(lambda: shim.stats(container_id), lambda stats: stats.writable_layer.used_bytes.value >= 3 * MI)
+    first, first_seconds = shim.stats(container_id), time.monotonic()
+    usage_ns = cpu_ns(directory)
+    until(lambda: cpu_ns(directory), lambda ns: ns > usage_ns + 10**9)
+    before_ns = cpu_ns(directory)
+    second, seconds = shim.stats(container_id), time.monotonic() - first_seconds
+    after_ns = cpu_ns(directory)
+    assert before_ns <= second.cpu.usage_core_nano_seconds.value <= after_ns
+    used_ns = second.cpu.usage_core_nano_seconds.value - first.cpu.usage_core_nano_seconds.value
+    assert 0.05 < used_ns / 1e9 / seconds < 0.3, "the quota is a fifth of a processor"
+    assert 10**9 * 0.05 < second.cpu.usage_nano_cores.value < 10**9 * 0.5
+    memory = second.memory
+    assert 20 * MI <= memory.working_set_bytes.value <= memory.usage_bytes.value < 256 * MI
+    assert abs(memory.usage_bytes.value - int((directory / "memory.current").read_text())) < 4 * MI
+    assert 0 < memory.available_bytes.value < 256 * MI - 20 * MI
+    assert memory.page_faults.value > 0
+    assert second.swap.swap_usage_bytes.value == 0
+    assert second.writable_layer.used_bytes.value < 8 * MI
+    assert second.writable_layer.inodes_used.value > 0
+    listed = shim.cri.ListContainerStats(cri.ListContainerStatsRequest(), timeout=SECONDS).stats
+    assert container_id in {stats.attributes.id for stats in listed}
+
+    request = cri.PodSandboxStatsRequest(pod_sandbox_id=pod[0])
+    whole = shim.cri.PodSandboxStats(request, timeout=SECONDS).stats.linux
+    assert whole.cpu.usage_core_nano_seconds.value >= second.cpu.usage_core_nano_seconds.value
+    assert whole.memory.working_set_bytes.value >= 20 * MI
+    assert whole.process.process_count.value >= 2, "pause and the loop"
+    assert whole.network.default_interface.name == "eth0"
+    assert [stats.attributes.id for stats in whole.containers] == [container_id]
+
+    metrics = shim.cri.ListPodSandboxMetrics(cri.ListPodSandboxMetricsRequest(), timeout=SECONDS).pod_metrics
+    (mine,) = (each for each in metrics if each.pod_sandbox_id == pod[0])
+    (container,) = mine.container_metrics
+    values = {metric.name: metric.value.value for metric in container.metrics}
+    assert values["container_spec_memory_limit_bytes"] == 256 * MI
+    assert values["container_spec_cpu_quota"] == 20_000
+    assert values["container_threads_max"] == 50
+    assert values["container_processes"] == 1
+    assert 20 * MI <= values["container_memory_working_set_bytes"] < 256 * MI
+    assert values["container_cpu_usage_seconds_total"] >= used_ns // 10**9
+    assert "container_pressure_cpu_waiting_seconds_total" in values
+
+
+# What is done with the machine
+
+
+def systemctl(*words: str) -> None:
+    subprocess.run(["systemctl", *words], check=True)
+
+
+def docker(*words: str) -> str:
+    return subprocess.run(["docker", *words], check=True, text=True, capture_output=True).stdout.strip()
+
+
+def pid_of(container_id: str) -> int:
+    return int(docker("inspect", "--format", "{{.State.Pid}}", container_id))
+
+
+def cgroup_of(container_id: str) -> Path:
+    (line,) = Path(f"/proc/{pid_of(container_id)}/cgroup").read_text().splitlines()
+    found = re.fullmatch(r"0::/(.+)", line)
+    assert found, line
+    return CGROUPS / found[1]
+
+
+def cpu_ns(directory: Path) -> int:
+    return int((directory / "cpu.stat").read_text().split()[1]) * 1000
+
+
+def holds(answer: cri.ExecSyncResponse) -> bool:
+    return answer.exit_code == 0
+
+
+def until(look: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
+    """What `look` gives once it is as wanted."""
+    deadline = time.monotonic() + SECONDS
+    while not wanted(found := look()):
+        assert time.monotonic() < deadline, f"it did not come about in time: {found}"
+        time.sleep(0.5)
+    return found
