@@ -150,6 +150,10 @@ class DockerEngine(Protocol):
         """Look for a path in a container, its mounts included. NotFound (or EngineFailed) when it is not there."""
         ...
 
+    async def read_file(self, reference: str, path: str, limit_bytes: int) -> bytes | None:
+        """A file of a container, running or not. None where there is none, or another thing: a link, more bytes."""
+        ...
+
     async def exec_create(self, reference: str, body: Json) -> str:
         """Prepare a process in a running container; returns the exec's id."""
         ...

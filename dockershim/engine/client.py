@@ -222,6 +222,37 @@ class DockerClient:
         """See DockerEngine. An answer to HEAD has no text, so the status is all there is."""
         await self._call("HEAD", f"/containers/{_quoted(reference)}/archive", {"path": path}, label="stat_path")
 
+    async def read_file(self, reference: str, path: str, limit_bytes: int) -> bytes | None:
+        """See DockerEngine. Docker answers with an archive of the one file."""
+        url = self._url(f"/containers/{_quoted(reference)}/archive")
+
+        def read() -> bytes | None:
+            import tarfile
+
+            plain, timeout = {"Accept-Encoding": "identity"}, (CONNECT_SECONDS, CALL_SECONDS)
+            ask = self._require_api().get
+            with ask(url, params={"path": path}, headers=plain, stream=True, timeout=timeout) as response:
+                if response.status_code >= 400:
+                    raise engine_errors.from_response(response.status_code, _message(response), path)
+                try:
+                    with tarfile.open(fileobj=response.raw, mode="r|") as archive:
+                        member = archive.next()
+                        if member is None or not member.isreg() or member.size > limit_bytes:
+                            return None
+                        file = archive.extractfile(member)
+                        return file.read() if file is not None else None
+                except tarfile.TarError as error:
+                    raise EngineFailed(f"the archive of {path} cannot be read: {error}") from error
+
+        self._health.require_answers()
+        with self._health.listening():
+            try:
+                return await self._observed(self._quick, read, CALL_SECONDS + CONNECT_SECONDS, "read_file")
+            except NotFound as error:
+                if error.kind == "container":
+                    raise
+                return None
+
     # ---- exec
 
     async def exec_create(self, reference: str, body: Json) -> str:
@@ -379,7 +410,6 @@ class DockerClient:
         about: str = "",
     ) -> bytes:
         api = self._require_api()
-        self._count(label)
 
         def call() -> bytes:
             response = api.request(
@@ -390,9 +420,15 @@ class DockerClient:
                 raise engine_errors.from_response(response.status_code, _message(response), about)
             return response.content
 
+        return await self._observed(self._slow if slow else self._quick, call, timeout_seconds + CONNECT_SECONDS, label)
+
+    async def _observed(
+        self, pool: ThreadPoolExecutor, work: Callable[[], T], deadline_seconds: float, label: str
+    ) -> T:
+        self._count(label)
         begun, failed = time.monotonic(), True
         try:
-            answer = await self._run(self._slow if slow else self._quick, call, timeout_seconds + CONNECT_SECONDS)
+            answer = await self._run(pool, work, deadline_seconds)
             failed = False
         finally:
             self._observe(label, failed, time.monotonic() - begun)

@@ -1,23 +1,26 @@
 """CreateContainer.
 
 Upstream counterpart: cri-dockerd's core/container_create.go. Deliberate difference: a request that leaves out a part
-is refused, where a missing part ends cri-dockerd's process.
+is refused, where a missing part ends cri-dockerd's process; groups that the image has for the user are added where the
+request has a group of its own, too.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import structlog
 
 from cri_proto import runtime_v1 as cri
 from dockershim import host
 from dockershim.errors import EngineFailed, FailedPrecondition, InvalidArgument, NotFound
+from dockershim.image_groups import ImageGroups
 from dockershim.lifecycle import Lifecycle
 from dockershim.node import Node
 from dockershim.tasks import Mutation
-from dockershim.translate import container_spec, image_volumes, names, security
+from dockershim.translate import container_spec, image_volumes, names, security, users
 from dockershim.translate.image_volumes import ImageVolume
 from dockershim.translate.views import SandboxView
 from dockershim.translate.wrapping import Wrapping
@@ -31,6 +34,7 @@ class ContainerCreate:
     def __init__(self, node: Node, lifecycle: Lifecycle) -> None:
         self._node = node
         self._lifecycle = lifecycle
+        self._image_groups = ImageGroups(node.engine)
 
     async def create_container(self, request: cri.CreateContainerRequest) -> cri.CreateContainerResponse:
         """See CRI."""
@@ -70,16 +74,24 @@ class ContainerCreate:
             self._log_raised_oom_score(config)
             created: list[str] = []
             mutation.on_failure("remove the container", lambda: self._undo(created))
-            container_id = await mutation.step(self._create(name, body, created))
+            container_id = await mutation.step(self._create(name, body, created, config))
             await self._check_volumes(container_id, volumes, trees)
             if await mutation.step(self._node.feeder.observe_container(container_id)) is None:
                 raise EngineFailed(f"container {container_id} vanished right after its creation")
         return cri.CreateContainerResponse(container_id=container_id)
 
-    async def _create(self, name: str, body: dict[str, object], created: list[str]) -> str:
-        container_id = await self._lifecycle.create_replacing(name, body)
+    async def _create(self, name: str, body: dict[str, Any], created: list[str], config: cri.ContainerConfig) -> str:
+        """Create it; once more when the image turns out to have groups for its user that Docker would leave out."""
+        user, image_id = users.merged_user(config.linux.security_context), str(body["Image"])
+        groups = self._image_groups.known(image_id, user) if user else ()
+        container_id = await self._lifecycle.create_replacing(name, users.with_groups(body, groups or ()))
         created.append(container_id)
-        return container_id
+        if groups is not None or not (groups := await self._image_groups.read(image_id, container_id, user)):
+            return container_id
+        await self._lifecycle.remove_quietly(container_id)
+        again = await self._lifecycle.create_replacing(name, users.with_groups(body, groups))
+        created.append(again)
+        return again
 
     async def _undo(self, created: list[str]) -> None:
         for container_id in created:

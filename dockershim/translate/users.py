@@ -7,7 +7,7 @@ cri-dockerd, which leaves ContainerStatus.user unset; containerd's is in interna
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,39 @@ def resolve_user(wanted: ContainerUser, passwd: str, group: str) -> cri.LinuxCon
         groups = [number for _, number, members in _groups(group) if name in members]
     everything = dict.fromkeys((gid, *groups, *wanted.added_groups))
     return cri.LinuxContainerUser(uid=uid, gid=gid, supplemental_groups=everything)
+
+
+def merged_user(secure: cri.LinuxContainerSecurityContext) -> str:
+    """The user whose groups in the image count beside a group of the request's own (Merge); empty where there is none.
+
+    Docker adds them only where the request leaves the group to the image.
+    """
+    if secure.supplemental_groups_policy != cri.SupplementalGroupsPolicy.Merge or not secure.HasField("run_as_group"):
+        return ""
+    return str(secure.run_as_user.value) if secure.HasField("run_as_user") else secure.run_as_username
+
+
+def groups_of_users(passwd: str, group: str) -> dict[str, tuple[int, ...]]:
+    """The groups that list a user, by the user's name and by its number; those that no group lists are left out."""
+    listed: dict[str, list[int]] = {}
+    for _, gid, members in _groups(group):
+        for name in members:
+            if name:
+                listed.setdefault(name, []).append(gid)
+    found = {name: tuple(dict.fromkeys(gids)) for name, gids in listed.items()}
+    for name, uid, _ in reversed([*_users(passwd)]):  # of several names for one number the first counts
+        if name in listed:
+            found[str(uid)] = tuple(dict.fromkeys(listed[name]))
+        else:
+            found.pop(str(uid), None)
+    return found
+
+
+def with_groups(body: Mapping[str, Any], groups: Iterable[int]) -> dict[str, Any]:
+    """A create body with more groups."""
+    host_config = body["HostConfig"]
+    added = dict.fromkeys([*map(str, groups), *host_config["GroupAdd"]])
+    return {**body, "HostConfig": {**host_config, "GroupAdd": [*added]}}
 
 
 def _number(text: str) -> int | None:

@@ -24,6 +24,7 @@ from dockershim.translate.image_refs import canonical_or_none
 from dockershim.translate.pull_progress import PullProgress
 
 _EXIT = re.compile(r"exit (\d+)$")
+_FILES = {"/etc/passwd": b"root:x:0:0:root:/root:/bin/sh\n", "/etc/group": b"root:x:0:\n"}
 _DIRECTORIES = ("/", "/bin", "/etc", "/usr/lib")
 _NEVER = "0001-01-01T00:00:00Z"
 
@@ -87,6 +88,7 @@ class FakeDockerEngine:
     def __init__(self) -> None:
         self.containers: dict[str, Json] = {}
         self.images: dict[str, Json] = {}
+        self.image_files: dict[str, dict[str, bytes]] = {}
         self.registry: dict[str, Json] = {}
         self.networks: dict[str, Json] = {}
         self.execs: dict[str, Json] = {}
@@ -344,6 +346,12 @@ class FakeDockerEngine:
         sub_paths = {mount["Target"]: (mount.get("ImageOptions") or {}).get("Subpath", "") for mount in mounts}
         if f"/{sub_paths.get(path, path).strip('/')}" not in _DIRECTORIES:
             raise NotFound("object", path)
+
+    async def read_file(self, reference: str, path: str, limit_bytes: int) -> bytes | None:
+        """See DockerEngine. `image_files` has what an image has, by its id, where it is not as every other."""
+        await self._enter("read_file")
+        data = self.image_files.get(self._find(reference)["Image"], _FILES).get(path)
+        return data if data is not None and len(data) <= limit_bytes else None
 
     async def exec_create(self, reference: str, body: Json) -> str:
         """See DockerEngine."""

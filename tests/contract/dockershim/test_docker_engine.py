@@ -169,6 +169,19 @@ async def test_what_is_unknown(engine: DockerEngine) -> None:
             await call()
 
 
+async def test_a_file_of_a_container(engine: DockerEngine) -> None:
+    """Before it is started. Directories and large files are none; a container that is not there is an error."""
+    identifier = await engine.create_container("files", body(*SLEEP))
+    passwd = await engine.read_file(identifier, "/etc/passwd", 4096)
+    assert passwd is not None
+    assert passwd.startswith(b"root:")
+    assert await engine.read_file(identifier, "/etc/passwd", 3) is None
+    assert await engine.read_file(identifier, "/etc", 4096) is None
+    assert await engine.read_file(identifier, "/no/such/file", 4096) is None
+    with pytest.raises(NotFound):
+        await engine.read_file(UNKNOWN, "/etc/passwd", 4096)
+
+
 async def test_the_list_shows_what_has_the_label(engine: DockerEngine) -> None:
     """Running or not, with state, names and labels."""
     first = await engine.create_container("listed", body(*SLEEP))

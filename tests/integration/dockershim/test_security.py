@@ -77,19 +77,24 @@ def runtime_of(shim: Shim, identifier: str) -> str:
 
 
 @pytest.mark.parametrize("with_group", [False, True])
-def test_strict_groups_are_those_of_the_request_alone(shim: Shim, with_group: bool) -> None:
-    """For the first process and for those that are added; Docker does it by itself where the group is given."""
+def test_groups_of_the_image_count_with_merge_and_not_with_strict(shim: Shim, with_group: bool) -> None:
+    """For the first process and for those that are added, whether or not the request has a group of its own.
+
+    Docker adds the image's only where it has none, and leaves them out only where it has one.
+    """
     fields: dict[str, Any] = {"supplemental_groups": [1234], "run_as_user": cri.Int64Value(value=1000)}
     if with_group:
         fields["run_as_group"] = cri.Int64Value(value=3000)
     primary = 3000 if with_group else 1000
     for policy, expected in (
-        (cri.SupplementalGroupsPolicy.Merge, {1234, 50000} if not with_group else {1234}),
+        (cri.SupplementalGroupsPolicy.Merge, {1234, 50000}),
+        (cri.SupplementalGroupsPolicy.Merge, {1234, 50000}),  # what is known of the image by now
         (cri.SupplementalGroupsPolicy.Strict, {1234}),
     ):
         linux = secured(supplemental_groups_policy=policy, **fields)
         image = cri.ImageSpec(image=GROUPS_IMAGE)
-        container_id = shim.run(shim.run_sandbox(), "exec sleep 1000", image=image, linux=linux)
+        sandbox = shim.run_sandbox()
+        container_id = shim.run(sandbox, "exec sleep 1000", image=image, linux=linux)
         first = {int(text) for text in process_status(shim, container_id)["Groups"].split()}
         added = {int(text) for text in said(shim, container_id, "id -G").split()}
         shown = shim.status(container_id).user.linux
@@ -97,6 +102,8 @@ def test_strict_groups_are_those_of_the_request_alone(shim: Shim, with_group: bo
         assert first | {primary} == added == set(shown.supplemental_groups) == expected | {primary}
         wrapped = policy == cri.SupplementalGroupsPolicy.Strict and not with_group
         assert runtime_of(shim, container_id) == ("dockershim" if wrapped else "runc")
+        shim.remove_sandbox(sandbox[0])
+    assert shim.docker_ids() == []
 
 
 def test_a_strict_pod(shim: Shim) -> None:

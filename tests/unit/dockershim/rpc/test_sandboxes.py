@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from dockershim.rpc.container_lifecycle import ContainerLifecycle
 from dockershim.rpc.exec_sync import ExecSync
 from dockershim.rpc.sandbox_run import SandboxRun
 from dockershim.rpc.sandbox_stop import SandboxStop
-from tests.fakes.docker_node import World, container_config, running_node, sandbox_config
+from tests.fakes.docker_node import IMAGE, World, container_config, running_node, sandbox_config
 
 READY = cri.PodSandboxState.SANDBOX_READY
 EXITED = cri.ContainerState.CONTAINER_EXITED
@@ -294,3 +295,53 @@ async def test_docker_away_is_a_condition_with_a_reason(api: Api) -> None:
         await api.sandbox(sandbox_config("other"))
     api.world.engine.away = False
     await until(lambda: not api.world.node.feeder.trouble)
+
+
+class TestGroupsOfTheImage:
+    """A user's groups in the image count beside a group of the request's own, which Docker does not do by itself."""
+
+    @staticmethod
+    def config(name: str) -> cri.ContainerConfig:
+        config = container_config()
+        config.metadata.name = name
+        secure = config.linux.security_context
+        secure.run_as_user.value, secure.run_as_group.value = 1000, 3000
+        secure.supplemental_groups.append(1234)
+        return config
+
+    @staticmethod
+    def put_files(world: World, group: str) -> None:
+        image = next(each["Id"] for each in world.engine.images.values() if IMAGE in each["RepoTags"])
+        files = {"/etc/passwd": b"web:x:1000:1000::/:\n", "/etc/group": group.encode()}
+        world.engine.image_files[image] = files
+
+    @staticmethod
+    def added(world: World, container_id: str) -> list[str]:
+        groups: list[str] = world.engine.containers[container_id]["HostConfig"]["GroupAdd"]
+        return groups
+
+    async def test_they_are_read_once_for_each_image(self, api: Api) -> None:
+        self.put_files(api.world, "logs:x:50000:web\n")
+        sandbox_id = await api.sandbox()
+        first = await api.container(sandbox_id, self.config("one"))
+        before = Counter(api.world.engine.calls)
+        second = await api.container(sandbox_id, self.config("two"))
+        calls = api.world.engine.calls - before
+        assert (calls["create_container"], calls["read_file"], calls["remove_container"]) == (1, 0, 0)
+        assert [self.added(api.world, one) for one in (first, second)] == [["50000", "1234"]] * 2
+        assert len(api.world.engine.containers) == 3
+
+    async def test_without_any_the_first_container_stays(self, api: Api) -> None:
+        self.put_files(api.world, "logs:x:50000:other\n")
+        container_id = await api.container(await api.sandbox(), self.config("one"))
+        assert self.added(api.world, container_id) == ["1234"]
+        assert api.world.engine.calls["create_container"] == 2
+
+    @pytest.mark.parametrize("step", ["read_file", "remove_container"])
+    async def test_a_failure_leaves_nothing(self, api: Api, step: str) -> None:
+        self.put_files(api.world, "logs:x:50000:web\n")
+        sandbox_id = await api.sandbox()
+        api.world.engine.fail_next(step, EngineFailed("no luck"))
+        with pytest.raises(EngineFailed):
+            await api.container(sandbox_id, self.config("one"))
+        assert list(api.world.engine.containers) == [sandbox_id]

@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
-from dockershim.translate.users import ContainerUser, container_user, resolve_user
+from cri_proto import runtime_v1 as cri
+from dockershim.translate.users import (
+    ContainerUser,
+    container_user,
+    groups_of_users,
+    merged_user,
+    resolve_user,
+    with_groups,
+)
 
 PASSWD = "root:x:0:0:root:/root:/bin/sh\n# a remark\nbroken:x\nweb:x:101:102:web:/:/bin/false\nplain:x:500:501::/:\n"
 GROUP = "root:x:0:root\nweb:x:102:\nlogs:x:4:web,other\nmedia:x:44:web\nbroken:x:y:web\n"
@@ -59,3 +69,41 @@ def test_what_docker_says_of_the_user() -> None:
     """Groups that are no numbers are not ours."""
     inspect = {"Config": {"User": None}, "HostConfig": {"GroupAdd": ["5", "name"]}}
     assert container_user(inspect) == ContainerUser("", (5,))
+
+
+def test_the_groups_that_list_users() -> None:
+    """By name, and by the number of the first name that has it; who is in none is not there."""
+    assert groups_of_users(PASSWD, GROUP) == {
+        "root": (0,),
+        "0": (0,),
+        "web": (4, 44),
+        "101": (4, 44),
+        "other": (4,),
+    }
+    twins = "first:x:7:7::/:\nweb:x:7:7::/:\n"
+    assert groups_of_users(twins, GROUP).get("7") is None
+    assert groups_of_users("", "g:x:5:\n") == {}
+
+
+@pytest.mark.parametrize(
+    ("fields", "user"),
+    [
+        ({"run_as_user": 7}, ""),  # Docker does it
+        ({"run_as_user": 7, "run_as_group": 8}, "7"),
+        ({"run_as_user": 0, "run_as_group": 0}, "0"),
+        ({"run_as_username": "web", "run_as_group": 8}, "web"),
+        ({"run_as_user": 7, "run_as_group": 8, "supplemental_groups_policy": cri.SupplementalGroupsPolicy.Strict}, ""),
+    ],
+)
+def test_whose_groups_are_to_be_merged(fields: dict[str, Any], user: str) -> None:
+    numbers = ("run_as_user", "run_as_group")
+    values: dict[str, Any] = {
+        name: cri.Int64Value(value=value) if name in numbers else value for name, value in fields.items()
+    }
+    assert merged_user(cri.LinuxContainerSecurityContext(**values)) == user
+
+
+def test_added_groups_stand_in_the_body_once() -> None:
+    body = {"Image": "i", "HostConfig": {"GroupAdd": ["4", "2000"], "Privileged": False}}
+    assert with_groups(body, (44, 4))["HostConfig"] == {"GroupAdd": ["44", "4", "2000"], "Privileged": False}
+    assert body["HostConfig"] == {"GroupAdd": ["4", "2000"], "Privileged": False}
