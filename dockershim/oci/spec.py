@@ -22,6 +22,7 @@ _KNOWN = {
     words.RECURSIVE_READ_ONLY,
     words.AMBIENT_CAPABILITIES,
     words.POSSIBLE_CAPABILITIES,
+    words.CDI,
     words.USER_NAMESPACE,
 }
 _CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")
@@ -68,6 +69,11 @@ def edit(spec: Json, instruction: Json) -> None:
         mount["options"] = [option for option in mount.get("options", ()) if option != "ro"] + ["rro"]
     if words.AMBIENT_CAPABILITIES in instruction:
         _add_ambient_capabilities(spec, instruction[words.AMBIENT_CAPABILITIES])
+    if words.CDI in instruction:
+        _add_cdi_devices(spec, instruction[words.CDI])
+        if words.USER_NAMESPACE in instruction:
+            drivers = [mount["destination"] for mount in instruction[words.CDI].get("mounts", ())]
+            instruction[words.USER_NAMESPACE][words.UNMAPPED_MOUNTS] += drivers
     if words.USER_NAMESPACE in instruction:
         _enter_user_namespace(spec, instruction[words.USER_NAMESPACE])
 
@@ -96,6 +102,32 @@ def _add_ambient_capabilities(spec: Json, wanted: list[str]) -> None:
     for name in _CAPABILITY_SETS:
         had = sets.get(name) or []
         sets[name] = had + [capability for capability in wanted if capability not in had]
+
+
+def _add_cdi_devices(spec: Json, edits: Json) -> None:
+    for node in edits.get("deviceNodes", ()):
+        _add_device(spec, node)
+    for mount in edits.get("mounts", ()):
+        others = [had for had in spec.get("mounts") or () if had["destination"] != mount["destination"]]
+        spec["mounts"] = [*others, mount]
+    for hook in edits.get("hooks", ()):
+        named = dict(hook)
+        spec.setdefault("hooks", {}).setdefault(named.pop("hookName"), []).append(named)
+
+
+def _add_device(spec: Json, node: Json) -> None:
+    """The node, owned by the container's user where nobody else is said, and the right to use it."""
+    linux, user = spec["linux"], spec["process"]["user"]
+    device = {key: node[key] for key in ("path", "type", "major", "minor", "fileMode") if node.get(key) is not None}
+    for key in ("uid", "gid"):
+        owner = node.get(key) if node.get(key) is not None else user.get(key)
+        if owner:
+            device[key] = owner
+    linux["devices"] = [had for had in linux.get("devices") or () if had["path"] != node["path"]] + [device]
+    if node["type"] in ("b", "c"):
+        rule = {"allow": True, "type": node["type"], "access": node.get("permissions") or "rwm"}
+        rule |= {key: node[key] for key in ("major", "minor") if node.get(key) is not None}
+        linux.setdefault("resources", {}).setdefault("devices", []).append(rule)
 
 
 def _enter_user_namespace(spec: Json, wanted: Json) -> None:

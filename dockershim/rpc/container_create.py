@@ -7,6 +7,7 @@ request has a group of its own, too.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import structlog
 
 from cri_proto import runtime_v1 as cri
-from dockershim import host
+from dockershim import cdi, host
 from dockershim.errors import EngineFailed, FailedPrecondition, InvalidArgument, NotFound
 from dockershim.image_groups import ImageGroups
 from dockershim.lifecycle import Lifecycle
@@ -69,6 +70,9 @@ class ContainerCreate:
         ):
             etc_mounts = await self._node.sandbox_files.mounts(sandbox, config)
             context = self._context(sandbox, image.id, profile, volumes, trees, etc_mounts)
+            if config.CDI_devices and context.api_version < container_spec.CDI_API:
+                edits = await cdi.container_edits([device.name for device in config.CDI_devices])
+                context = dataclasses.replace(context, cdi_edits=edits)
             body = container_spec.to_docker_container(config, sandbox_config, context)
             await host.ensure_mount_sources(sources)
             self._log_raised_oom_score(config)

@@ -32,6 +32,7 @@ from dockershim.translate.wrapping import Instruction, Wrapping
 _FIELD = "config.linux.security_context"
 _RESOURCES = "config.linux.resources"
 CDI_API = (1, 44)
+"""Docker 25 reads CDI specifications by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,9 @@ class ContainerContext:
     """Files of the pod that Docker does not make for it, see `etc_files`."""
     sandbox_namespaces: cri.NamespaceOption = field(default_factory=cri.NamespaceOption)
     wrapping: Wrapping = field(default_factory=Wrapping)
+
+    cdi_edits: Mapping[str, Any] = field(default_factory=dict)
+    """What the wanted CDI devices stand for, where the engine does not know by itself."""
 
     @property
     def is_wrapped(self) -> bool:
@@ -87,7 +91,7 @@ def to_docker_container(
         "Image": context.image_id,
         "Entrypoint": list(config.command) or None,
         "Cmd": list(config.args) or None,
-        "Env": _environment(config),
+        "Env": [*_environment(config), *context.cdi_edits.get("env", ())],
         "WorkingDir": config.working_dir,
         "User": security.user_of(
             security.optional(secure, "run_as_user"),
@@ -176,7 +180,7 @@ def _host_config(
         "CgroupParent": parent,
         "Privileged": secure.privileged,
         "ReadonlyRootfs": secure.readonly_rootfs,
-        "GroupAdd": security.group_add(secure.supplemental_groups),
+        "GroupAdd": security.group_add([*secure.supplemental_groups, *context.cdi_edits.get("additionalGids", ())]),
         "SecurityOpt": _security_options(secure, context.host),
         "RestartPolicy": {"Name": "no"},
         "LogConfig": sandbox_spec.LOG_CONFIG,
@@ -192,9 +196,7 @@ def _host_config(
         result["Annotations"] = handler_annotations.container_annotations(
             config, context.sandbox_id, context.sandbox_metadata, sandbox_config.annotations
         )
-    if config.CDI_devices:
-        if context.api_version < CDI_API:
-            raise InvalidArgument("config.CDI_devices", "need Docker 25 (API 1.44) or newer")
+    if config.CDI_devices and context.api_version >= CDI_API:
         identifiers = [device.name for device in config.CDI_devices]
         result["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": identifiers}]
     return result
@@ -213,9 +215,10 @@ def _instruction(config: cri.ContainerConfig, context: ContainerContext) -> Inst
     secure, engine_can = config.linux.security_context, context.api_version >= mounts.READ_ONLY_RECURSIVE_API
     lacks_some = context.is_wrapped and bool(context.host.missing_capabilities)
     return {
-        **wrapping.strict_groups(secure, _FIELD),
+        **wrapping.strict_groups(secure, _FIELD, context.cdi_edits.get("additionalGids", ())),
         **wrapping.recursive_read_only(config.mounts, engine_can=engine_can),
         **wrapping.ambient_capabilities(secure.capabilities),
+        **wrapping.cdi_devices(context.cdi_edits),
         **wrapping.possible_capabilities(privileged=secure.privileged, host_lacks_some=lacks_some),
         **wrapping.container_user_namespace(
             secure.namespace_options, context.sandbox_namespaces, config.mounts, _FIELD

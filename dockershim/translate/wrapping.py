@@ -90,6 +90,7 @@ def _wanted_by(instruction: Instruction, where: str) -> str:
     fields = {
         words.STRICT_GROUPS: f"{where}.supplemental_groups_policy",
         words.USER_NAMESPACE: f"{where}.namespace_options.userns_options",
+        words.CDI: "config.CDI_devices",
         words.AMBIENT_CAPABILITIES: f"{where}.capabilities.add_ambient_capabilities",
     }
     return next((fields[word] for word in instruction if word in fields), where)
@@ -99,16 +100,17 @@ def _wanted_by(instruction: Instruction, where: str) -> str:
 
 
 def strict_groups(
-    secure: cri.LinuxContainerSecurityContext | cri.LinuxSandboxSecurityContext, where: str
+    secure: cri.LinuxContainerSecurityContext | cri.LinuxSandboxSecurityContext, where: str, devices: Iterable[int] = ()
 ) -> Instruction:
-    """Strict: the groups of the request and no more. Docker itself does so where the primary group is given too."""
+    """Strict: the groups of the request and of its devices, and no more. Docker itself does so where the primary group
+    is given too."""
     if secure.supplemental_groups_policy not in (_Policy.Merge, _Policy.Strict):
         raise InvalidArgument(
             f"{where}.supplemental_groups_policy", f"{secure.supplemental_groups_policy}: want Merge or Strict"
         )
     if secure.supplemental_groups_policy == _Policy.Merge or secure.HasField("run_as_group"):
         return {}
-    return {words.STRICT_GROUPS: list(secure.supplemental_groups)}
+    return {words.STRICT_GROUPS: [*secure.supplemental_groups, *devices]}
 
 
 # ---- user namespaces
@@ -183,6 +185,12 @@ def _destination(mount: cri.Mount) -> str:
 
 
 # ---- what else a container may need
+
+
+def cdi_devices(edits: Mapping[str, Any]) -> Instruction:
+    """Edits of CDI devices that the engine cannot be told; variables and groups it can."""
+    rest = {name: edits[name] for name in ("deviceNodes", "mounts", "hooks") if name in edits}
+    return {words.CDI: rest} if rest else {}
 
 
 def recursive_read_only(mounts: Iterable[cri.Mount], *, engine_can: bool) -> Instruction:

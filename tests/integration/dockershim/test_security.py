@@ -309,6 +309,61 @@ def test_devices(shim: Shim) -> None:
     assert shim.exec(container_id, "sh", "-c", "echo x > /dev/mine").exit_code != 0
 
 
+CDI = {
+    "cdiVersion": "0.7.0",
+    "kind": "example.com/thing",
+    "containerEdits": {"env": ["THINGS=yes"]},
+    "devices": [
+        {
+            "name": "one",
+            "containerEdits": {
+                "env": ["THING=one"],
+                "deviceNodes": [{"path": "/dev/thing", "hostPath": "/dev/kmsg", "permissions": "r"}],
+                "mounts": [{"hostPath": "/etc/hostname", "containerPath": "/thing/name", "options": ["ro", "bind"]}],
+                "hooks": [{"hookName": "createRuntime", "path": "/bin/touch", "args": ["touch", "/run/hooked"]}],
+                "additionalGids": [777],
+            },
+        },
+        {"name": "two", "containerEdits": {"env": ["OTHER=two"]}},
+    ],
+}
+
+
+def test_cdi_devices(shim: Shim) -> None:
+    """All that a specification says of a device: by Docker itself from 25 on, before that by dockershim-oci.
+
+    Old specifications are YAML more often than not, so one of the two files is.
+    """
+    write = "mkdir -p /etc/cdi && cat > /etc/cdi/$0 && rm -f /run/hooked"
+    shim.lab.run(["sh", "-c", write, "thing.json"], text_input=json.dumps(CDI))
+    more = 'cdiVersion: "0.5.0"\nkind: example.com/more\ndevices:\n- name: x\n  containerEdits: {env: [MORE=x]}\n'
+    shim.lab.run(["sh", "-c", write, "more.yaml"], text_input=more)
+    names = ["example.com/thing=one", "example.com/thing=two", "example.com/more=x"]
+    linux = secured(run_as_user=cri.Int64Value(value=1000), run_as_group=cri.Int64Value(value=1000))
+    devices = [cri.CDIDevice(name=name) for name in names]
+    container_id = shim.run(shim.run_sandbox(), "exec sleep 1000", CDI_devices=devices, linux=linux)
+    environment = said(shim, container_id, "tr '\\0' '\\n' < /proc/1/environ").splitlines()
+    assert {"THINGS=yes", "THING=one", "OTHER=two", "MORE=x"} <= set(environment)
+    assert said(shim, container_id, "stat -c '%F %t:%T %u' /dev/thing") == "character special file 1:b 1000"
+    assert shim.exec(container_id, "sh", "-c", "echo x > /dev/thing").exit_code != 0
+    assert said(shim, container_id, "cat /thing/name") == shim.lab.run(["cat", "/etc/hostname"]).stdout.strip()
+    assert " /thing/name " in said(shim, container_id, "grep ' ro,' /proc/mounts")
+    assert "777" in process_status(shim, container_id)["Groups"].split()
+    assert shim.lab.run(["stat", "-c", "%F", "/run/hooked"]).stdout.strip() == "regular empty file"
+    wrapped = shim.lab.docker.version == "20.10"
+    assert runtime_of(shim, container_id) == ("dockershim" if wrapped else "runc")
+
+
+def test_a_cdi_device_that_is_not_there_is_named(shim: Shim) -> None:
+    """When the container is created or, by an engine that looks itself, when it is started; and nothing runs."""
+    devices = [cri.CDIDevice(name="example.com/thing=none")]
+    code, message = code_of(lambda: shim.run(shim.run_sandbox(), "exec sleep 1000", CDI_devices=devices))
+    assert code is not grpc.StatusCode.OK
+    assert "example.com/thing=none" in message
+    wanted = cri.ContainerFilter(state=cri.ContainerStateValue(state=cri.ContainerState.CONTAINER_RUNNING))
+    assert not shim.runtime.ListContainers(cri.ListContainersRequest(filter=wanted)).containers
+
+
 # ---- runtimes
 
 

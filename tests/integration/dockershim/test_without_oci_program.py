@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import grpc
@@ -44,6 +45,14 @@ def test_containers_are_refused_by_the_fields_name(shim: Shim) -> None:
         linux = cri.LinuxContainerConfig(security_context=secure)
         code, message = code_of(lambda linux=linux: shim.create(sandbox, "true", linux=linux))  # type: ignore[misc]  # mypy#15459
         assert (code, message.split(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, field)
+        assert "dockershim-oci" in message
+    if shim.lab.docker.version == "20.10":
+        edits = {"deviceNodes": [{"path": "/dev/null"}]}
+        content = {"kind": "example.com/thing", "devices": [{"name": "one", "containerEdits": edits}]}
+        shim.lab.run(["sh", "-c", "mkdir -p /etc/cdi && cat > /etc/cdi/thing.json"], text_input=json.dumps(content))
+        devices = [cri.CDIDevice(name="example.com/thing=one")]
+        code, message = code_of(lambda: shim.create(sandbox, "true", CDI_devices=devices))
+        assert (code, message.split(":")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, "config.CDI_devices")
         assert "dockershim-oci" in message
     mount = cri.Mount(container_path="/m", host_path="/tmp", readonly=True, recursive_read_only=True)
     code, message = code_of(lambda: shim.create(sandbox, "true", mounts=[mount]))

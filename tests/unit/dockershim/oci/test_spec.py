@@ -142,3 +142,34 @@ def test_dockers_own_user_namespace_is_in_the_way() -> None:
     spec["linux"]["namespaces"].append({"type": "user"})
     with pytest.raises(BadInstruction, match="userns-remap"):
         edit(spec, {words.USER_NAMESPACE: userns()})
+
+
+def test_cdi_devices_are_all_that_their_edits_say() -> None:
+    """What is there under the same name gives way; nodes belong to the user unless somebody is named."""
+    node = {"path": "/dev/x", "hostPath": "/dev/y", "type": "c", "major": 1, "minor": 3, "permissions": "r"}
+    mount = {"destination": "/data", "source": "/lib/x", "type": "bind", "options": ["bind"]}
+    edits = {
+        "deviceNodes": [node, {"path": "/dev/p", "type": "p", "uid": 0, "fileMode": 384}],
+        "mounts": [mount],
+        "hooks": [{"hookName": "prestart", "path": "/h", "args": ["h"]}, {"hookName": "prestart", "path": "/i"}],
+    }
+    spec = edited(**{words.CDI: edits})
+    assert spec["linux"]["devices"] == [
+        {"path": "/dev/x", "type": "c", "major": 1, "minor": 3, "uid": 1000, "gid": 1000},
+        {"path": "/dev/p", "type": "p", "fileMode": 384, "gid": 1000},
+    ]
+    assert spec["linux"]["resources"]["devices"] == [
+        {"allow": True, "type": "c", "access": "r", "major": 1, "minor": 3}
+    ]
+    assert [one["destination"] for one in spec["mounts"]] == ["/proc", "/data"]
+    assert spec["mounts"][1] == mount
+    assert spec["hooks"] == {"prestart": [{"path": "/h", "args": ["h"]}, {"path": "/i"}]}
+
+
+def test_mounts_of_cdi_devices_keep_their_owners_in_a_user_namespace() -> None:
+    """They are the host's drivers, which every pod has."""
+    userns = {words.UIDS: MAP, words.GIDS: MAP, words.JOINS: False, words.UNMAPPED_MOUNTS: ["/data"]}
+    mount = {"destination": "/lib/x", "source": "/lib/x", "type": "bind", "options": ["bind"]}
+    instruction = {words.VERSION: 1, words.CDI: {"mounts": [mount]}, words.USER_NAMESPACE: userns}
+    edit(configuration(), instruction)
+    assert userns[words.UNMAPPED_MOUNTS] == ["/data", "/lib/x"]

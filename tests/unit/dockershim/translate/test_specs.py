@@ -222,6 +222,17 @@ def test_swap_is_off_unless_it_is_asked_for() -> None:
     assert container_body(config)["HostConfig"]["MemorySwap"] == 150
 
 
+def test_of_cdi_devices_an_old_engine_is_told_what_it_understands() -> None:
+    """Variables and groups, so that added processes have them too; only the rest needs the program."""
+    edits: dict[str, Any] = {"env": ["A=b"], "additionalGids": [7]}
+    config = with_security(supplemental_groups=[5])
+    config.envs.add(key="X", value=b"y")
+    body = container_body(config, cdi_edits=edits)
+    assert (body["Env"], body["HostConfig"]["GroupAdd"]) == (["X=y", "A=b"], ["5", "7"])
+    with pytest.raises(InvalidArgument, match=r"^config.CDI_devices: needs dockershim-oci"):
+        container_body(config, cdi_edits={**edits, "hooks": [{"hookName": "prestart", "path": "/h"}]})
+
+
 @pytest.mark.parametrize(
     ("config", "field"),
     [
@@ -237,7 +248,6 @@ def test_swap_is_off_unless_it_is_asked_for() -> None:
         (with_security(apparmor=Profile(profile_type=Kind.Localhost, localhost_ref="x")), "AppArmor"),
         (cri.ContainerConfig(), "metadata.name"),
         (cri.ContainerConfig(metadata=cri.ContainerMetadata(name="a_b")), "metadata.name"),
-        (cri.ContainerConfig(CDI_devices=[cri.CDIDevice(name="x")]), "CDI_devices"),
         (cri.ContainerConfig(mounts=[cri.Mount(container_path="/a", host_path="b")]), "host_path"),
         (
             cri.ContainerConfig(mounts=[cri.Mount(container_path="/a", host_path="/b", mount_options=["x"])]),
