@@ -58,6 +58,8 @@ class TokenAsk:
     pod_uid: str
     audience: str = ""
     expiration_seconds: int = DEFAULT_TOKEN_SECONDS
+    service_account_uid: str = ""
+    """The account as the asker knows it: one made anew under the name since is refused. Empty: whichever there is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -113,15 +113,17 @@ class ServiceAccountTokens:
 
 
 async def _request(issuer: TokenIssuer, ask: TokenAsk) -> IssuedToken:
-    """A TokenRequest, bound to the pod: the token ends with it."""
+    """A TokenRequest, bound to the pod: the token ends with it. ApiConflict when the account is another one by now."""
     from kubelet_py.api import authentication_v1 as authn
+    from kubelet_py.api import meta_v1
 
     body = authn.TokenRequest(
+        metadata=meta_v1.ObjectMeta(uid=ask.service_account_uid or None),
         spec=authn.TokenRequestSpec(
             audiences=[ask.audience] if ask.audience else [],
             expirationSeconds=ask.expiration_seconds,
             boundObjectRef=authn.BoundObjectReference(apiVersion="v1", kind="Pod", name=ask.pod_name, uid=ask.pod_uid),
-        )
+        ),
     )
     answer = await issuer.create_subresource(SERVICE_ACCOUNTS, ask.service_account, "token", body, ask.namespace)
     status = answer.status

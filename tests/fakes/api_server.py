@@ -236,6 +236,9 @@ class FakeApiServer:
 
     def _post_subresource(self, target: Target, body: Json) -> Json:
         if target.subresource == "token":
+            known = body.get("metadata", {}).get("uid")
+            if known and known != self._existing(target)["metadata"]["uid"]:
+                raise _conflict(target, "the UID in the token request is not that of the service account")
             expires = datetime.now(UTC) + timedelta(seconds=body["spec"].get("expirationSeconds", 3600))
             return body | {"status": {"token": f"token-of-{target.name}", "expirationTimestamp": _time(expires)}}
         raise Refusal(404, "NotFound", f"no subresource {target.subresource}")

@@ -119,10 +119,11 @@ class _Runner:
         if annotations is None:
             return None
         audience = attributes.serviceAccountTokenAudience
-        token = await accounts.service_account_token(
-            TokenAsk(namespace, name, pod_metadata.name or "", pods.uid_of(pod), audience)
-        )
-        return Account(namespace, name, (metadata.uid if metadata else None) or "", annotations, token)
+        uid = (metadata.uid if metadata else None) or ""
+        ask = TokenAsk(
+            namespace, name, pod_metadata.name or "", pods.uid_of(pod), audience, service_account_uid=uid
+        )  # answers are cached by this UID: the token must be the same account's
+        return Account(namespace, name, uid, annotations, await accounts.service_account_token(ask))
 
     async def _cached(self, name: str, account: Account | None) -> Logins:
         scope = rules.scope_of(self.plugin, account)

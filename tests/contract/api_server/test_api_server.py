@@ -247,6 +247,26 @@ async def test_a_service_account_token_can_be_asked_for(api: ApiClient) -> None:
     assert answer.status.expirationTimestamp > datetime.now(UTC)
 
 
+async def test_a_token_for_an_account_that_was_made_anew_is_a_conflict(api: ApiClient) -> None:
+    """Who knows an account by its UID does not get the token of another one with its name."""
+    name = fresh("account")
+    made = await api.create(SERVICE_ACCOUNTS, core_v1.ServiceAccount(metadata=meta_v1.ObjectMeta(name=name)), NAMESPACE)
+    assert made.metadata is not None
+
+    async def ask(uid: str | None) -> authentication_v1.TokenRequest:
+        request = authentication_v1.TokenRequest(
+            metadata=meta_v1.ObjectMeta(uid=uid),
+            spec=authentication_v1.TokenRequestSpec(audiences=[], expirationSeconds=600),
+        )
+        return await api.create_subresource(SERVICE_ACCOUNTS, name, "token", request, NAMESPACE)
+
+    answer = await ask(made.metadata.uid)
+    assert answer.status is not None
+    assert answer.status.token
+    with pytest.raises(ApiConflict):
+        await ask("00000000-0000-0000-0000-000000000000")
+
+
 async def test_services_without_an_address_can_be_left_out(api: ApiClient) -> None:
     names = {address: fresh("svc") for address in ("None", "")}
     for address, name in names.items():

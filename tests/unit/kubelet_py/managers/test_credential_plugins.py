@@ -193,7 +193,7 @@ async def test_a_plugin_gets_the_token_of_the_pods_account(node: Node) -> None:
     assert credential.source == ServiceAccountSource("uid-sa", "shop", "builder")
     assert node.asked["serviceAccountToken"] == "token-1"
     assert node.asked["serviceAccountAnnotations"] == {"role": "puller"}
-    assert node.asks == [TokenAsk("shop", "builder", "web", "u-1", "registry")]
+    assert node.asks == [TokenAsk("shop", "builder", "web", "u-1", "registry", service_account_uid="uid-sa")]
 
 
 @pytest.mark.parametrize(("cache", "runs"), [("ServiceAccount", 1), ("Token", 2)])

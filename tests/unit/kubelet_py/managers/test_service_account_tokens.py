@@ -58,6 +58,15 @@ async def test_a_token_is_bound_to_the_pod_and_kept() -> None:
     assert second.audiences == ["vault"]
 
 
+async def test_an_account_that_is_known_is_named_with_its_uid() -> None:
+    issuer = Issuer()
+    tokens = issuer.tokens()
+    for ask in (ASK, replace(ASK, service_account_uid="account-1"), replace(ASK, service_account_uid="account-2")):
+        await tokens.get(ask)
+    named = [request.metadata.uid if request.metadata else None for request in issuer.asked]
+    assert named == [None, "account-1", "account-2"]
+
+
 @pytest.mark.parametrize(
     ("life", "age", "jitter", "renewed"),
     [
