@@ -126,8 +126,18 @@ class DockerEngine(Protocol):
         """Create; returns the id. NameConflict when the name is taken, NotFound when the image is missing."""
         ...
 
-    async def start_container(self, reference: str) -> None:
-        """Start; a running container is fine."""
+    async def start_container(self, reference: str, checkpoint: str = "") -> None:
+        """Start; a running container is fine. With a checkpoint it goes on where that was made.
+
+        The checkpoint is a directory of that name in `checkpoints` below the container's own directory.
+        """
+        ...
+
+    async def create_checkpoint(self, reference: str, name: str, directory: str, timeout_seconds: float) -> None:
+        """Write CRIU's images of a running container to `directory/name`; it stops for that long and runs on.
+
+        Unimplemented when the engine or its runtime cannot do that at all.
+        """
         ...
 
     async def stop_container(self, reference: str, timeout_seconds: int) -> None:

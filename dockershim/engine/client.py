@@ -52,6 +52,7 @@ CONNECT_SECONDS = 5.0
 CALL_SECONDS = 110.0  # below the kubelet's two minutes, so that the caller hears from us and not from its own timer
 PING_SECONDS = 5.0
 STOP_SLACK_SECONDS = 30.0
+RESTORE_SECONDS = 600.0
 REMOVAL_POLLS = 50
 REMOVAL_POLL_SECONDS = 0.1
 EVENT_CONNECT_SECONDS = 10.0
@@ -177,9 +178,26 @@ class DockerClient:
             _log.debug("docker_warned", name=name, warning=warning)
         return str(reply["Id"])
 
-    async def start_container(self, reference: str) -> None:
+    async def start_container(self, reference: str, checkpoint: str = "") -> None:
         """See DockerEngine."""
-        await self._call("POST", f"/containers/{_quoted(reference)}/start", label="start")
+        path = f"/containers/{_quoted(reference)}/start"
+        if not checkpoint:
+            await self._call("POST", path, label="start")
+            return
+        await self._call(
+            "POST", path, {"checkpoint": checkpoint}, timeout_seconds=RESTORE_SECONDS, slow=True, label="restore"
+        )
+
+    async def create_checkpoint(self, reference: str, name: str, directory: str, timeout_seconds: float) -> None:
+        """See DockerEngine."""
+        await self._call(
+            "POST",
+            f"/containers/{_quoted(reference)}/checkpoints",
+            body={"CheckpointID": name, "CheckpointDir": directory, "Exit": False},
+            timeout_seconds=timeout_seconds,
+            slow=True,
+            label="checkpoint",
+        )
 
     async def stop_container(self, reference: str, timeout_seconds: int) -> None:
         """See DockerEngine."""

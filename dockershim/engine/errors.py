@@ -19,10 +19,13 @@ from dockershim.errors import (
     ResourceExhausted,
     ShimError,
     Unavailable,
+    Unimplemented,
 )
 
 _NAME_CONFLICT = re.compile(r'container name "?/?[^"]*"? is already in use by (?:container )?"?([0-9a-f]*)"?')
-_NOT_RUNNING = re.compile(r"is not running|is not started|container .* is stopped|process already finished")
+_NOT_RUNNING = re.compile(
+    r"is not running|Container \S+ not running|is not started|container .* is stopped|process already finished"
+)
 _PAUSED = re.compile(r"is paused")
 _NO_SUCH = re.compile(r"[Nn]o such (container|image|exec instance|exec|network)[^:]*:? ?(\S*)")
 _NOT_FOUND = re.compile(r"(network|volume) (\S+) not found")
@@ -39,6 +42,8 @@ _CONTAINERD_AWAY = re.compile(
     r"[Ee]rror while dialing|transport is closing|error reading from server: EOF|containerd.*: EOF"
 )
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded")
+_NO_CHECKPOINTS = re.compile(r"experimental feature is disabled|only supported in experimental mode")
+_NO_CRIU = re.compile(r'exec: \\*"criu\\*": executable file not found')
 _BAD_START = re.compile(
     r"executable file not found|no such file or directory|permission denied|not a directory"
     r"|invalid (?:argument|mount)|[Uu]nknown user|unable to find (?:user|group)|[Nn]o such user"
@@ -78,6 +83,10 @@ class CannotStart(EngineFailed):
 def from_response(status: int, message: str, reference: str = "") -> ShimError:
     """The error for an HTTP status and Docker's message. `reference` is what the call was about."""
     text = " ".join(message.split())
+    if _NO_CHECKPOINTS.search(text):
+        return Unimplemented(f"Docker: {text}")
+    if _NO_CRIU.search(text):
+        return Unimplemented(f"Docker's runtime finds no criu in the PATH of containerd (want CRIU 3 or newer): {text}")
     if status == 404:
         found = _NO_SUCH.search(text)
         if found:

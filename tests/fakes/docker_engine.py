@@ -15,11 +15,21 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from dockershim.engine import EngineEvent, EngineInfo, EventStream, Json, ProcessStream, RegistryAuth
 from dockershim.engine.stdcopy import STDERR, STDOUT
-from dockershim.errors import EngineFailed, InUse, InvalidArgument, NameConflict, NotFound, NotRunning, Unavailable
+from dockershim.errors import (
+    EngineFailed,
+    InUse,
+    InvalidArgument,
+    NameConflict,
+    NotFound,
+    NotRunning,
+    Unavailable,
+    Unimplemented,
+)
 from dockershim.translate.image_refs import canonical_or_none
 from dockershim.translate.pull_progress import PullProgress
 
@@ -32,6 +42,10 @@ _NEVER = "0001-01-01T00:00:00Z"
 def _stamp() -> str:
     now = time.time_ns()
     return datetime.fromtimestamp(now // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{now % 10**9:09d}Z"
+
+
+def _contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
 
 
 def fake_id(seed: str) -> str:
@@ -96,10 +110,15 @@ class FakeDockerEngine:
         self.exec_results: dict[tuple[str, ...], tuple[bytes, bytes, int]] = {}
         self.calls: Counter[str] = Counter()
         self.away = False
+        self.experimental = False
+        self.root_directory = "/var/lib/docker"
+        self.cgroup_version = "1"
+        self.layers: Path | None = None
+        self.restored: dict[str, dict[str, bytes]] = {}
         self.pull_steps: list[float] = []
         self.pulls_extract = False
         self._streams: list[FakeEventStream] = []
-        self._failures: dict[str, list[Exception]] = {}
+        self._failures: dict[str, list[Exception | None]] = {}
         self._holds: dict[str, asyncio.Event] = {}
         self._serial = 0
 
@@ -122,9 +141,9 @@ class FakeDockerEngine:
             "RootFS": {"Type": "layers", "Layers": list(layers) or ["sha256:" + fake_id("layer " + " ".join(tags))]},
         }
 
-    def fail_next(self, call: str, error: Exception) -> None:
-        """The next call of this name fails."""
-        self._failures.setdefault(call, []).append(error)
+    def fail_next(self, call: str, error: Exception, after: int = 0) -> None:
+        """The next call of this name fails, or the one after so many that do not."""
+        self._failures.setdefault(call, []).extend([*[None] * after, error])
 
     def hold(self, call: str) -> asyncio.Event:
         """Calls of this name wait until the event is set."""
@@ -154,8 +173,9 @@ class FakeDockerEngine:
         if self.away:
             raise Unavailable("Docker does not answer (fake)")
         waiting = self._failures.get(call)
-        if waiting:
-            raise waiting.pop(0)
+        failure = waiting.pop(0) if waiting else None
+        if failure is not None:
+            raise failure
         if call in self._holds:
             await self._holds[call].wait()
 
@@ -204,12 +224,13 @@ class FakeDockerEngine:
         return EngineInfo(
             api_version=(1, 41),
             engine_version="20.10.24",
-            root_directory="/var/lib/docker",
+            root_directory=self.root_directory,
             cgroup_driver="cgroupfs",
-            cgroup_version="1",
+            cgroup_version=self.cgroup_version,
             runtimes=("runc",),
             default_runtime="runc",
             security_options=("name=seccomp,profile=default",),
+            experimental=self.experimental,
         )
 
     async def ping(self) -> None:
@@ -279,15 +300,42 @@ class FakeDockerEngine:
             ],
             "NetworkSettings": {"Networks": {}},
         }
+        if self.layers is not None:
+            upper = self.layers / identifier
+            await asyncio.to_thread(upper.mkdir, parents=True)
+            self.containers[identifier]["GraphDriver"] = {"Name": "overlay2", "Data": {"UpperDir": str(upper)}}
         self._emit_container("create", self.containers[identifier])
         return identifier
 
-    async def start_container(self, reference: str) -> None:
-        """See DockerEngine."""
+    def _require_experimental(self) -> None:
+        if not self.experimental:
+            raise Unimplemented("Docker: This experimental feature is disabled by default.")
+
+    async def create_checkpoint(self, reference: str, name: str, directory: str, timeout_seconds: float) -> None:
+        """See DockerEngine. One image, which says whose it is."""
+        await self._enter("create_checkpoint")
+        container = self._find(reference)
+        self._require_experimental()
+        if not container["State"]["Running"]:
+            raise NotRunning(f"Container {reference} not running")
+
+        def write() -> None:
+            images = Path(directory, name)
+            images.mkdir(parents=True)
+            (images / "pages-1.img").write_text(container["Name"])
+
+        await asyncio.to_thread(write)
+
+    async def start_container(self, reference: str, checkpoint: str = "") -> None:
+        """See DockerEngine. What a container was restored from is kept in `restored`."""
         await self._enter("start_container")
         container = self._find(reference)
         if container["State"]["Running"]:
             return
+        if checkpoint:
+            self._require_experimental()
+            images = Path(self.root_directory, "containers", container["Id"], "checkpoints", checkpoint)
+            self.restored[container["Id"]] = await asyncio.to_thread(_contents, images)
         self._serial += 1
         mode = container["HostConfig"].get("NetworkMode", "default")
         if mode in self.networks or mode == "default":

@@ -11,7 +11,7 @@ import pytest
 from dockershim.engine import DockerEngine, EventStream
 from dockershim.engine.client import DockerClient
 from dockershim.engine.stdcopy import STDERR, STDOUT
-from dockershim.errors import AlreadyExists, InUse, NameConflict, NotFound, NotRunning
+from dockershim.errors import AlreadyExists, InUse, NameConflict, NotFound, NotRunning, Unimplemented
 from dockershim.translate.views import parse_time_ns
 from tests.fakes.docker_engine import FakeDockerEngine
 from tests.lab.lab import BUSYBOX, PAUSE, Lab
@@ -117,6 +117,17 @@ async def test_the_life_of_a_container(engine: DockerEngine) -> None:
     with pytest.raises(NotFound):
         await engine.inspect_container(identifier)
     stream.close()
+
+
+async def test_checkpoints_are_for_engines_with_experimental_features(engine: DockerEngine) -> None:
+    """Which none of these is; tests/machine has one."""
+    identifier = await engine.create_container("no-checkpoint", body(*SLEEP))
+    with pytest.raises(Unimplemented, match="experimental"):
+        await engine.start_container(identifier, "some")
+    await engine.start_container(identifier)
+    with pytest.raises(Unimplemented, match="experimental"):
+        await engine.create_checkpoint(identifier, "some", "/nowhere", 10)
+    await engine.remove_container(identifier, force=True)
 
 
 async def test_the_exit_code_is_the_commands(engine: DockerEngine) -> None:

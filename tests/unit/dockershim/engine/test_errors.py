@@ -45,6 +45,24 @@ RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
         errors.EngineFailed,
     ),
     (400, "invalid reference format", errors.InvalidArgument),
+    (
+        501,
+        (
+            "This experimental feature is disabled by default. Start the Docker daemon in experimental mode in order "
+            "to enable it."
+        ),
+        errors.Unimplemented,
+    ),
+    (400, "checkpoint is only supported in experimental mode", errors.Unimplemented),
+    (
+        500,
+        (
+            "Cannot checkpoint container pod: runc did not terminate successfully: exit status 1: CRIU version check "
+            f'failed: exec: "criu": executable file not found in $PATH path= /run/moby/{ID}/criu-dump.log: unknown'
+        ),
+        errors.Unimplemented,
+    ),
+    (500, "Container plain not running", errors.NotRunning),
     (500, f"Cannot kill container: {ID}: Container {ID} is not running", errors.NotRunning),
     (
         400,
