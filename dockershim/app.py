@@ -45,6 +45,7 @@ from dockershim.stats import Statistics
 from dockershim.stats.layers import LayerUsage
 from dockershim.store import Store
 from dockershim.store.feeder import Feeder, FeederHooks
+from dockershim.streaming.certificate import Certificate
 from dockershim.systemd import Notifier, take_passed_socket
 from dockershim.tasks import Tasks
 from dockershim.translate.views import ContainerView, SandboxRecord, docker_addresses
@@ -114,6 +115,9 @@ def make_parts(config: Config) -> Parts:
         _log.warning(
             "oom_score_limited", lowest=lowest, hint="lower values are raised to this one: no CAP_SYS_RESOURCE"
         )
+    certificate = Certificate(*config.streaming_certificate) if config.streaming_certificate else None
+    if certificate is not None:
+        certificate.load()
     verbose = {key: str(value) for key, value in dataclasses.asdict(config).items()}
     return Parts(
         engine,
@@ -125,6 +129,7 @@ def make_parts(config: Config) -> Parts:
             missing_capabilities=host.missing_capabilities(),
             pull_progress_deadline_seconds=config.pull_progress_deadline_seconds,
             verbose_config=json.dumps(verbose, sort_keys=True),
+            streaming_certificate=certificate,
         ),
         addresses,
         metrics,

@@ -31,6 +31,7 @@ WITHOUT_EFFECT = {
     "--streaming-bind-addr": "streams are served to the kubelet on this host only, on a loopback address",
 }
 """Flags of cri-dockerd that mean nothing here, and why."""
+STREAMING_TLS = ("--streaming-tls-cert-file", "--streaming-tls-private-key-file")
 PASSED_SOCKET = "fd://"
 _DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _UNIT_SECONDS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 0.001}
@@ -59,6 +60,8 @@ class Config:
     ignored: tuple[str, ...] = ()
     cgroup_driver: str = ""
     metrics_address: tuple[str, int] | None = None
+    streaming_certificate: tuple[Path, Path] | None = None
+    """The certificate's file and that of its key."""
     log_level: str = "info"
     log_format: str = "text"
 
@@ -94,6 +97,7 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
     cidrs = _pod_cidrs(given.pod_cidr, problems)
     mtu = _mtu(given.network_plugin_mtu, problems)
     metrics_address = _address("--metrics-bind-addr", given.metrics_bind_addr, problems)
+    streaming_certificate = _certificate(given, problems)
     if problems:
         raise ConfigError(*problems)
     return Config(
@@ -112,6 +116,7 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
         ignored=tuple(flag for flag in WITHOUT_EFFECT if getattr(given, _attribute(flag)) is not None),
         cgroup_driver=given.cgroup_driver,
         metrics_address=metrics_address,
+        streaming_certificate=streaming_certificate,
         log_level=log_level,
         log_format=given.log_format,
     )
@@ -149,6 +154,9 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help="serve Prometheus metrics of dockershim itself here, such as :9324 (on loopback); none by default",
     )
+    certificate, key = STREAMING_TLS
+    add(certificate, default="", help="serve exec, attach and port-forward with TLS, with this certificate (PEM)")
+    add(key, default="", help="the key of that certificate")
     add("--log-level", default="info", help=", ".join(LOG_LEVELS))
     add("--log-format", default="text", help=", ".join(LOG_FORMATS))
     for flag, reason in WITHOUT_EFFECT.items():
@@ -205,6 +213,17 @@ def _address(flag: str, text: str, problems: list[str]) -> tuple[str, int] | Non
         problems.append(f"{flag} {text!r}: want an address and a port such as 127.0.0.1:9324, or :9324 for loopback")
         return None
     return host or LOOPBACK, int(port)
+
+
+def _certificate(given: argparse.Namespace, problems: list[str]) -> tuple[Path, Path] | None:
+    files = {flag: str(getattr(given, _attribute(flag))) for flag in STREAMING_TLS}
+    if not any(files.values()):
+        return None
+    if not all(files.values()):
+        problems.append(f"{' and '.join(STREAMING_TLS)}: want both or none")
+        return None
+    certificate, key = (_absolute(flag, text, problems) for flag, text in files.items())
+    return certificate, key
 
 
 def _duration(flag: str, text: str, problems: list[str]) -> float:

@@ -18,6 +18,7 @@ from dockershim.sandbox_files import SandboxFiles
 from dockershim.stats import Statistics
 from dockershim.store import Store
 from dockershim.store.feeder import Feeder
+from dockershim.streaming.certificate import Certificate
 from dockershim.tasks import Tasks
 from dockershim.translate.sandbox_spec import SandboxContext
 from dockershim.translate.security import HostSecurity
@@ -34,6 +35,7 @@ class NodeSettings:
     missing_capabilities: tuple[str, ...] = ()
     cgroup_root: str = "/sys/fs/cgroup"
     verbose_config: str = "{}"
+    streaming_certificate: Certificate | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ class Streaming:
     def __init__(self, node: Node) -> None:
         self._node = node
         self._commands = RemoteCommands(node.engine, node.tasks)
-        self._server = StreamingServer(node.tasks, time.monotonic)
+        self._server = StreamingServer(node.tasks, time.monotonic, node.settings.streaming_certificate)
 
     async def exec(self, request: cri.ExecRequest) -> cri.ExecResponse:
         """See CRI."""

@@ -1,14 +1,15 @@
 """The loopback HTTP server behind the URLs that Exec, Attach and PortForward return.
 
-Owns listening, tokens and the upgrade to SPDY or WebSocket. Must not know what runs behind a URL. It begins to listen
-with the first URL. Upstream counterpart: cri-streaming's server.go. Deliberate differences: loopback only, and tokens
-of 256 bits.
+Owns listening (with TLS where it is given a certificate), tokens and the upgrade to SPDY or WebSocket. Must not know
+what runs behind a URL. It begins to listen with the first URL. Upstream counterpart: cri-streaming's server.go.
+Deliberate differences: loopback only, and tokens of 256 bits.
 """
 
 from __future__ import annotations
 
 import asyncio
 import secrets
+import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +17,7 @@ import structlog
 
 from cri_proto.wire import http_upgrade, portforward, remotecommand, websocket
 from dockershim.errors import Unavailable
+from dockershim.streaming.certificate import Certificate
 from dockershim.streaming.channels import SpdyChannels, WebSocketChannels
 from dockershim.streaming.port_forward import Connect, serve_port_forward
 from dockershim.streaming.remote_command import Work, serve_channels
@@ -70,26 +72,30 @@ class _Agreement:
 class StreamingServer:
     """The server. Its connections are tasks of `tasks`."""
 
-    def __init__(self, tasks: Tasks, clock_seconds: Callable[[], float]) -> None:
+    def __init__(
+        self, tasks: Tasks, clock_seconds: Callable[[], float], certificate: Certificate | None = None
+    ) -> None:
         self._tasks = tasks
         self._clock_seconds = clock_seconds
+        self._certificate = certificate
         self._tokens: TokenBook[Ticket] = TokenBook()
         self._server: asyncio.Server | None = None
         self._starting = asyncio.Lock()
 
     async def url(self, ticket: Ticket) -> str:
         """A URL that one client may use once within a minute. ResourceExhausted when too many wait."""
-        server = await self._listen()
+        context = await self._certificate.renewed() if self._certificate else None
+        server = await self._listen(context)
         token = secrets.token_urlsafe(32)
         self._tokens.add(token, ticket, self._clock_seconds())
-        return f"http://{HOST}:{server.sockets[0].getsockname()[1]}/{ticket.kind}/{token}"
+        return f"{'https' if context else 'http'}://{HOST}:{server.sockets[0].getsockname()[1]}/{ticket.kind}/{token}"
 
-    async def _listen(self) -> asyncio.Server:
+    async def _listen(self, context: ssl.SSLContext | None) -> asyncio.Server:
         async with self._starting:
             if self._server is None:
                 limit = http_upgrade.MAX_HEAD_BYTES
                 try:
-                    self._server = await asyncio.start_server(self._accept, HOST, 0, limit=limit)
+                    self._server = await asyncio.start_server(self._accept, HOST, 0, limit=limit, ssl=context)
                 except OSError as error:
                     raise Unavailable(f"cannot listen on {HOST} for streaming: {error}") from error
                 self._tasks.spawn_logged(self._server.serve_forever(), "streaming server")  # it ends with the tasks

@@ -72,7 +72,15 @@ def test_everything_wrong_is_told_at_once() -> None:
                 f"--container-runtime-endpoint=unix:///{'x' * 200}",
                 "--pod-cidr=10.1.0.0/16,10.2.0.0/16",
                 "--network-plugin-mtu=100",
+                "--streaming-tls-cert-file=/a.crt",
             ]
         )
-    assert len(refused.value.problems) == 11
+    assert len(refused.value.problems) == 12
     assert all(problem.startswith("--") for problem in refused.value.problems)
+
+
+def test_tls_for_streams_wants_a_certificate_and_its_key() -> None:
+    flags = ["--streaming-tls-cert-file=/a.crt", "--streaming-tls-private-key-file=/a.key"]
+    assert parse_arguments(flags).streaming_certificate == (Path("/a.crt"), Path("/a.key"))
+    with pytest.raises(ConfigError, match=r"a\.key.*want an absolute path"):
+        parse_arguments([flags[0], "--streaming-tls-private-key-file=a.key"])
