@@ -25,6 +25,7 @@ import structlog
 
 from dockershim import host, namespaces
 from dockershim.checkpoint import Checkpoints
+from dockershim.checkpoint_files import CheckpointFiles
 from dockershim.config import PASSED_SOCKET, WITHOUT_EFFECT, Config
 from dockershim.engine import DockerEngine
 from dockershim.engine.client import DockerClient
@@ -192,6 +193,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         parts.network,
         logs,
         checkpoints,
+        CheckpointFiles(root_directory),
         sandbox_files,
         image_volumes,
         Statistics(time.time_ns, LayerUsage(time.time_ns), INTERFACE),
@@ -227,6 +229,7 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
         async with Tasks() as tasks:
             node = build_node(parts, config.root_directory, tasks)
             await asyncio.to_thread(node.checkpoints.prepare)
+            await asyncio.to_thread(node.checkpoint_files.prepare)
             if not isinstance(parts.network, BridgeNetwork):
                 await parts.network.start()
             metrics = parts.metrics

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dockershim.checkpoint import Checkpoints
+from dockershim.checkpoint_files import CheckpointFiles
 from dockershim.engine import DockerEngine
 from dockershim.image_volumes import ImageVolumes
 from dockershim.logs import ContainerLogs
@@ -48,6 +49,7 @@ class Node:
     network: PodNetwork
     logs: ContainerLogs
     checkpoints: Checkpoints
+    checkpoint_files: CheckpointFiles
     sandbox_files: SandboxFiles
     image_volumes: ImageVolumes
     stats: Statistics

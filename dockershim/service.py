@@ -1,4 +1,4 @@
-"""The CRI services: every RPC, bound to its handler or refused with the reason.
+"""The CRI services: every RPC, bound to its handler.
 
 Owns nothing else: handlers are in `rpc`, errors become codes in `interceptor`. Upstream counterpart: cri-dockerd's
 core/docker_service.go.
@@ -12,10 +12,10 @@ from typing import Any
 import grpc.aio
 
 from cri_proto.runtime_v1 import api_pb2_grpc
-from dockershim.errors import Unimplemented
 from dockershim.lifecycle import Lifecycle
 from dockershim.node import Node
 from dockershim.pulls import Puller
+from dockershim.rpc.checkpoints import CheckpointAndRestore
 from dockershim.rpc.container_create import ContainerCreate
 from dockershim.rpc.container_lifecycle import ContainerLifecycle
 from dockershim.rpc.container_query import ContainerQuery
@@ -34,23 +34,6 @@ Unary = Callable[[Any], Coroutine[Any, Any, Any]]
 Stream = Callable[[Any], AsyncIterator[Any]]
 
 
-def _why_no_checkpoint(node: Node) -> str:
-    if not node.feeder.require_info().experimental:
-        return "Docker has checkpoints only among its experimental features, and this one runs without them"
-    return "Docker's checkpoints are experimental, and dockershim makes no archive of them"
-
-
-def _why_no_pod_checkpoint(node: Node) -> str:
-    return "Docker has no checkpoint of several containers at one moment"
-
-
-MISSING_UNARY: dict[str, Callable[[Node], str]] = {
-    "CheckpointContainer": _why_no_checkpoint,
-    "CheckpointPod": _why_no_pod_checkpoint,
-    "RestorePod": _why_no_pod_checkpoint,
-}
-
-
 def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[dict[str, Unary], dict[str, Stream]]:
     """RuntimeService: unary handlers and streams by RPC."""
     runtime = Runtime(node)
@@ -58,6 +41,7 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
     create, containers = ContainerCreate(node, lifecycle), ContainerQuery(node)
     life, streaming = ContainerLifecycle(node, lifecycle), Streaming(node)
     stats = Stats(node)
+    checkpoints = CheckpointAndRestore(node, lifecycle, run.run_pod_sandbox, create.create_container, life.start_from)
     unary: dict[str, Unary] = {
         "Version": runtime.version,
         "Status": runtime.status,
@@ -87,6 +71,9 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
         "ListPodSandboxStats": stats.list_pod_sandbox_stats,
         "ListMetricDescriptors": stats.list_metric_descriptors,
         "ListPodSandboxMetrics": stats.list_pod_sandbox_metrics,
+        "CheckpointContainer": checkpoints.checkpoint_container,
+        "CheckpointPod": checkpoints.checkpoint_pod,
+        "RestorePod": checkpoints.restore_pod,
     }
     streams: dict[str, Stream] = {
         "StreamPodSandboxes": sandboxes.stream_pod_sandboxes,
@@ -96,7 +83,6 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
         "StreamPodSandboxStats": stats.stream_pod_sandbox_stats,
         "StreamPodSandboxMetrics": stats.stream_pod_sandbox_metrics,
     }
-    unary.update((name, _refusal(node, name, why)) for name, why in MISSING_UNARY.items())
     return unary, streams
 
 
@@ -145,10 +131,3 @@ def _stream_method(handler: Stream) -> Callable[[Any, Any], AsyncIterator[Any]]:
             yield response
 
     return method
-
-
-def _refusal(node: Node, name: str, why: Callable[[Node], str]) -> Unary:
-    async def refuse(request: Any) -> Any:
-        raise Unimplemented(f"{name}: {why(node)}")
-
-    return refuse

@@ -36,7 +36,11 @@ class ContainerLifecycle:
         await self._node.tasks.complete(self._start(view), f"start container {view.name}")
         return cri.StartContainerResponse()
 
-    async def _start(self, view: ContainerView) -> None:
+    async def start_from(self, view: ContainerView, checkpoint: str) -> None:
+        """Start a created container where a checkpoint was made."""
+        await self._node.tasks.complete(self._start(view, checkpoint), f"restore container {view.name}")
+
+    async def _start(self, view: ContainerView, checkpoint: str = "") -> None:
         async with self._node.feeder.claim(view.name):
             current = self._node.store.require_container(view.id)
             state = current.status.state
@@ -48,7 +52,7 @@ class ContainerLifecycle:
                 await self._node.image_volumes.ensure(current.image_volumes)
             await host.ensure_log_file(current.log_path)  # who sees it running may open its log
             try:
-                await self._node.engine.start_container(view.id)
+                await self._node.engine.start_container(view.id, checkpoint)
             except ShimError:
                 await self._node.feeder.observe_container(view.id)
                 raise

@@ -135,7 +135,7 @@ class Statistics:
         Docker's own store says which directories are an image's. In the containerd image store they are all those
         beside a container's that no container writes to.
         """
-        written = {self._writable_directory(view): _ended_at(view) for view in views}
+        written = {self.writable_directory(view): _ended_at(view) for view in views}
         written.pop("", None)
         counts = [count for path, ended in written.items() if (count := self.layers.writable(path, ended))]
         containers = DiskUse(
@@ -158,10 +158,11 @@ class Statistics:
         return self._snapshots or root
 
     def _writable_layer(self, view: ContainerView) -> DiskUse | None:
-        directory = self._writable_directory(view)
+        directory = self.writable_directory(view)
         return self.layers.writable(directory, _ended_at(view)) if directory else None
 
-    def _writable_directory(self, view: ContainerView | SandboxView) -> str:
+    def writable_directory(self, view: ContainerView | SandboxView) -> str:
+        """Where its writable layer is; empty where that cannot be known."""
         if view.writable_directory:
             self._layer_of[view.id] = view.writable_directory
         known = self._layer_of.get(view.id, "")

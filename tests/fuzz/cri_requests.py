@@ -36,6 +36,8 @@ PLAUSIBLE: dict[str, tuple[str, ...]] = {
     "log_directory": PATHS,
     "path": PATHS,
     "location": PATHS,
+    "output_path": PATHS,
+    "checkpoint_path": PATHS,
     "container_path": ("/in", "in", "/", "/../x", *ODD),
     "cgroup_parent": ("/fuzz", "", "a.slice"),  # what it names is made on the host
     "runtime_handler": ("", "runc", *ODD),
@@ -43,7 +45,9 @@ PLAUSIBLE: dict[str, tuple[str, ...]] = {
     "permissions": ("rwm", "r", *ODD),
 }
 """By the name of the field, in whatever message. Paths and cgroups on the host take nothing but these."""
-CONFINED = frozenset({"host_path", "log_directory", "path", "location", "cgroup_parent"})
+CONFINED = frozenset(
+    {"host_path", "log_directory", "path", "location", "output_path", "checkpoint_path", "cgroup_parent"}
+)
 COMMANDS = ("true", "sh", "/no/such", *ODD)
 _INTEGERS = {
     FieldDescriptor.CPPTYPE_INT32: (-(1 << 31), (1 << 31) - 1),

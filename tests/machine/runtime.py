@@ -1,4 +1,4 @@
-"""dockershim alone on a kernel with AppArmor, huge pages and pure cgroup v2, with Docker's systemd cgroup driver.
+"""dockershim alone on a kernel with AppArmor, huge pages, CRIU and pure cgroup v2, with Docker's systemd cgroups.
 
 For a machine of its own only (`make boot`): it loads an AppArmor profile, reserves huge pages and restarts Docker. It
 is no test_*.py, so that nobody runs it elsewhere. What is asserted is what the kernel says of the container's process.
@@ -11,16 +11,17 @@ import json
 import re
 import shutil
 import subprocess
+import tarfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import grpc
 import pytest
 
 from cri_proto import runtime_v1 as cri
-from cri_proto.runtime_v1.api_pb2_grpc import ImageServiceStub, RuntimeServiceStub
+from cri_proto.runtime_v1.api_pb2_grpc import RuntimeServiceStub
 from deploy.standalone import images
 
 PROGRAMS = Path("/opt/kubelet-py/bin")
@@ -61,10 +62,13 @@ class Runtime:
         self.process = subprocess.Popen([PROGRAMS / "dockershim", *flags], stderr=self.log)
         self.channel = grpc.insecure_channel(f"unix://{SOCKET}")
         self.cri = RuntimeServiceStub(self.channel)
-        request = cri.ListPodSandboxRequest()
-        self.cri.ListPodSandbox(request, timeout=SECONDS, wait_for_ready=True)
-        self.images = ImageServiceStub(self.channel)
+        self.configs: dict[str, cri.ContainerConfig] = {}
         self._numbers = itertools.count()
+
+    def is_ready(self) -> bool:
+        """Whether it serves, and has reached Docker."""
+        status = self.cri.Status(cri.StatusRequest(), timeout=SECONDS, wait_for_ready=True).status
+        return all(condition.status for condition in status.conditions)
 
     def close(self) -> None:
         """Stop it and wait."""
@@ -98,7 +102,12 @@ class Runtime:
         )
         request = cri.CreateContainerRequest(pod_sandbox_id=pod[0], config=config, sandbox_config=pod[1])
         answer: cri.CreateContainerResponse = self.cri.CreateContainer(request, timeout=SECONDS)
+        self.configs[answer.container_id] = config
         return answer.container_id
+
+    def name_of(self, container_id: str) -> str:
+        """What its configuration calls it."""
+        return self.configs[container_id].metadata.name
 
     def run(self, pod: tuple[str, cri.PodSandboxConfig], script: str = "sleep 100000", **linux: Any) -> str:
         """One that is started."""
@@ -121,8 +130,12 @@ class Runtime:
     def remove_all(self) -> None:
         """Every pod with its containers."""
         for pod in self.cri.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=SECONDS).items:
-            self.cri.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=pod.id), timeout=SECONDS)
-            self.cri.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=pod.id), timeout=SECONDS)
+            self.remove(pod.id)
+
+    def remove(self, sandbox_id: str) -> None:
+        """A pod with its containers."""
+        self.cri.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id), timeout=SECONDS)
+        self.cri.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id), timeout=SECONDS)
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +150,7 @@ def shim() -> Iterator[Runtime]:
         subprocess.run(["docker", "load"], input=images.archive(reference), check=True, capture_output=True)
     started = Runtime()
     try:
+        until(started.is_ready, bool)
         yield started
     finally:
         print("\n".join((STATE / "log").read_text().splitlines()[-80:]))
@@ -348,6 +362,127 @@ def test_statistics_are_those_of_cgroup_v2(shim: Runtime) -> None:
     assert 20 * MI <= values["container_memory_working_set_bytes"] < 256 * MI
     assert values["container_cpu_usage_seconds_total"] >= used_ns // 10**9
     assert "container_pressure_cpu_waiting_seconds_total" in values
+
+
+# Checkpoints
+
+COUNT = """
+echo kept >/kept; rm /www/index.html; i=0
+while :; do i=$((i + 1)); echo "count $i"; echo $i >/counted; sleep 0.5; done
+"""
+"""The number is in the shell's memory alone; the files are in the container's writable layer."""
+
+
+def test_a_checkpoint_is_written_and_the_container_runs_on(
+    shim: Runtime, pod: tuple[str, cri.PodSandboxConfig], tmp_path: Path
+) -> None:
+    """With CRIU's images of its processes, who it was, and what it wrote and deleted."""
+    secure = cri.LinuxContainerSecurityContext(
+        seccomp=cri.SecurityProfile(profile_type=ProfileType.RuntimeDefault),
+        no_new_privs=True,
+        namespace_options=cri.NamespaceOption(pid=cri.NamespaceMode.CONTAINER),
+    )
+    container_id = shim.run(pod, COUNT, security_context=secure)
+    pid, before = pid_of(container_id), until_counted(shim, container_id, 0)
+    location = tmp_path / "checkpoint.tar"
+    request = cri.CheckpointContainerRequest(container_id=container_id, location=str(location), timeout=int(SECONDS))
+    shim.cri.CheckpointContainer(request, timeout=SECONDS)
+    with tarfile.open(location) as archive:
+        names = set(archive.getnames())
+        config, spec, status = (json.load(member(archive, f"{part}.dump")) for part in ("config", "spec", "status"))
+        with tarfile.open(fileobj=member(archive, "rootfs-diff.tar")) as layer:
+            changes = set(layer.getnames())
+    assert names >= {f"checkpoint/{image}" for image in ("inventory.img", "core-1.img", "pages-1.img", "cgroup.img")}
+    assert (config["id"], status["id"], status["state"]) == (container_id, container_id, 1)
+    assert config["rootfsImageName"] == images.HELLO
+    assert spec["process"]["args"][-1] == COUNT
+    assert spec["annotations"]["io.kubernetes.cri.sandbox-name"] == pod[1].metadata.name
+    assert {"kept", "counted", "www/.wh.index.html"} <= changes
+    assert pid_of(container_id) == pid
+    until_counted(shim, container_id, until_counted(shim, container_id, before))
+    again = cri.CheckpointContainerRequest(container_id=container_id, location=str(location))
+    shim.cri.CheckpointContainer(again, timeout=SECONDS)
+    assert list((STATE / "root" / "dumps").iterdir()) == []
+
+
+def test_a_pod_is_restored_with_what_its_processes_knew(shim: Runtime, tmp_path: Path) -> None:
+    """In a new sandbox, in cgroups of its own with their limits, with its files, its logs and all that can be done.
+
+    One container has processes of its own, the other shares the pod's.
+    """
+    pod = shim.pod()
+    limits = cri.LinuxContainerResources(memory_limit_in_bytes=64 * MI, unified={"pids.max": "40"})
+    former = []
+    for mode in (cri.NamespaceMode.CONTAINER, cri.NamespaceMode.POD):
+        secure = cri.LinuxContainerSecurityContext(namespace_options=cri.NamespaceOption(pid=mode))
+        former.append(shim.run(pod, COUNT, resources=limits, security_context=secure))
+    least = {shim.name_of(container_id): until_counted(shim, container_id, 3) for container_id in former}
+    path = tmp_path / "pod"
+    request = cri.CheckpointPodRequest(pod_sandbox_id=pod[0], output_path=str(path))
+    shim.cri.CheckpointPod(request, timeout=SECONDS)
+    shim.remove(pod[0])
+    config = cri.PodSandboxConfig()
+    config.CopyFrom(pod[1])
+    config.metadata.uid = "restored"
+    config.log_directory += "-restored"
+    restore = cri.RestorePodRequest(
+        checkpoint_path=str(path), config=config, container_configs=[shim.configs[each] for each in former]
+    )
+    answer = shim.cri.RestorePod(restore, timeout=SECONDS)
+    assert {restored.name for restored in answer.restored_containers} == set(least)
+    for restored in answer.restored_containers:
+        container_id, known = restored.container_id, least[restored.name]
+        assert first_number(Path(config.log_directory, f"{restored.name}.log")) > known, "it began anew"
+        until_counted(shim, container_id, counted(shim, container_id))
+        assert shim.exec(container_id, "cat /kept; test -e /www/index.html").exit_code == 1
+        directory = cgroup_of(container_id)
+        assert container_id in directory.name
+        assert (directory / "memory.max").read_text().strip() == str(64 * MI)
+        assert (directory / "pids.max").read_text().strip() == "40"
+        assert shim.stats(container_id).memory.usage_bytes.value > 0
+    again = cri.CheckpointPodRequest(pod_sandbox_id=answer.pod_sandbox_id, output_path=str(tmp_path / "again"))
+    shim.cri.CheckpointPod(again, timeout=SECONDS)
+    shim.remove(answer.pod_sandbox_id)
+    assert not directory.exists()
+    assert docker("ps", "--all", "--quiet", "--filter", f"name={config.metadata.name}") == ""
+
+
+def test_without_criu_the_reason_is_said(shim: Runtime, pod: tuple[str, cri.PodSandboxConfig], tmp_path: Path) -> None:
+    """As Docker's runtime finds out; the container runs on."""
+    container_id = shim.run(pod)
+    criu = Path(shutil.which("criu") or "")
+    hidden = criu.with_name("criu.hidden")
+    criu.rename(hidden)
+    try:
+        request = cri.CheckpointContainerRequest(container_id=container_id, location=str(tmp_path / "x.tar"))
+        with pytest.raises(grpc.RpcError, match="finds no criu") as refusal:
+            shim.cri.CheckpointContainer(request, timeout=SECONDS)
+    finally:
+        hidden.rename(criu)
+    assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert list(tmp_path.iterdir()) == []
+    assert shim.exec(container_id, "true").exit_code == 0
+
+
+def counted(shim: Runtime, container_id: str) -> int:
+    """How far it has come, by the file that it writes."""
+    return int(shim.exec(container_id, "cat /counted").stdout or 0)
+
+
+def until_counted(shim: Runtime, container_id: str, beyond: int) -> int:
+    number: int = until(lambda: counted(shim, container_id), lambda found: found > beyond)
+    return number
+
+
+def first_number(log: Path) -> int:
+    """In what a container has said first."""
+    return int(until(lambda: re.search(r"count ([0-9]+)\n", log.read_text()), bool)[1])
+
+
+def member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
+    found = archive.extractfile(name)
+    assert found is not None, name
+    return found
 
 
 # What is done with the machine
