@@ -216,6 +216,17 @@ def test_only_the_endpoint_is_changed_for_containerd() -> None:
     assert (pod / "memory.max").read_text().strip() == str(64 * MI)
 
 
+@pytest.mark.parametrize(("unit", "level"), [("dockershim", "[{} "), ("kubelet-py", "Z {} ")])
+def test_neither_has_written_an_error_through_all_of_this(unit: str, level: str) -> None:
+    """Kills, restarts and an engine that goes away are no errors of theirs."""
+    written = (
+        run("journalctl", "--unit", unit, "_TRANSPORT=stdout", "--no-pager", "--output", "cat").lower().splitlines()
+    )
+    assert len([line for line in written if level.format("info").lower() in line]) > 5, "its lines look otherwise"
+    bad = [level.format(word).lower().rstrip() for word in ("error", "critical")] + ["traceback (most recent"]
+    assert [line for line in written if any(sign in line for sign in bad)] == []
+
+
 # How it is installed, as README.md tells
 
 
