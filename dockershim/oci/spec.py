@@ -23,6 +23,7 @@ _KNOWN = {
     words.AMBIENT_CAPABILITIES,
     words.POSSIBLE_CAPABILITIES,
     words.CDI,
+    words.LOG_SPOOL,
     words.USER_NAMESPACE,
 }
 _CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")

@@ -32,11 +32,16 @@ def main() -> int:
 
         sys.stdout.write(idmap.supports(arguments[verb + 1]))
         return 0
+    if verb >= 0 and arguments[verb] == words.SPOOLER_VERB:
+        from dockershim.oci import spooler
+
+        return spooler.main(arguments[verb + 1])
     name = arguments[verb] if verb >= 0 else ""
     if name in ("create", "exec"):
         try:
             if name == "create":
-                prepare(os.path.join(value_of(arguments[verb + 1 :], "--bundle", "-b") or ".", "config.json"))
+                bundle = value_of(arguments[verb + 1 :], "--bundle", "-b") or "."
+                prepare(os.path.join(bundle, "config.json"), arguments[-1])
             else:
                 fit_process(value_of(arguments[verb + 1 :], "--process", "-p"))
         except Exception as error:
@@ -86,7 +91,7 @@ def value_of(arguments: Sequence[str], *names: str) -> str:
     return ""
 
 
-def prepare(path: str) -> None:
+def prepare(path: str, container_id: str) -> None:
     """Carry out the instruction in a configuration file; without one nothing is touched."""
     with open(path, "rb") as file:
         data = file.read()
@@ -111,6 +116,10 @@ def prepare(path: str) -> None:
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as edited:
         edited.write(json.dumps(spec, separators=(",", ":")))
     os.replace(temporary, path)
+    if words.LOG_SPOOL in instruction:
+        from dockershim.oci import spool
+
+        spool.take_output(instruction[words.LOG_SPOOL], container_id)
 
 
 def fit_process(path: str) -> None:
