@@ -39,6 +39,7 @@ from dockershim.network.bridge import BridgeNetwork, BridgeSettings, check_range
 from dockershim.network.cni import INTERFACE
 from dockershim.network.selection import NetworkSettings, select_network
 from dockershim.node import Node, NodeSettings
+from dockershim.oci.instructions import PROGRAM
 from dockershim.relay import Relay
 from dockershim.sandbox_files import SandboxFiles
 from dockershim.service import add_services
@@ -123,7 +124,9 @@ def make_parts(config: Config) -> Parts:
     return Parts(
         engine,
         network,
-        JsonFileLogs(config.root_directory / "logs"),
+        JsonFileLogs(
+            config.root_directory / "logs", config.root_directory / "log-spool", spools_new=config.spools_logs
+        ),
         NodeSettings(
             pause_image=config.pause_image,
             lowest_oom_score=lowest,
@@ -147,7 +150,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
 
     def follow_log(view: ContainerView) -> None:
         if view.docker_log_path and view.log_path:
-            logs.follow(LogSource(view.id, view.docker_log_path, view.log_path, view.tty))
+            logs.follow(LogSource(view.id, view.docker_log_path, view.log_path, view.tty, view.log_spool))
 
     async def sandbox_started(resolv_conf_path: str, record: SandboxRecord) -> None:
         if resolv_conf_path and record.config.HasField("dns_config"):
@@ -248,7 +251,7 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
             async with _metrics_endpoint(config, metrics, node):
                 _log.info("serving", socket=str(config.socket_path), docker=config.docker_endpoint)
                 notifier.notify("READY=1")
-                tasks.spawn_logged(_check_cgroup_driver(node, config), "cgroup driver check")
+                tasks.spawn_logged(_check_engine(node, config), "engine check")
                 await stop.wait()
                 notifier.notify("STOPPING=1")
             _log.info("stopping")
@@ -275,8 +278,12 @@ async def _metrics_endpoint(config: Config, metrics: Metrics | None, node: Node)
         await asyncio.to_thread(close)
 
 
-async def _check_cgroup_driver(node: Node, config: Config) -> None:
-    docker = (await node.feeder.wait_info()).cgroup_driver
+async def _check_engine(node: Node, config: Config) -> None:
+    info = await node.feeder.wait_info()
+    docker = info.cgroup_driver
+    if config.spools_logs and "" not in info.wrapped_runtimes:
+        hint = f"register {PROGRAM} with Docker as a runtime; logs come from Docker meanwhile"
+        _log.error("log_spool_without_oci_program", flag="--spool-logs", hint=hint)
     if config.cgroup_driver and docker != config.cgroup_driver:
         _log.error("cgroup_driver_differs", wanted=config.cgroup_driver, docker=docker, hint="change daemon.json")
 

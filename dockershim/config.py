@@ -64,6 +64,7 @@ class Config:
     """The certificate's file and that of its key."""
     log_level: str = "info"
     log_format: str = "text"
+    spools_logs: bool = False
 
 
 def parse_arguments(arguments: Sequence[str]) -> Config:
@@ -119,6 +120,7 @@ def parse_arguments(arguments: Sequence[str]) -> Config:
         streaming_certificate=streaming_certificate,
         log_level=log_level,
         log_format=given.log_format,
+        spools_logs=given.spool_logs,
     )
 
 
@@ -138,6 +140,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--pod-infra-container-image", default="registry.k8s.io/pause:3.10", help="the image that holds a sandbox")
     add("--image-pull-progress-deadline", default="5m", help="how long a pull may stand still before it is given up")
+    add(
+        "--spool-logs",
+        action="store_true",
+        help="take containers' output before Docker does, so that killing dockerd loses no line; needs dockershim-oci",
+    )
     add("--network-plugin", default="auto", help="auto, cni, or bridge (Docker's own network)")
     add("--cni-conf-dir", default="/etc/cni/net.d", help="where CNI configurations are")
     add("--cni-bin-dir", default="/opt/cni/bin,/usr/lib/cni", help="where CNI plugins are; several with commas")

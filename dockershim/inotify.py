@@ -12,6 +12,7 @@ import struct
 from dataclasses import dataclass
 
 MODIFY = 0x2
+ATTRIBUTES = 0x4
 CLOSE_WRITE = 0x8
 MOVED_FROM = 0x40
 MOVED_TO = 0x80

@@ -21,10 +21,16 @@ class LogSource:
     docker_log_path: str
     cri_log_path: str
     tty: bool = False
+    spool_directory: str = ""
+    """Of a container whose output goes into the spool; Docker's file then has a copy that may lack some of it."""
 
 
 class ContainerLogs(Protocol):
     """Follows the logs of all containers of the node."""
+
+    @property
+    def spool_directory(self) -> str:
+        """Where new containers can spool their output; empty where they cannot."""
 
     def follow(self, source: LogSource) -> None:
         """Begin, or go on after a restart. Idempotent; neither file needs to exist yet."""

@@ -8,21 +8,17 @@ doubled when this process dies between any two instructions.
 
 from __future__ import annotations
 
-import contextlib
 import os
-import stat
 
 import structlog
 
-from dockershim.logs import LogSource, docker_json
+from dockershim import inotify
+from dockershim.logs import LogSource, docker_json, output
 from dockershim.logs.generations import Generations
 from dockershim.logs.position import BEGINNING, Anchor, Position, PositionStore
 
 SLICE_BYTES = 1 << 16
 SAVE_EVERY_BYTES = 4 << 20
-FILE_MODE = 0o640
-DIRECTORY_MODE = 0o755
-_APPEND = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
 
 logger = structlog.get_logger()
 
@@ -30,8 +26,14 @@ logger = structlog.get_logger()
 class Follower:
     """Create, `open`, then `step` until it says that there is no more; again when the source has changed."""
 
+    events = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO
+    is_finished = True
+    """At the end of the file no more comes: dockerd has written it before it tells of the container's end."""
+
     def __init__(self, source: LogSource, store: PositionStore, slice_bytes: int = SLICE_BYTES) -> None:
         self.source = source
+        self.directory = os.path.dirname(source.docker_log_path)
+        self.ending = False
         self._store = store
         self._generations = Generations(source.docker_log_path)
         self._output = -1
@@ -62,9 +64,9 @@ class Follower:
         self.save()
 
     def _open_at(self, position: Position) -> None:
-        mine = _find_output(self.source.cri_log_path, position)
+        mine = output.find(self.source.cri_log_path, position.output_device, position.output_inode)
         if mine is None:  # removed while nobody looked: what it held is still in the source
-            self._output = self._create_output()
+            self._output = output.create(self.source.cri_log_path)
             self._generations.seek(position.start.source)
             self._start = self._here()
             return
@@ -75,7 +77,7 @@ class Follower:
         self._start = position.start
         self._skip_bytes = max(0, size_bytes - anchor.output_bytes)
         self._verify_at = anchor.output_bytes
-        current = self._create_output() if os.path.lexists(self.source.cri_log_path) else None
+        current = output.create(self.source.cri_log_path) if os.path.lexists(self.source.cri_log_path) else None
         if current is None or os.path.sameopenfile(current, mine):
             if current is not None:
                 os.close(current)
@@ -86,7 +88,7 @@ class Follower:
         self._start = self._here()
 
     def _open_without_position(self) -> None:
-        self._output = self._create_output()
+        self._output = output.create(self.source.cri_log_path)
         self._generations.seek(BEGINNING)
         self._start = self._here()
         if self._start.output_bytes:
@@ -115,20 +117,6 @@ class Follower:
         self._generations.close()
         self._generations = Generations(self.source.docker_log_path)
         self._generations.seek(BEGINNING)
-
-    def _create_output(self) -> int:
-        path = self.source.cri_log_path
-        if os.path.islink(path):
-            os.unlink(path)  # as cri-dockerd leaves it: a link to Docker's own file, which is not ours to write
-        try:
-            descriptor = os.open(path, _APPEND | os.O_CREAT, FILE_MODE)
-        except FileNotFoundError:
-            os.makedirs(os.path.dirname(path), mode=DIRECTORY_MODE, exist_ok=True)
-            descriptor = os.open(path, _APPEND | os.O_CREAT, FILE_MODE)
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise OSError(f"{path} is not a regular file: it cannot take the container's log")
-        return descriptor
 
     # the work
 
@@ -220,12 +208,12 @@ class Follower:
 
     def reopen(self) -> None:
         """Go on in a new file at the path; nothing happens when ours is still there."""
-        output = self._create_output()
-        if os.path.sameopenfile(output, self._output):
-            os.close(output)
+        fresh = output.create(self.source.cri_log_path)
+        if os.path.sameopenfile(fresh, self._output):
+            os.close(fresh)
             return
         os.close(self._output)
-        self._output, self._verify_at = output, -1
+        self._output, self._verify_at = fresh, -1
         self._start = self._here()
         self.save()  # before the first write, so that a file that is not recorded is known to be empty
 
@@ -264,20 +252,3 @@ class Follower:
             docker_log_path=self.source.docker_log_path,
             hint="Docker rotated its file away before it was read: raise max-size or max-file of its json-file driver",
         )
-
-
-def _find_output(path: str, position: Position) -> int | None:
-    """Our output file, opened, at its path or where somebody moved it in the same directory."""
-    candidates = [path]
-    with contextlib.suppress(OSError), os.scandir(os.path.dirname(path)) as entries:
-        candidates += [entry.path for entry in entries if entry.inode() == position.output_inode]
-    for candidate in candidates:
-        try:
-            descriptor = os.open(candidate, _APPEND)
-        except OSError:
-            continue
-        status = os.fstat(descriptor)
-        if (status.st_dev, status.st_ino) == (position.output_device, position.output_inode):
-            return descriptor
-        os.close(descriptor)
-    return None

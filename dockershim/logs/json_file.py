@@ -1,4 +1,4 @@
-"""`ContainerLogs` on Docker's json-file driver: the event loop's side of the log thread.
+"""`ContainerLogs` on Docker's json-file driver and on the spool: the event loop's side of the log thread.
 
 Owns the thread (one, for all containers) and when it is woken: at an inotify event, at a request, when something is
 due. While lines keep coming, the thread takes a turn every few milliseconds rather than one per line. Must not touch
@@ -20,6 +20,8 @@ from dockershim.errors import FailedPrecondition, NotRunning
 from dockershim.logs import LogSource
 from dockershim.logs.position import PositionStore
 from dockershim.logs.pump import LogPump
+from dockershim.logs.spool import SpoolDirectories
+from dockershim.logs.spooler import SpoolerKeeper
 
 FINISH_SECONDS = 10.0
 CLOSE_SECONDS = 5.0
@@ -34,15 +36,33 @@ class NotFollowed(NotRunning):
 
 
 class JsonFileLogs:
-    """Follows the json-file logs of all containers; positions are kept below `state_directory`."""
+    """Follows the logs of all containers; positions are kept below `state_directory`.
 
-    def __init__(self, state_directory: Path) -> None:
-        self._pump = LogPump(PositionStore(state_directory))
+    With `spools_new`, new containers spool their output below `spool_directory`; those that do so already are followed
+    without it too.
+    """
+
+    def __init__(self, state_directory: Path, spool_directory: Path | None = None, *, spools_new: bool = False) -> None:
+        spools = SpoolDirectories(spool_directory) if spool_directory else None
+        self._pump = LogPump(PositionStore(state_directory), spools=spools)
+        self._keeper = SpoolerKeeper(spool_directory) if spool_directory else None
+        self._spools_new = spools_new
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="container-logs")
         self._wake = asyncio.Event()
+        self._spools_needed = asyncio.Event()
+        if spools_new:
+            self._spools_needed.set()
+
+    @property
+    def spool_directory(self) -> str:
+        """See ContainerLogs."""
+        is_usable = self._spools_new and self._keeper is not None and self._keeper.is_there
+        return str(self._keeper.directory) if is_usable and self._keeper is not None else ""
 
     def follow(self, source: LogSource) -> None:
         """See ContainerLogs."""
+        if source.spool_directory:
+            self._spools_needed.set()
         self._pump.request(source)
         self._wake.set()
 
@@ -78,6 +98,16 @@ class JsonFileLogs:
 
     async def run(self) -> None:
         """See ContainerLogs."""
+        async with asyncio.TaskGroup() as group:
+            if self._keeper is not None:
+                group.create_task(self._keep_spooler(self._keeper), name="log spooler")
+            group.create_task(self._pump_loop(), name="log pump")
+
+    async def _keep_spooler(self, keeper: SpoolerKeeper) -> None:
+        await self._spools_needed.wait()
+        await keeper.run()
+
+    async def _pump_loop(self) -> None:
         loop = asyncio.get_running_loop()
         descriptor = self._pump.descriptor
 

@@ -49,6 +49,17 @@ class Position(msgspec.Struct, frozen=True):
     ended: bool = False
 
 
+class SpoolPosition(msgspec.Struct, frozen=True):
+    """The same for a log that comes out of the spool: the output had so many bytes when the streams (stdout, stderr)
+    had been translated up to these places."""
+
+    output_device: int
+    output_inode: int
+    output_bytes: int
+    offsets: tuple[int, ...]
+    ended: bool = False
+
+
 def is_at(mark: SourceMark, descriptor: int) -> bool:
     """Whether this open file is the one that was marked, and reaches as far."""
     status = os.fstat(descriptor)
@@ -73,6 +84,7 @@ class PositionStore:
         self._directory = directory
         self._encode = msgspec.json.Encoder().encode
         self._decode = msgspec.json.Decoder(Position).decode
+        self._decode_spool = msgspec.json.Decoder(SpoolPosition).decode
 
     def load(self, container_id: str) -> Position | None:
         """The record, or None where there is none that can be read (the follower then looks for its place itself)."""
@@ -81,7 +93,14 @@ class PositionStore:
         except (OSError, msgspec.MsgspecError):
             return None
 
-    def save(self, container_id: str, position: Position) -> None:
+    def load_spool(self, container_id: str) -> SpoolPosition | None:
+        """The record of a log that comes out of the spool, or None."""
+        try:
+            return self._decode_spool((self._directory / container_id).read_bytes())
+        except (OSError, msgspec.MsgspecError):
+            return None
+
+    def save(self, container_id: str, position: Position | SpoolPosition) -> None:
         """Replace the record. No fsync: it is for our own death; after a power cut the anchors allow for less."""
         temporary = self._directory / f".{container_id}"
         try:

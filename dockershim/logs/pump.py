@@ -18,11 +18,13 @@ from dockershim import inotify
 from dockershim.logs import LogSource
 from dockershim.logs.follower import Follower
 from dockershim.logs.position import PositionStore
+from dockershim.logs.spool import SpoolDirectories, SpoolFollower
 
 TURN_SECONDS = 0.02
 SAVE_SECONDS = 5.0
 RETRY_SECONDS = 1.0
-_DIRECTORY_EVENTS = inotify.MODIFY | inotify.CREATE | inotify.MOVED_TO | inotify.ONLY_DIRECTORY
+ENDING_SECONDS = 0.01
+"""Until it is looked again whether all that a dead container wrote has come through the spool."""
 _NEW_FILE = inotify.CREATE | inotify.MOVED_TO
 
 logger = structlog.get_logger()
@@ -31,14 +33,13 @@ logger = structlog.get_logger()
 class _Followed:
     """A follower and how it stands with the pump."""
 
-    __slots__ = ("ending", "follower", "is_open", "queued", "retry_at", "trouble", "watch")
+    __slots__ = ("follower", "is_open", "queued", "retry_at", "trouble", "watch")
 
-    def __init__(self, follower: Follower) -> None:
+    def __init__(self, follower: Follower | SpoolFollower) -> None:
         self.follower = follower
         self.watch = -1
         self.is_open = False
         self.queued = False
-        self.ending = False
         self.retry_at = 0.0
         self.trouble = ""
 
@@ -46,8 +47,14 @@ class _Followed:
 class LogPump:
     """Followers by container id. `turn` does what there is to do and says when to call again."""
 
-    def __init__(self, store: PositionStore, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        store: PositionStore,
+        monotonic: Callable[[], float] = time.monotonic,
+        spools: SpoolDirectories | None = None,
+    ) -> None:
         self._store = store
+        self._spools = spools
         self._monotonic = monotonic
         self._inotify = inotify.Inotify()
         self._requests: deque[LogSource] = deque()
@@ -94,11 +101,11 @@ class LogPump:
         followed = self._followed.get(container_id)
         if followed is None:
             return None
-        followed.ending = True
+        followed.follower.ending = True
         if not followed.is_open:
             self._open(followed)
         if not followed.is_open:
-            if os.path.isdir(os.path.dirname(followed.follower.source.docker_log_path)):
+            if os.path.isdir(followed.follower.directory):
                 return RETRY_SECONDS
             self._close(followed)  # the container is gone, and its log with it
             return None
@@ -106,9 +113,11 @@ class LogPump:
         outcome = self._guard(followed, followed.follower.rescan)
         while outcome and self._monotonic() < deadline:
             outcome = self._guard(followed, followed.follower.step)
-        if outcome is False:
+        if outcome is False and followed.follower.is_finished:
             self._end(followed)
             return None
+        if outcome is False:
+            return ENDING_SECONDS
         return RETRY_SECONDS if outcome is None else 0.0
 
     def reopen(self, container_id: str) -> bool:
@@ -127,11 +136,16 @@ class LogPump:
         if followed is not None:
             self._close(followed)
         self._store.remove(container_id)
+        if self._spools is not None:
+            self._spools.remove(container_id)
 
     def retain(self, container_ids: Iterable[str]) -> None:
         """Forget what is recorded of containers that are no more."""
         self._take_requests()
-        self._store.retain({*container_ids, *self._followed})
+        keep = {*container_ids, *self._followed}
+        self._store.retain(keep)
+        if self._spools is not None:
+            self._spools.retain(keep)
 
     def close(self) -> None:
         """Record all places and give everything back."""
@@ -144,12 +158,13 @@ class LogPump:
         while self._requests:
             source = self._requests.popleft()
             if source.container_id not in self._followed:
-                self._followed[source.container_id] = followed = _Followed(Follower(source, self._store))
+                kind = SpoolFollower if source.spool_directory else Follower
+                self._followed[source.container_id] = followed = _Followed(kind(source, self._store))
                 self._open(followed)
 
     def _open(self, followed: _Followed) -> None:
         """Watch first, then look: what happens in between is seen by both rather than by neither."""
-        directory = os.path.dirname(followed.follower.source.docker_log_path)
+        directory = followed.follower.directory
         if directory and followed.watch < 0 and not self._guard(followed, lambda: self._watch(followed, directory)):
             return
         if self._guard(followed, followed.follower.open):
@@ -157,7 +172,7 @@ class LogPump:
             self._queue(followed)
 
     def _watch(self, followed: _Followed, directory: str) -> None:
-        followed.watch = self._inotify.add(directory, _DIRECTORY_EVENTS)
+        followed.watch = self._inotify.add(directory, followed.follower.events | inotify.ONLY_DIRECTORY)
         self._watches.setdefault(followed.watch, []).append(followed)
 
     def _take_events(self) -> None:
@@ -193,7 +208,7 @@ class LogPump:
         outcome = self._guard(followed, followed.follower.step)
         if outcome:
             self._queue(followed)
-        elif outcome is False and followed.ending:
+        elif outcome is False and followed.follower.ending and followed.follower.is_finished:
             self._end(followed)
 
     def _end(self, followed: _Followed) -> None:

@@ -3,7 +3,7 @@
 Below the spool's directory each container has one of its own: for each stream a FIFO that the container writes into,
 and numbered segments that the spooler fills from it. The container's own end of the FIFO is open for reading too, so
 nobody else's death breaks it: without a reader the container waits at a full pipe and goes on later. Must not know what
-the output means. docs/adr/0006 has the reasons.
+the output means. docs/adr/0007 has the reasons.
 """
 
 from __future__ import annotations

@@ -171,6 +171,7 @@ class ContainerCreate:
             etc_mounts=tuple(etc_mounts),
             sandbox_namespaces=sandbox.status.linux.namespaces.options,
             wrapping=wrapping,
+            log_spool=self._node.logs.spool_directory,
         )
 
     def _log_raised_oom_score(self, config: cri.ContainerConfig) -> None:

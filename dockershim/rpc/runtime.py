@@ -74,6 +74,7 @@ class Runtime:
                     "root": info.root_directory,
                     "cgroupDriver": info.cgroup_driver,
                     "cgroupVersion": info.cgroup_version,
+                    "logs": "spool" if self._node.logs.spool_directory and "" in info.wrapped_runtimes else "json-file",
                 }
                 response.info["engine"] = json.dumps(details, sort_keys=True)
         return response

@@ -59,6 +59,8 @@ class ContainerContext:
     """Files of the pod that Docker does not make for it, see `etc_files`."""
     sandbox_namespaces: cri.NamespaceOption = field(default_factory=cri.NamespaceOption)
     wrapping: Wrapping = field(default_factory=Wrapping)
+    log_spool: str = ""
+    """Where output can be spooled; empty when it cannot, or is not wanted."""
 
     cdi_edits: Mapping[str, Any] = field(default_factory=dict)
     """What the wanted CDI devices stand for, where the engine does not know by itself."""
@@ -214,12 +216,14 @@ def _instruction(config: cri.ContainerConfig, context: ContainerContext) -> Inst
     """What Docker cannot be told."""
     secure, engine_can = config.linux.security_context, context.api_version >= mounts.READ_ONLY_RECURSIVE_API
     lacks_some = context.is_wrapped and bool(context.host.missing_capabilities)
+    spool = context.log_spool if context.is_wrapped and config.log_path else ""
     return {
         **wrapping.strict_groups(secure, _FIELD, context.cdi_edits.get("additionalGids", ())),
         **wrapping.recursive_read_only(config.mounts, engine_can=engine_can),
         **wrapping.ambient_capabilities(secure.capabilities),
         **wrapping.cdi_devices(context.cdi_edits),
         **wrapping.possible_capabilities(privileged=secure.privileged, host_lacks_some=lacks_some),
+        **wrapping.spooled_log(spool, tty=config.tty),
         **wrapping.container_user_namespace(
             secure.namespace_options, context.sandbox_namespaces, config.mounts, _FIELD
         ),

@@ -22,6 +22,7 @@ from dockershim.translate.mounts import to_cri_mounts
 from dockershim.translate.resources import to_cri_resources
 from dockershim.translate.signals import to_cri_signal
 from dockershim.translate.users import container_user
+from dockershim.translate.wrapping import log_spool_of
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -90,6 +91,8 @@ class ContainerView:
     item: cri.Container = field(compare=False)
     status: cri.ContainerStatus = field(compare=False)
 
+    log_spool: str = ""
+    """The directory of the spool that its output goes to first; empty when Docker is the first to have it."""
     exec_user: str = ""
     """User and group of processes that are added, where Docker would give them more groups than the first one has."""
 
@@ -352,6 +355,7 @@ def container_view(
         observed_at_ns=observed_at_ns,
         item=item,
         status=status,
+        log_spool=log_spool_of(host_config),
         exec_user=f"{user.uid}:{user.gid}" if user is not None and container_user(inspect).strict else "",
     )
 

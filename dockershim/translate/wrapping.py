@@ -209,3 +209,13 @@ def possible_capabilities(*, privileged: bool, host_lacks_some: bool) -> Instruc
     """A privileged container of an old engine shall not ask for what the host cannot give. Pause is one of them: the
     pod's /sys can be written to only if pause was the first to mount it so."""
     return {words.POSSIBLE_CAPABILITIES: True} if privileged and host_lacks_some else {}
+
+
+def spooled_log(directory: str, *, tty: bool) -> Instruction:
+    """Where a container's output goes before Docker has it. A terminal's stays with Docker, which owns the terminal."""
+    return {words.LOG_SPOOL: directory} if directory and not tty else {}
+
+
+def log_spool_of(host_config: Mapping[str, Any]) -> str:
+    """Where a container's output goes; empty when it goes to Docker alone."""
+    return str(instruction_of(host_config).get(words.LOG_SPOOL) or "")

@@ -82,6 +82,7 @@ class FakeLogs:
         self.finished: list[str] = []
         self.removed: list[str] = []
         self.retained: list[set[str]] = []
+        self.spool_directory = ""
 
     def follow(self, source: LogSource) -> None:
         """See ContainerLogs."""

@@ -15,7 +15,7 @@ from dockershim.translate.mounts import to_cri_mounts
 from dockershim.translate.sandbox_spec import SandboxContext, to_docker_sandbox
 from dockershim.translate.security import HostSecurity
 from dockershim.translate.users import container_user
-from dockershim.translate.wrapping import Wrapping, instruction_of, wrapped_runtimes
+from dockershim.translate.wrapping import Wrapping, instruction_of, log_spool_of, wrapped_runtimes
 from tests.fakes.docker_node import container_config, sandbox_config
 
 Mode = cri.NamespaceMode
@@ -213,6 +213,29 @@ def test_a_container_cannot_differ_from_its_sandbox() -> None:
 def test_a_host_that_cannot_says_why() -> None:
     with pytest.raises(InvalidArgument, match="is older than"):
         sandbox(Wrapping(WRAPPING.runtimes, "kernel 4.4 is older than 5.19"), namespace_options=USERNS)
+
+
+# ---- output
+
+
+def test_output_is_spooled_where_it_can_be() -> None:
+    """Not that of a terminal, not that of a container that wants no log, and not without the program."""
+    spooled = {"log_spool": "/spool"}
+
+    def spool(context: dict[str, Any] = spooled, **fields: Any) -> str:
+        config = cri.ContainerConfig(**{"log_path": "0.log", **fields})
+        config.metadata.name = "main"
+        context = {"wrapping": WRAPPING, "docker_runtime": "", **context}
+        made = ContainerContext("s", cri.PodSandboxMetadata(), "i", (1, 41), **context)
+        host_config: dict[str, Any] = to_docker_container(config, cri.PodSandboxConfig(), made)["HostConfig"]
+        return log_spool_of(host_config)
+
+    assert spool() == "/spool"
+    assert spool({}) == ""
+    assert spool(tty=True) == ""
+    assert spool(log_path="") == ""
+    assert spool({**spooled, "wrapping": Wrapping()}) == ""
+    assert spool({**spooled, "docker_runtime": "kata"}) == ""
 
 
 # ---- without it
