@@ -6,7 +6,7 @@ import base64
 import json
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc
@@ -14,6 +14,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import Shim, code_of, eventually
+from tests.integration.dockershim.token_registry import ISSUED
 from tests.lab import registry
 from tests.lab.images.catalog import CRI_TOOLS
 from tests.lab.lab import BUSYBOX, PAUSE, Lab
@@ -147,6 +148,36 @@ def test_credentials_in_every_form(shim: Shim) -> None:
     assert code_of(lambda: pull(shim, private, cri.AuthConfig(auth="not base64!")))[0] is (
         grpc.StatusCode.INVALID_ARGUMENT
     )
+
+
+@pytest.fixture
+def asked(shim: Shim) -> Iterator[Callable[[], list[dict[str, str]]]]:
+    """A registry that wants tokens, and has nothing else to give; what it was asked, and with what."""
+    seen = shim.lab.root / "tokens-seen"
+    seen.unlink(missing_ok=True)
+    program = [sys.executable, "-m", "tests.integration.dockershim.token_registry", "5997", str(seen)]
+    process = shim.lab.popen(program, log="token-registry", environment={"PYTHONPATH": str(REPOSITORY)})
+    eventually(seen.exists)
+    yield lambda: [json.loads(line) for line in seen.read_text().splitlines()]
+    process.stop()
+
+
+def test_tokens_reach_the_registry(shim: Shim, asked: Callable[[], list[dict[str, str]]]) -> None:
+    """A registry's token as it is; an identity token is what the token server is asked with."""
+    wanted = "127.0.0.1:5997/private:1"
+    bearer, issued = "Bearer of-the-registry", f"Bearer {ISSUED}"
+    for auth, expected in (
+        (cri.AuthConfig(registry_token="of-the-registry"), bearer),
+        (cri.AuthConfig(identity_token="of-the-user"), issued),
+    ):
+        before = len(asked())
+        assert code_of(lambda auth=auth: pull(shim, wanted, auth))[0] is grpc.StatusCode.NOT_FOUND  # type: ignore[misc]  # mypy#15459
+        news = asked()[before:]
+        manifests = [line["authorization"] for line in news if "/manifests/" in line["asked"]]
+        assert manifests
+        assert set(manifests) == {expected}
+        refreshed = [line["refresh_token"] for line in news if "refresh_token" in line]
+        assert set(refreshed) == ({"of-the-user"} if auth.identity_token else set())
 
 
 def test_an_image_in_use_stays(shim: Shim) -> None:

@@ -64,6 +64,14 @@ def test_memory_without_and_with_swap(shim: Shim) -> None:
         assert (shown.memory_limit_in_bytes, shown.memory_swap_limit_in_bytes) == (32 * MIB, 48 * MIB)
 
 
+def test_who_takes_more_memory_than_there_is_ends_as_oom_killed(shim: Shim) -> None:
+    """The reason that kubectl shows, and the code of the signal."""
+    linux = cri.LinuxContainerConfig(resources=cri.LinuxContainerResources(memory_limit_in_bytes=16 * MIB))
+    container_id = shim.run(shim.run_sandbox(), "exec tail /dev/zero", linux=linux)
+    status = shim.wait_state(container_id, cri.ContainerState.CONTAINER_EXITED)
+    assert (status.reason, status.exit_code) == ("OOMKilled", 137)
+
+
 def test_cpu_and_cpusets(shim: Shim) -> None:
     container_id = run(shim, cpu_shares=512, cpu_quota=50000, cpu_period=100000, cpuset_cpus="0", cpuset_mems="0")
     assert cgroup(shim, container_id, *CPU) == [512, 50000, 100000]
