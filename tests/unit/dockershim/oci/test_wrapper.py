@@ -14,6 +14,7 @@ from dockershim.oci import instructions as words
 from dockershim.oci.wrapper import find_verb, take_runtime, value_of
 
 PROGRAM = Path(oci.__file__).with_name("__main__.py")
+CHECKOUT_PROGRAM = PROGRAM.parents[2] / "deploy" / words.PROGRAM
 HEAVY = ("typing", "re", "dataclasses", "pathlib", "json", "ctypes", "grpc")
 
 
@@ -48,7 +49,8 @@ def test_the_real_runtime_is_runc_unless_it_is_said() -> None:
 class Bench:
     """A bundle, a log, and a runtime that prints what it was given."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, program: list[str]) -> None:
+        self.program = program
         self.bundle, self.log, self.runtime = directory / "bundle", directory / "log.json", directory / "runtime"
         self.bundle.mkdir()
         self.runtime.write_text('#!/bin/sh\necho "$@"\n')
@@ -56,16 +58,16 @@ class Bench:
         self.configuration = self.bundle / "config.json"
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-I", "-S", str(PROGRAM), f"--oci-runtime={self.runtime}", *arguments]
+        command = [*self.program, f"--oci-runtime={self.runtime}", *arguments]
         return subprocess.run(command, text=True, capture_output=True, check=False)
 
     def create(self) -> subprocess.CompletedProcess[str]:
         return self.run("--log", str(self.log), "create", "--bundle", str(self.bundle), "id")
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    return Bench(tmp_path)
+@pytest.fixture(params=[[sys.executable, "-I", "-S", str(PROGRAM)], [str(CHECKOUT_PROGRAM)]], ids=["python", "sh"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    return Bench(tmp_path, request.param)
 
 
 def test_other_verbs_reach_the_runtime_as_they_are(bench: Bench) -> None:
@@ -111,9 +113,25 @@ def test_what_is_wrong_is_said_where_the_engine_looks(bench: Bench) -> None:
 
 def test_a_runtime_that_is_not_there(bench: Bench) -> None:
     bench.runtime.unlink()
-    done = bench.run("--log", str(bench.log), "start", "id")
+    bench.configuration.write_text("{}")
+    done = bench.create()
     assert done.returncode == 1
     assert str(bench.runtime) in json.loads(bench.log.read_text())["msg"]
+
+
+def test_a_process_that_is_added_reaches_the_runtime_too(bench: Bench) -> None:
+    process = bench.bundle / "process.json"
+    process.write_text(json.dumps({"capabilities": {"bounding": ["CAP_KILL"]}}))
+    done = bench.run("exec", "--process", str(process), "id")
+    assert (done.returncode, done.stdout) == (0, f"exec --process {process} id\n")
+
+
+@pytest.mark.parametrize("verb", ["start", "kill", "delete", "state"])
+def test_in_a_checkout_most_calls_need_no_python(tmp_path: Path, verb: str) -> None:
+    (tmp_path / "runc").symlink_to("/bin/echo")
+    command = [str(CHECKOUT_PROGRAM), "--root", "/r", verb, "id"]
+    done = subprocess.run(command, text=True, capture_output=True, check=False, env={"PATH": str(tmp_path)})
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"--root /r {verb} id\n", "")
 
 
 def test_a_call_that_has_nothing_to_do_imports_next_to_nothing() -> None:
