@@ -41,7 +41,7 @@ class Stream:
         self.directory, self.name, self.fifo, self.engine = directory, name, fifo, engine
         numbers = spool.segment_numbers(directory, name)
         self.number = numbers[-1] if numbers else 0
-        self.file = self._open_segment()
+        self.file = self._open_segment(self.number)
         self.size = os.fstat(self.file).st_size
         self.engine_at = self.end
         self._engine_segment = -1  # the descriptor of an older segment that the engine still has to get
@@ -49,18 +49,21 @@ class Stream:
         self._engine_is_stuck = False
         self.retry_at = 0.0
         self.trouble = ""
+        self.is_lost = False
 
     @property
     def end(self) -> int:
         """So many bytes have come."""
         return self.number * spool.SEGMENT_BYTES + self.size
 
-    def _open_segment(self) -> int:
-        path = spool.segment(self.directory, self.name, self.number)
+    def _open_segment(self, number: int) -> int:
+        path = spool.segment(self.directory, self.name, number)
         return os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def take(self) -> str:
         """Move what has come into the segments; what became of it. OSError: a disk that is full, nothing is lost."""
+        if self.is_lost:
+            return self.lose()
         moved = 0
         while moved < TURN_BYTES:
             if self.size == spool.SEGMENT_BYTES and not self._next_segment():
@@ -80,22 +83,33 @@ class Stream:
         self._announce(moved)
         return MOVED
 
+    def lose(self) -> str:
+        """The container was removed, and its directory with it: what still comes from it is nobody's."""
+        self.leave_engine()
+        self.is_lost = True
+        try:
+            return MOVED if os.read(self.fifo, TURN_BYTES) else ENDED
+        except BlockingIOError:
+            return EMPTY
+
     def _announce(self, moved: int) -> bool:
         """Wake who watches the file: not every kernel tells of what was spliced. Its time says when the last came."""
         if moved:
-            os.utime(self.file)
+            now_ns = time.time_ns()
+            os.utime(self.file, ns=(now_ns, now_ns))
         return moved > 0
 
     def _next_segment(self) -> bool:
+        """False when dockershim is too far behind. OSError leaves all as it is."""
         if os.path.exists(spool.segment(self.directory, self.name, self.number + 1 - AHEAD_SEGMENTS)):
             return False
+        fresh = self._open_segment(self.number + 1)
         if self.engine_waits and self._engine_segment < 0:
             self._engine_segment = self.file
         else:
             os.close(self.file)
             self.engine_at = self.end  # it has all, or it is behind by more than one segment
-        self.number, self.size = self.number + 1, 0
-        self.file = self._open_segment()
+        self.file, self.number, self.size = fresh, self.number + 1, 0
         return True
 
     def engine_is_stuck(self) -> bool:
@@ -198,7 +212,14 @@ class Spooler:
         old = self._streams.pop((container_id, name), None)
         if old is not None:  # the runtime failed, and is tried once more
             self._forget(old)
-        stream = Stream(f"{self._directory}/{container_id}", name, fifo, engine)
+        try:
+            stream = Stream(f"{self._directory}/{container_id}", name, fifo, engine)
+        except OSError as error:  # the container was removed before it ran, or the disk is full
+            say(f"{container_id}: {error}; it has no log")
+            for end in (fifo, engine):
+                if end >= 0:
+                    os.close(end)
+            return
         self._streams[container_id, name] = stream
         self._watch(fifo, stream, select.EPOLLIN)
 
@@ -250,6 +271,8 @@ class Spooler:
             try:
                 outcome = stream.take()
                 stream.trouble = ""
+            except FileNotFoundError:
+                outcome = stream.lose()
             except OSError as error:
                 outcome = WAITS
                 if stream.trouble != str(error):

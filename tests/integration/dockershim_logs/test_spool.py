@@ -13,6 +13,8 @@ from cri_proto import runtime_v1 as cri
 from cri_proto.wire.log_line import LogLine, parse_line
 from dockershim.oci import instructions as words
 from tests.integration.dockershim.harness import Shim, eventually
+from tests.integration.dockershim.test_user_namespaces import LINUX as USERNS_LINUX
+from tests.integration.dockershim.test_user_namespaces import pod_with_user_namespace
 from tests.lab.lab import Lab
 
 pytestmark = pytest.mark.lab
@@ -204,3 +206,30 @@ def test_the_end_of_dockershim_is_not_the_end_of_the_spooler(shim: Shim) -> None
     shim.start()
     assert shim.status(container_id).state == cri.ContainerState.CONTAINER_RUNNING
     shim.remove_sandbox(sandbox[0])
+
+
+def test_processes_of_any_user_open_their_output_by_its_name(shim: Shim) -> None:
+    """As with Docker's own pipes; and `>` does not truncate what was written before."""
+    sandbox = shim.run_sandbox()
+    secure = cri.LinuxContainerSecurityContext(run_as_user=cri.Int64Value(value=1000))
+    script = "echo one > /dev/stdout; echo two > /dev/stdout; echo err > /dev/stderr"
+    container_id = shim.run(sandbox, script, linux=cri.LinuxContainerConfig(security_context=secure))
+    log = Path(shim.wait_state(container_id, EXITED).log_path)
+    assert [line.text for line in lines_of([log], b"stdout")] == [b"one", b"two"]
+    assert [line.text for line in lines_of([log], b"stderr")] == [b"err"]
+    shim.remove_sandbox(sandbox[0])
+
+
+def test_output_of_a_user_namespace(shim: Shim) -> None:
+    sandbox = pod_with_user_namespace(shim)
+    container_id = shim.run(sandbox, "echo one; echo err >&2", linux=USERNS_LINUX)
+    log = Path(shim.wait_state(container_id, EXITED).log_path)
+    assert [line.text for line in lines_of([log], b"stdout")] == [b"one"]
+    assert [line.text for line in lines_of([log], b"stderr")] == [b"err"]
+    assert (shim.root / "log-spool" / container_id).exists()
+    shim.remove_sandbox(sandbox[0])
+
+
+def test_status_says_where_logs_come_from(shim: Shim) -> None:
+    info = shim.runtime.Status(cri.StatusRequest(verbose=True)).info
+    assert json.loads(info["engine"])["logs"] == "spool"

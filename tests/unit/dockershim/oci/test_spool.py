@@ -183,6 +183,33 @@ def test_a_spooler_without_a_directory_says_so(node: Node, tmp_path: Path) -> No
     assert b"nowhere" in ended.stderr
 
 
+def test_a_container_that_is_removed_while_it_writes_is_forgotten(node: Node) -> None:
+    """Its directory is gone; others are served on."""
+    container = node.run("read go; exec seq 1 1500000")
+    until(lambda: (node.directory / "stdout.000000").exists())
+    for path in list(node.directory.iterdir()):
+        path.unlink()
+    node.directory.rmdir()
+    out, _ = container.communicate(b"go\n", timeout=20)
+    assert out.startswith(b"1\n2\n")
+    assert node.run("echo next").communicate(timeout=20)[0] == b"next\n"
+    assert node.run("echo next").communicate(timeout=20)[0] == b"next\n"
+
+
+def test_a_container_that_is_removed_before_it_is_served_is_forgotten(node: Node) -> None:
+    os.kill(node.pid(), signal.SIGSTOP)
+    pid = node.pid()
+    container = node.run("echo gone")
+    until(lambda: container.poll() is not None)
+    for path in list(node.directory.iterdir()):
+        path.unlink()
+    node.directory.rmdir()
+    os.kill(pid, signal.SIGCONT)
+    container.communicate(timeout=20)
+    assert node.run("echo next").communicate(timeout=20)[0] == b"next\n"
+    assert node.pid() == pid
+
+
 class TestStream:
     """One stream, moved by hand."""
 
@@ -239,6 +266,20 @@ class TestStream:
         assert stream.take() == MOVED
         os.close(writing)
         assert (tmp_path / "stdout.000000").read_bytes() == b"one\ntwo\n"
+
+    def test_a_segment_that_cannot_be_made_loses_nothing(
+        self, pipe: tuple[Stream, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(spool, "SEGMENT_BYTES", 4)
+        stream, writing = pipe
+        os.write(writing, b"one\ntwo\n")
+        (tmp_path / "stdout.000001").symlink_to("nowhere")
+        with pytest.raises(OSError, match="symbolic links"):
+            stream.take()
+        (tmp_path / "stdout.000001").unlink()
+        assert stream.take() == MOVED
+        os.close(writing)
+        assert [(tmp_path / f"stdout.00000{number}").read_bytes() for number in (0, 1)] == [b"one\n", b"two\n"]
 
     def test_another_spooler_goes_on_at_the_end(self, pipe: tuple[Stream, int], tmp_path: Path) -> None:
         stream, writing = pipe
