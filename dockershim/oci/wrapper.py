@@ -108,7 +108,11 @@ def prepare(path: str, container_id: str) -> None:
     oci_spec.edit(spec, instruction)
     if words.POSSIBLE_CAPABILITIES in instruction:
         oci_spec.keep_capabilities(spec["process"], _bounding_set())
-    if words.USER_NAMESPACE in instruction:
+    if words.LOG_SPOOL in instruction:
+        from dockershim.oci import spool
+
+        spool.take_output(instruction[words.LOG_SPOOL], container_id)
+    if words.USER_NAMESPACE in instruction:  # after that: it gives the output to the namespace's root
         from dockershim.oci import idmap
 
         idmap.stage(spec, instruction[words.USER_NAMESPACE], oci_spec.user_namespace_path(spec))
@@ -116,10 +120,6 @@ def prepare(path: str, container_id: str) -> None:
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as edited:
         edited.write(json.dumps(spec, separators=(",", ":")))
     os.replace(temporary, path)
-    if words.LOG_SPOOL in instruction:
-        from dockershim.oci import spool
-
-        spool.take_output(instruction[words.LOG_SPOOL], container_id)
 
 
 def fit_process(path: str) -> None:

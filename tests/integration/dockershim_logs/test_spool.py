@@ -221,8 +221,12 @@ def test_processes_of_any_user_open_their_output_by_its_name(shim: Shim) -> None
 
 
 def test_output_of_a_user_namespace(shim: Shim) -> None:
+    """A user in there opens it by its name too."""
     sandbox = pod_with_user_namespace(shim)
-    container_id = shim.run(sandbox, "echo one; echo err >&2", linux=USERNS_LINUX)
+    linux = cri.LinuxContainerConfig()
+    linux.CopyFrom(USERNS_LINUX)
+    linux.security_context.run_as_user.value = 1000
+    container_id = shim.run(sandbox, "echo one > /dev/stdout; echo err >&2", linux=linux)
     log = Path(shim.wait_state(container_id, EXITED).log_path)
     assert [line.text for line in lines_of([log], b"stdout")] == [b"one"]
     assert [line.text for line in lines_of([log], b"stderr")] == [b"err"]
