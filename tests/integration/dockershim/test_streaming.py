@@ -11,21 +11,32 @@ import select
 import signal
 import struct
 import subprocess
+import sys
 import termios
 import time
 from collections.abc import Iterator
 
 import pytest
 
+from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import Shim, eventually
 from tests.lab import gotools
 from tests.lab.lab import Lab
+from tests.lab.pki import Authority
 from tests.lab.process import LabProcess
 
 pytestmark = pytest.mark.lab
 
 BLOCK_BYTES = 10 * 1024 * 1024
 TRANSPORTS = ("spdy", "websocket")
+ECHO = """
+import socket, sys
+server = socket.create_server(("::1", int(sys.argv[1])), family=socket.AF_INET6)
+while True:
+    connection, _ = server.accept()
+    while data := connection.recv(1024):
+        connection.sendall(data)
+"""
 SERVE = "while true; do nc -ll -p 8080 -e cat; sleep 0.1; done"
 
 
@@ -158,13 +169,21 @@ def forwarded(lab: Lab, shim: Shim, request: pytest.FixtureRequest) -> Iterator[
     container = shim.run(sandbox, SERVE)
     eventually(lambda: b":8080 " in shim.exec(container, "netstat", "-ltn").stdout)
     port = 18080 + TRANSPORTS.index(request.param)
+    with _forwarding(lab, shim, request.param, sandbox[0], f"{port}:8080", f"{port + 10}:9"):
+        yield port
+
+
+@contextlib.contextmanager
+def _forwarding(lab: Lab, shim: Shim, transport: str, sandbox_id: str, *ports: str) -> Iterator[None]:
     command = [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", "port-forward"]
-    command += ["--transport", request.param, sandbox[0], f"{port}:8080", f"{port + 10}:9"]
-    client: LabProcess = lab.popen(command, log=f"forward-{request.param}")
+    command += ["--transport", transport, sandbox_id, *ports]
+    client: LabProcess = lab.popen(command, log=f"forward-{transport}-{ports[0].replace(':', '-')}")
     eventually(lambda: "Forwarding from" in client.log_tail())
-    yield port
-    client.kill()
-    client.wait(10)
+    try:
+        yield
+    finally:
+        client.kill()
+        client.wait(10)
 
 
 def _echo(lab: Lab, port: int, data: bytes) -> bytes:
@@ -190,3 +209,55 @@ def test_port_forward(lab: Lab, forwarded: int) -> None:
         connection.settimeout(20)
         with contextlib.suppress(ConnectionResetError):
             assert connection.recv(10) == b""
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_port_forward_to_a_server_that_listens_on_ipv6_alone(lab: Lab, shim: Shim, transport: str) -> None:
+    """And in a pod that shares the host's network."""
+    options = cri.NamespaceOption(network=cri.NamespaceMode.NODE)
+    linux = cri.LinuxPodSandboxConfig(security_context=cri.LinuxSandboxSecurityContext(namespace_options=options))
+    sandbox = shim.run_sandbox(shim.sandbox_config(linux=linux))
+    served, port = 8090 + TRANSPORTS.index(transport), 18090 + TRANSPORTS.index(transport)
+    server = lab.popen([sys.executable, "-c", ECHO, str(served)], log=f"echo-{transport}")
+    try:
+        eventually(lambda: f"[::1]:{served} " in lab.run(["ss", "-ltnH"]).stdout)
+        with _forwarding(lab, shim, transport, sandbox[0], f"{port}:{served}"):
+            assert _echo(lab, port, b"hello") == b"hello"
+    finally:
+        server.kill()
+        server.wait(10)
+
+
+@pytest.fixture(scope="module")
+def encrypted(lab: Lab) -> Iterator[tuple[Shim, Authority]]:
+    """A dockershim that streams over TLS, and the authority of its certificate."""
+    authority = Authority(lab.root / "streaming-pki", "streaming")
+    issued = authority.issue("streams", "streams", server_names=["127.0.0.1", "localhost"])  # what crictl asks for
+    flags = (f"--streaming-tls-cert-file={issued.certificate}", f"--streaming-tls-private-key-file={issued.key}")
+    started = Shim(lab, "shim-tls", None, *flags)
+    yield started, authority
+    started.remove_all()
+    started.stop()
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_streams_over_tls(lab: Lab, encrypted: tuple[Shim, Authority], transport: str) -> None:
+    """For a client that trusts the authority, and for no other."""
+    shim, authority = encrypted
+    container = shim.run(shim.run_sandbox(), "exec sleep 1000")
+    client = authority.issue(f"client-{transport}", "client")
+    other = Authority(lab.root / f"other-pki-{transport}", "other")
+
+    def exec_(trusted: Authority) -> subprocess.CompletedProcess[bytes]:
+        files = (trusted.credentials.certificate, client.certificate, client.key)
+        flags = ("--tls-ca", "--tls-cert", "--tls-key")  # crictl wants all of them, or believes anybody
+        told = [part for flag, file in zip(flags, files, strict=True) for part in (flag, str(file))]
+        command = (container, "sh", "-c", "cat; exit 3")
+        return crictl(lab, shim, "exec", "-i", "--transport", transport, *told, *command, data=b"hello")
+
+    done = exec_(authority)
+    assert done.stdout == b"hello", done
+    assert b"exit code 3" in done.stderr, done
+    refused = exec_(other)
+    assert (refused.returncode, refused.stdout) == (1, b"")
+    assert b"certificate signed by unknown authority" in refused.stderr
