@@ -60,10 +60,11 @@ shim: venv ## the tests of dockershim on the other Docker: ENGINE=29, or 20.10 a
 	KUBELET_PY_DOCKER=$(ENGINE) $(PYTHON) -m pytest -q -n $(WORKERS) --dist loadfile $(PYTEST_ARGS) \
 		tests/integration/dockershim tests/integration/dockershim_faults
 
-long: venv ## a million log lines across kills of dockershim and Docker (needs root)
+long: venv ## a million log lines across kills of dockershim and Docker, memory over ten thousand pods (needs root)
 	KUBELET_PY_LOG_LINES=1000000 $(PYTHON) -m pytest -q -s --timeout=1200 $(PYTEST_ARGS) \
 		tests/integration/dockershim_logs/test_kill.py tests/integration/dockershim_logs/test_whole_node.py \
 		tests/integration/dockershim_logs/test_spool.py
+	$(PYTHON) -m tests.bench.cycles
 
 lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root)
 	@$(PYTHON) -m tests.lab
