@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from dockershim.errors import (
+    Aborted,
     EngineFailed,
     InUse,
     InvalidArgument,
@@ -44,6 +45,7 @@ _CONTAINERD_AWAY = re.compile(
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded")
 _NO_CHECKPOINTS = re.compile(r"experimental feature is disabled|only supported in experimental mode")
 _NO_CRIU = re.compile(r'exec: \\*"criu\\*": executable file not found')
+_CHECKPOINT_LEFT = re.compile(r"[Cc]annot checkpoint container .*content sha256:[0-9a-f]{64}: already exists")
 _BAD_START = re.compile(
     r"executable file not found|no such file or directory|permission denied|not a directory"
     r"|invalid (?:argument|mount)|[Uu]nknown user|unable to find (?:user|group)|[Nn]o such user"
@@ -87,6 +89,8 @@ def from_response(status: int, message: str, reference: str = "") -> ShimError:
         return Unimplemented(f"Docker: {text}")
     if _NO_CRIU.search(text):
         return Unimplemented(f"Docker's runtime finds no criu in the PATH of containerd (want CRIU 3 or newer): {text}")
+    if _CHECKPOINT_LEFT.search(text):
+        return Aborted(f"containerd still holds what an earlier checkpoint of this container left; try later: {text}")
     if status == 404:
         found = _NO_SUCH.search(text)
         if found:

@@ -63,6 +63,7 @@ RECORDED: list[tuple[int, str, type[errors.ShimError]]] = [
         errors.Unimplemented,
     ),
     (500, "Container plain not running", errors.NotRunning),
+    (500, f"Cannot checkpoint container {ID}: content sha256:{ID}: already exists", errors.Aborted),
     (500, f"Cannot kill container: {ID}: Container {ID} is not running", errors.NotRunning),
     (
         400,
