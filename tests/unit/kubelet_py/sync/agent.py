@@ -6,9 +6,10 @@ from typing import Any
 
 from kubelet_py.api import core_v1
 from kubelet_py.core.admission import NodeState
-from kubelet_py.core.pod_worker import Phase
+from kubelet_py.core.pod_worker import Phase, is_content_removable
 from kubelet_py.core.source_merge import PodSet, SourceProblem
 from kubelet_py.core.sysctl_rules import SysctlAllowlist
+from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
 from kubelet_py.managers.pleg import Pleg
 from kubelet_py.sync.loop import Admission, LoopServices, SyncLoop
 from kubelet_py.sync.observer import PodObserver
@@ -51,6 +52,15 @@ class Agent:
                 clock_ns=rig.clock,
             )
         )
+
+    def container_gc(self) -> ContainerGc:
+        """As the agent has it; it is not part of `run`, since most tests are over before it looks."""
+
+        def is_gone(uid: str) -> bool:
+            return is_content_removable(self.workers.state(uid), self.merge.ready)
+
+        knowledge = PodKnowledge(is_gone, lambda: self.merge.ready)
+        return ContainerGc(self.rig.fake, knowledge, GcSettings(self.rig.logs, self.rig.links))
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as tasks:

@@ -14,7 +14,7 @@ from typing import Any
 
 import looptime
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 from structlog.testing import capture_logs
 
@@ -234,8 +234,14 @@ class Drama:
         self.rig.volumes._threads = InlineExecutor()
         self._agent = Agent(self.rig, (API, FILE))
         self._agent.node = NodeState("node-1", allocatable={"pods": "100"})
-        self._task = asyncio.get_running_loop().create_task(self._agent.run())
+        self._task = asyncio.get_running_loop().create_task(self._run(self._agent))
         await self.deliver()
+
+    async def _run(self, agent: Agent) -> None:
+        """With its garbage collection: what an agent leaves that is killed after a pod's end has nobody else."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(agent.run())
+            tasks.create_task(agent.container_gc().run())
 
     async def end(self) -> None:
         """The agent is killed, whatever it does at that moment."""
@@ -468,6 +474,17 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("histories")
 
 
+# the agent is killed between the end of a pod that nobody wants and its removal
+KILLED_BEFORE_THE_REMOVAL = [
+    Step("make", 0, 7, 0.3),
+    Step("exit", 0, 0, 2),
+    Step("force", 0, 0, 0),
+    Step("restart", 0, 0, None),
+    Step("make", 0, 0, 12),
+]
+
+
+@example(KILLED_BEFORE_THE_REMOVAL)
 @given(st.lists(steps, max_size=30))
 @settings(max_examples=100, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 def test_every_history_of_a_name_keeps_the_promises_and_comes_to_rest(root: Path, history: list[Step]) -> None:
