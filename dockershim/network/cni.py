@@ -145,16 +145,27 @@ class CniNetwork:
             logger.warning("cni_configuration_broken", file=line, directory=str(self._configuration_directory))
 
     def _watch(self, watcher: inotify.Inotify) -> None:
-        path = self._configuration_directory
+        """Watch the directory, or what it will be made in: of that the kernel tells once the watch is there.
+
+        What was made a moment before that watch nobody tells, so the way down is tried once more.
+        """
+        directory = self._configuration_directory
+        above = [directory, *directory.parents]
         while True:
-            try:
-                watcher.add(path, _WATCHED)
+            for index, path in enumerate(above):
+                try:
+                    watcher.add(path, _WATCHED)
+                    break
+                except OSError as error:
+                    if index == len(above) - 1:
+                        logger.warning("cni_configuration_not_watched", error=str(error))
+                        return
+            if index == 0:
                 return
-            except OSError as error:
-                if path == path.parent:
-                    logger.warning("cni_configuration_not_watched", error=str(error))
-                    return
-                path = path.parent
+            try:
+                watcher.add(above[index - 1], _WATCHED)
+            except OSError:
+                return
 
     async def set_pod_cidr(self, text: str) -> None:
         """See PodNetwork: they are for plugins that take ipRanges."""

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
+import pytest
+
+from dockershim import inotify
 from dockershim.network.cni import CniNetwork
 
 
@@ -78,6 +83,32 @@ async def test_a_directory_that_is_replaced_is_watched_again(tmp_path: Path) -> 
             await node.becomes(True)
             node.configuration.rename(tmp_path / f"old-{turn}")
             await node.becomes(False)
+
+
+async def test_a_directory_that_is_made_while_its_parent_gets_watched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An installer may be faster than we climb: nobody tells of what it made before the watch was there."""
+    node, add = Node(tmp_path), inotify.Inotify.add
+    node.configuration = tmp_path / "etc" / "cni" / "net.d"
+    node.network = CniNetwork(node.configuration, [node.plugins], tmp_path / "state", tmp_path / "netns")
+
+    def add_late(watcher: inotify.Inotify, path: Path, mask: int) -> int:
+        try:
+            return add(watcher, path, mask)
+        except FileNotFoundError:
+            maker = threading.Thread(target=partial(path.mkdir, parents=True, exist_ok=True))
+            maker.start()
+            maker.join()
+            raise
+
+    monkeypatch.setattr(inotify.Inotify, "add", add_late)
+    await node.network.start()
+    for name in ("bridge", "portmap"):
+        node.install(name)
+    (node.configuration / "10-pods.conflist").write_text(GOOD)
+    await node.becomes(True)
+    await node.network.close()
 
 
 async def test_a_broken_file_is_named_and_hides_nothing(tmp_path: Path) -> None:
