@@ -23,14 +23,13 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from cri_proto import runtime_v1 as cri
-from dockershim.errors import ConfigError, EngineFailed, ResourceExhausted
+from dockershim.errors import ConfigError, not_written
 from dockershim.translate.views import SandboxRecord
 
 _log = structlog.get_logger()
 VERSION = "dockershim/1"
 FOREIGN_VERSION = "v1"
 _ID = re.compile(r"^[0-9a-f]{12,64}$")
-_FULL_DISK = (28, 122)  # ENOSPC, EDQUOT
 
 
 class Checkpoints:
@@ -105,8 +104,7 @@ class Checkpoints:
         except OSError as error:
             with contextlib.suppress(OSError):
                 temporary.unlink()
-            kind = ResourceExhausted if error.errno in _FULL_DISK else EngineFailed
-            raise kind(f"cannot write {path}: {error.strerror}") from error
+            raise not_written(str(path), error) from error
 
     def _sync_directory(self) -> None:
         descriptor = os.open(self._directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -23,12 +23,11 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from dockershim import layer_archive
-from dockershim.errors import ConfigError, EngineFailed, InvalidArgument, ResourceExhausted
+from dockershim.errors import ConfigError, EngineFailed, InvalidArgument, ResourceExhausted, is_full_disk
 from dockershim.translate.checkpoint_archive import IMAGES, ROOTFS_DIFF, Unreadable
 from dockershim.translate.proc_files import parse_cgroup_paths
 
 T = TypeVar("T")
-_FULL_DISK = (28, 122)  # ENOSPC, EDQUOT
 _LARGEST_TEXT_BYTES = 16 * 1024 * 1024
 
 
@@ -273,7 +272,7 @@ def _naming(field: str, path: Path, work: Callable[[], T]) -> T:
     except tarfile.TarError as error:
         raise InvalidArgument(field, f"{path} is no tar archive: {error}") from error
     except OSError as error:
-        if error.errno in _FULL_DISK:
+        if is_full_disk(error):
             raise ResourceExhausted(f"{field}: {path}: {error.strerror}") from error
         raise InvalidArgument(field, f"{path}: {error.strerror or error}") from error
     except ValueError as error:  # a NUL in a path

@@ -95,6 +95,20 @@ class EngineFailed(ShimError):
         self.status = status
 
 
+_FULL_DISK = (28, 122)  # ENOSPC, EDQUOT
+
+
+def is_full_disk(error: OSError) -> bool:
+    """Whether room is what is missing."""
+    return error.errno in _FULL_DISK
+
+
+def not_written(what: str, error: OSError) -> ShimError:
+    """A file of ours that cannot be written: ResourceExhausted on a full disk, else EngineFailed."""
+    kind = ResourceExhausted if is_full_disk(error) else EngineFailed
+    return kind(f"cannot write {what}: {error.strerror}")
+
+
 class ConfigError(ShimError):
     """What the operator gave cannot be used. `problems` holds one line for each thing wrong."""
 

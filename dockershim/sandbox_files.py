@@ -14,11 +14,10 @@ from collections.abc import Collection
 from pathlib import Path
 
 from cri_proto import runtime_v1 as cri
-from dockershim.errors import EngineFailed, ResourceExhausted
+from dockershim.errors import not_written
 from dockershim.translate import etc_files
 from dockershim.translate.views import SandboxView
 
-_FULL_DISK = (28, 122)  # ENOSPC, EDQUOT
 _SHORT_ID = 12
 """How much of its id is the host name of a container that has no other."""
 
@@ -51,8 +50,7 @@ class SandboxFiles:
                 if not (directory / name).exists():
                     _create(directory / name, self._content(name, sandbox))
         except OSError as error:
-            kind = ResourceExhausted if error.errno in _FULL_DISK else EngineFailed
-            raise kind(f"cannot write the pod's files in {directory}: {error.strerror}") from error
+            raise not_written(f"the pod's files in {directory}", error) from error
 
     def _content(self, name: str, sandbox: SandboxView) -> bytes:
         config = sandbox.record.config if sandbox.record else cri.PodSandboxConfig()
