@@ -223,7 +223,7 @@ _json = st.recursive(
 )
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(_json, _json)
 def test_any_json_is_a_pod_or_a_list_of_problems(metadata: Any, spec: Any) -> None:
     """Nothing else comes out of reading, whatever stands in the fields."""

@@ -466,7 +466,7 @@ _mangled = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=200)
+@settings(max_examples=2 * settings().max_examples)
 @given(_mangled)
 def test_no_pod_crashes_the_checks(spec: dict[str, Any]) -> None:
     """Whatever decodes can be completed and checked; completing twice changes nothing more."""
