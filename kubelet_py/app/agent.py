@@ -63,6 +63,7 @@ from kubelet_py.sync.pod_resize import PodResizer
 from kubelet_py.sync.pod_services import PodServices
 from kubelet_py.sync.pod_sync import PodSync
 from kubelet_py.sync.pod_workers import PodWorkers
+from kubelet_py.sync.preemptions import Preemptions
 from kubelet_py.sync.remains import Remains
 from kubelet_py.sync.sources.merge import SourceMerge
 from kubelet_py.sync.start_gate import StartGate
@@ -130,14 +131,20 @@ class Agent:
         self.user_namespaces = UserNamespaces(self.volumes.dirs, ids, self._supports_user_namespaces)
         self.prober = self._make_prober()
         self.sync = PodSync(self._pod_services())
+        preemptions = Preemptions(self._pod_event, time.monotonic)
         self.workers = PodWorkers(
-            self.sync, self.statuses, config.syncFrequency, alive_namesakes=self.pleg.alive_uids_named
+            self.sync,
+            self.statuses,
+            config.syncFrequency,
+            preemptions=preemptions,
+            alive_namesakes=self.pleg.alive_uids_named,
         )
         self.merge = SourceMerge(self._source_names())
         self.mirrors = self._make_mirrors()
         self.loop = SyncLoop(
             LoopServices(
                 self.workers,
+                preemptions,
                 self.merge,
                 self.pleg,
                 self.volumes,

@@ -3,8 +3,7 @@
 The cheapest set: as few Guaranteed pods as possible, then Burstable, then BestEffort ones; within a class the pods
 whose requests come closest to what is missing.
 
-Upstream counterpart: pkg/kubelet/preemption/preemption.go. Deliberate difference: the critical pod starts while the
-others are still being stopped.
+Upstream counterpart: pkg/kubelet/preemption/preemption.go.
 """
 
 from collections.abc import Iterable, Mapping
@@ -19,6 +18,9 @@ from kubelet_py.core.qos import QosClass
 REASON: Final = "Preempting"
 MESSAGE: Final = "Preempted in order to admit critical pod"
 DISRUPTION_MESSAGE: Final = "Pod was preempted by Kubelet to accommodate a critical pod."
+OVERDUE_REASON: Final = "ExceededGracePeriod"
+OVERDUE_MESSAGE: Final = "Container runtime did not kill the pod within specified grace period."
+LEAST_PATIENCE_SECONDS: Final = 10
 
 Shortage = Mapping[str, int]
 """How much is missing of each resource: thousandths of CPU, else whole units."""
@@ -48,6 +50,12 @@ def choose_victims(
     middling = _nearest(burstable, _less(shortage, (*best_effort, *dear)))
     cheap = _nearest(best_effort, _less(shortage, (*middling, *dear)))
     return (*cheap, *middling, *dear)
+
+
+def patience_seconds(grace_seconds: int | None) -> int:
+    """How long the critical pod waits for another to stop: half as long again as that one has, and never below 10 s."""
+    grace_seconds = grace_seconds or 0
+    return max(LEAST_PATIENCE_SECONDS, grace_seconds + grace_seconds // 2)
 
 
 def describe(shortage: Shortage) -> str:

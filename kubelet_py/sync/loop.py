@@ -27,6 +27,7 @@ from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.pending_resizes import PendingResizes
 from kubelet_py.sync.pod_workers import PodWorkers
 from kubelet_py.sync.ports import CgroupKeeper, EventSink, NodeView, StatusSink
+from kubelet_py.sync.preemptions import Preemptions
 from kubelet_py.sync.sources.merge import SourceMerge
 
 log = structlog.get_logger()
@@ -49,6 +50,7 @@ class LoopServices:
     spoken; `on_problem` of everything that a source holds and cannot be used, once each time it changes."""
 
     workers: PodWorkers
+    preemptions: Preemptions
     merge: SourceMerge
     pleg: Pleg
     volumes: VolumeManager
@@ -150,13 +152,33 @@ class SyncLoop:
         services.workers.update(pod, is_alive)
 
     def _decide(self, pod: core_v1.Pod) -> Decision:
-        """Whether the pod is taken; those that give way to it are stopped."""
+        """Whether the pod is taken; those that give way to it are stopped, and it waits for that."""
         services = self._services
         node = services.admission.node()
         if node is None:
             return Decision()
         decision = decide(pod, self.active_pods(), node, services.admission.sysctls)
-        for victim in decision.victims:
+        self._preempt(pod, decision.victims)
+        services.preemptions.wait(pods.uid_of(pod), decision.victims)
+        return decision
+
+    def _refusal(self, pod: core_v1.Pod) -> Rejection | None:
+        """Why a pod that runs cannot have this size now. A critical one gets it once others have given way."""
+        services = self._services
+        node = services.admission.node()
+        if node is None:
+            return None
+        active = self.active_pods()
+        self._preempt(pod, decide(pod, active, node, services.admission.sysctls).victims)
+        return admit(pod, active, node, services.admission.sysctls)
+
+    def _preempt(self, pod: core_v1.Pod, victims: Iterable[core_v1.Pod]) -> None:
+        """Stops these, unless they give way already."""
+        services = self._services
+        for victim in victims:
+            state = services.workers.state(pods.uid_of(victim))
+            if state is None or state.is_evicted:
+                continue
             services.events(victim, "Warning", preemption.REASON, preemption.MESSAGE)
             services.workers.kill(
                 pods.uid_of(victim),
@@ -168,15 +190,6 @@ class SyncLoop:
                 (preemption.REASON, preemption.MESSAGE),
                 (TERMINATION_BY_KUBELET, preemption.DISRUPTION_MESSAGE),
             )
-        return decision
-
-    def _refusal(self, pod: core_v1.Pod) -> Rejection | None:
-        """Why a pod that runs cannot have this size."""
-        services = self._services
-        node = services.admission.node()
-        if node is None:
-            return None
-        return admit(pod, self.active_pods(), node, services.admission.sysctls)
 
     def _reject(self, pod: core_v1.Pod, rejection: Rejection) -> core_v1.Pod:
         """Says no: an event and the final status. The pod that comes back carries it, and ends as any final pod."""

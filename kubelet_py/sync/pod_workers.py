@@ -20,6 +20,7 @@ from kubelet_py.errors import KubeletError, RuntimeCallError
 from kubelet_py.sync.pod_services import PodMemory
 from kubelet_py.sync.pod_sync import RETRY_SECONDS, PodSync
 from kubelet_py.sync.ports import StatusSink
+from kubelet_py.sync.preemptions import Preemptions
 
 log = structlog.get_logger()
 
@@ -53,10 +54,13 @@ class PodWorkers:
         statuses: StatusSink,
         resync_seconds: float = RESYNC_SECONDS,
         jitter: Callable[[], float] = random.random,
+        *,
+        preemptions: Preemptions,
         alive_namesakes: Callable[[str], Collection[str]] = lambda full_name: (),
     ) -> None:
         """`alive_namesakes`: the UIDs of all pods with this full name of which something lives in the runtime."""
         self._sync = sync
+        self._preemptions = preemptions
         self._alive_namesakes = alive_namesakes
         self._statuses = statuses
         self._resync_seconds = resync_seconds
@@ -223,6 +227,7 @@ class PodWorkers:
     def _forget(self, worker: _Worker) -> None:
         uid = worker.state.uid
         del self._workers[uid]
+        self._preemptions.forget(uid)
         self._statuses.forget(pods.PodUid(uid))
         worker.news.set()
 
@@ -272,6 +277,9 @@ class PodWorkers:
             raise RuntimeError("a syncing worker has a pod")
         if pods.is_static(pod) and not self._may_start(worker.state):
             return RETRY_SECONDS
+        held_seconds = self._preemptions.seconds_left(worker.state.uid)
+        if held_seconds:
+            return held_seconds
         result = await self._sync.sync_pod(self._sync.allocated(pod), worker.memory, worker.stimulus)
         grace_seconds = pods.spec_of(pod).terminationGracePeriodSeconds
         self._apply(worker, table.SyncDone(result.is_terminal, grace_seconds), "the pod is through")
@@ -294,6 +302,8 @@ class PodWorkers:
             log.warning("pod_stop_failed", pod=worker.state.full_name, pod_uid=worker.state.uid, error=str(error))
             return self._spread(STOP_RETRY_SECONDS)
         self._apply(worker, table.ContainersStopped(), "the containers are stopped")
+        for uid in self._preemptions.stopped(worker.state.uid):
+            self.wake(uid, "the pods that gave way have stopped")
         return 0.0
 
     async def _clean_pass(self, worker: _Worker) -> float | None:

@@ -104,6 +104,38 @@ def test_a_critical_pod_takes_the_place_of_another(stage: Stage) -> None:
     stage.wait_ready(small)
 
 
+def test_a_critical_pod_starts_when_the_other_has_stopped(stage: Stage) -> None:
+    """Never do both of them use the node: here the one that gives way takes most of its grace period."""
+    slow, critical = stage.unique("slow"), stage.unique("critical")
+    most = {"requests": {"cpu": f"{cores(stage) * 1000 - 300}m"}}
+    stage.create_pod(
+        pod(
+            slow,
+            container(
+                command=["sh", "-c", "trap 'sleep 6; exit 0' TERM; while true; do sleep 0.1; done"], resources=most
+            ),
+            nodeName=NODE,
+            terminationGracePeriodSeconds=30,
+        )
+    )
+    stage.wait_ready(slow)
+    wanted = container(resources={"requests": {"cpu": "700m"}})
+    stage.create_pod(pod(critical, wanted, nodeName=NODE, priorityClassName="system-node-critical"))
+    stage.wait_event(slow, "Preempting", "Preempted in order to admit critical pod")
+    stage.wait_ready(critical)
+
+    def ended() -> str:
+        state = stage.pod(slow)["status"]["containerStatuses"][0]["state"]
+        assert "terminated" in state, state
+        finished_at: str = state["terminated"]["finishedAt"]
+        return finished_at
+
+    finished_at = holds(ended, within_seconds=10)
+    started_at: str = stage.pod(critical)["status"]["containerStatuses"][0]["state"]["running"]["startedAt"]
+    assert finished_at <= started_at
+    assert [event for event in stage.events(slow) if event["reason"] == "ExceededGracePeriod"] == []
+
+
 def test_the_cgroup_of_all_pods_is_held_to_what_the_node_has(stage: Stage) -> None:
     stage.create_pod(pod(stage.unique("any")))
     capacity = stage.node()["status"]["capacity"]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
-from kubelet_py.core.preemption import choose_victims, describe, is_preemptable
+from kubelet_py.core.preemption import choose_victims, describe, is_preemptable, patience_seconds
 from tests.sim.pods import make_container, make_pod
 
 CRITICAL = 2_000_000_000
@@ -95,3 +95,12 @@ def test_the_victims_free_enough_and_none_is_spared_in_vain(
 def test_static_pods_are_critical(cpu: str) -> None:
     static = make_pod("app", metadata={"annotations": {"kubernetes.io/config.source": "file"}})
     assert names(choose_victims(static, [a_pod("a", {"cpu": cpu})], {"cpu": 1})) == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("grace_seconds", "seconds"), [(None, 10), (0, 10), (6, 10), (7, 10), (8, 12), (9, 13), (30, 45), (61, 91)]
+)
+def test_the_wait_is_half_as_long_again_as_the_grace_period_and_ten_seconds_at_least(
+    grace_seconds: int | None, seconds: int
+) -> None:
+    assert patience_seconds(grace_seconds) == seconds

@@ -15,6 +15,7 @@ from kubelet_py.sync.loop import Admission, LoopServices, SyncLoop
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_sync import PodSync
 from kubelet_py.sync.pod_workers import PodWorkers
+from kubelet_py.sync.preemptions import Preemptions
 from kubelet_py.sync.sources.merge import SourceMerge
 from tests.unit.kubelet_py.sync.rig import UID, Rig
 
@@ -29,15 +30,18 @@ class Agent:
         self.heard: list[tuple[int, bool]] = []
         self.pleg = Pleg(rig.fake, lambda uid, stimulus: self.workers.wake(uid, stimulus))
         observer = PodObserver(rig.fake, self.pleg.learn, rig.clock)
+        preemptions = Preemptions(rig.event, asyncio.get_running_loop().time)
         self.workers = PodWorkers(
             PodSync(replace(rig.sync._services, observer=observer)),
             rig.statuses,
+            preemptions=preemptions,
             alive_namesakes=self.pleg.alive_uids_named,
         )
         self.merge = SourceMerge(sources)
         self.loop = SyncLoop(
             LoopServices(
                 workers=self.workers,
+                preemptions=preemptions,
                 merge=self.merge,
                 pleg=self.pleg,
                 volumes=rig.volumes,

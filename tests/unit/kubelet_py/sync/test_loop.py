@@ -21,6 +21,9 @@ from tests.unit.kubelet_py.sync.rig import UID, InlineExecutor, LoopClock, Rig, 
 pytestmark = pytest.mark.looptime
 
 OTHER_UID = "0a1b2c3d-0000-4000-8000-000000000002"
+THIRD_UID = "0a1b2c3d-0000-4000-8000-000000000003"
+FOURTH_UID = "0a1b2c3d-0000-4000-8000-000000000004"
+CRITICAL = 2_000_000_000
 MIRROR = {"annotations": {"kubernetes.io/config.mirror": "hash"}}
 
 
@@ -95,6 +98,71 @@ async def test_a_critical_pod_takes_the_place_of_another(agent: Agent) -> None:
     disruption = next(c for c in status.conditions or () if c.type == "DisruptionTarget")
     assert (disruption.status, disruption.reason) == ("True", "TerminationByKubelet")
     assert ("Warning", "Preempting", "Preempted in order to admit critical pod") in agent.rig.events
+
+
+def sized(name: str, uid: str, cpu: str, **spec: Any) -> core_v1.Pod:
+    container = a_container(name, resources={"requests": {"cpu": cpu}})
+    return a_pod(container, metadata={"name": name, "uid": uid}, **spec)
+
+
+async def test_a_critical_pod_waits_until_the_others_have_stopped(agent: Agent) -> None:
+    """They stop side by side; a pod that fits beside all of them does not wait."""
+    agent.node = NodeState("node-1", allocatable={"pods": "10", "cpu": "4", "memory": "4Gi"})
+    agent.rig.fake.stubborn = {"slow", "slower"}
+    slow = sized("slow", UID, "1", terminationGracePeriodSeconds=20)
+    slower = sized("slower", OTHER_UID, "1", terminationGracePeriodSeconds=30)
+    critical = sized("critical", THIRD_UID, "3500m", priority=CRITICAL)
+    await agent.has(slow, slower)
+    await agent.has(slow, slower, critical, sized("small", FOURTH_UID, "0"))
+    assert sorted(agent.rig.fake.running()) == ["slow", "slower", "small"]
+    assert agent.rig.fake.container("slow").grace_periods == [20]
+    await asyncio.sleep(25)
+    assert sorted(agent.rig.fake.running()) == ["slower", "small"]
+    await asyncio.sleep(5)
+    assert sorted(agent.rig.fake.running()) == ["critical", "small"]
+    assert "ExceededGracePeriod" not in agent.rig.reasons
+
+
+async def test_a_critical_pod_waits_for_a_stuck_one_no_longer_than_half_as_long_again(agent: Agent) -> None:
+    stuck = sized("stuck", UID, "3", terminationGracePeriodSeconds=30)
+    critical = sized("critical", THIRD_UID, "3", priority=CRITICAL)
+    await agent.has(stuck)
+    agent.rig.fake.fail("StopContainer", times=None)
+    await agent.has(stuck, critical)
+    await asyncio.sleep(44)
+    assert agent.rig.fake.running() == ["stuck"]
+    await asyncio.sleep(2)
+    assert sorted(agent.rig.fake.running()) == ["critical", "stuck"]
+    overdue = "Container runtime did not kill the pod within specified grace period."
+    assert agent.rig.events.count(("Warning", "ExceededGracePeriod", overdue)) == 1
+
+
+async def test_a_critical_pod_that_is_deleted_while_it_waits_never_starts(agent: Agent) -> None:
+    agent.rig.fake.stubborn = {"slow"}
+    slow, critical = sized("slow", UID, "3"), sized("critical", THIRD_UID, "3", priority=CRITICAL)
+    await agent.has(slow)
+    await agent.has(slow, critical)
+    await agent.has(slow)
+    await asyncio.sleep(60)
+    assert agent.rig.fake.running() == []
+    assert len(agent.rig.fake.called("RunPodSandbox")) == 1
+    assert THIRD_UID not in agent.workers.states()
+
+
+async def test_a_critical_pod_that_grows_takes_the_place_of_another(agent: Agent) -> None:
+    """The other is told once, however often the resize is tried meanwhile."""
+    agent.rig.fake.stubborn = {"slow"}
+    slow, critical = sized("slow", UID, "2"), sized("critical", THIRD_UID, "1", priority=CRITICAL)
+    await agent.has(slow, critical)
+    grown = sized("critical", THIRD_UID, "3", priority=CRITICAL)
+    await agent.has(slow, grown)
+    await asyncio.sleep(20)
+    assert sorted(agent.rig.fake.running()) == ["critical", "slow"]
+    assert [c.reason for c in agent.rig.allocations.conditions(THIRD_UID)] == ["Deferred"]
+    await asyncio.sleep(15)
+    assert agent.rig.allocations.allocated(critical) == grown
+    assert agent.rig.statuses.newest[UID].reason == "Preempting"
+    assert agent.rig.reasons.count("Preempting") == 1
 
 
 async def test_what_runs_already_is_not_refused(agent: Agent) -> None:

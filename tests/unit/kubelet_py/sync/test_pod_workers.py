@@ -15,6 +15,7 @@ from kubelet_py.api import core_v1
 from kubelet_py.core.pod_worker import KillRequested, Phase
 from kubelet_py.errors import RuntimeCallError
 from kubelet_py.sync.pod_workers import RESYNC_SECONDS, STOP_RETRY_SECONDS, PodWorkers
+from kubelet_py.sync.preemptions import Preemptions
 from tests.unit.kubelet_py.sync.rig import UID, InlineExecutor, LoopClock, Rig, a_container, a_pod
 
 pytestmark = pytest.mark.looptime
@@ -29,8 +30,13 @@ class Stage:
     def __init__(self, root: Path) -> None:
         self.rig = Rig(root, LoopClock())
         self.rig.volumes._threads = InlineExecutor()
+        self.preemptions = Preemptions(self.rig.event, asyncio.get_running_loop().time)
         self.workers = PodWorkers(
-            self.rig.sync, self.rig.statuses, jitter=lambda: 0.0, alive_namesakes=self.alive_namesakes
+            self.rig.sync,
+            self.rig.statuses,
+            jitter=lambda: 0.0,
+            preemptions=self.preemptions,
+            alive_namesakes=self.alive_namesakes,
         )
 
     def alive_namesakes(self, full_name: str) -> set[str]:
