@@ -4,6 +4,7 @@ Upstream counterpart: pkg/kubelet/config/config.go (podStorage). Differences: po
 update carries the new object; a pod whose only difference is its annotations of ours is no update (as there).
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -94,6 +95,7 @@ def merge_pod_set(known: Mapping[PodUid, core_v1.Pod], new: PodSet, now_text: st
     for uid, before in known.items():
         if uid not in pods:
             changes[PodOperation.REMOVE].append(PodUpdate(PodOperation.REMOVE, before, new.source))
+    changes[PodOperation.ADD].sort(key=_creation_time)
     order = (
         PodOperation.REMOVE,
         PodOperation.ADD,
@@ -110,6 +112,12 @@ def with_annotations(pod: core_v1.Pod, annotations: Mapping[str, str]) -> core_v
         podlib.metadata_of(pod), annotations={**podlib.annotations_of(pod), **annotations}
     )
     return msgspec.structs.replace(pod, metadata=metadata)
+
+
+def _creation_time(update: PodUpdate) -> float:
+    """Who came first gets the node's room first; manifests have no such time and come before all others."""
+    created = podlib.metadata_of(update.pod).creationTimestamp
+    return created.timestamp() if created is not None else -math.inf
 
 
 def _difference(before: core_v1.Pod, after: core_v1.Pod, source: str) -> PodOperation | None:

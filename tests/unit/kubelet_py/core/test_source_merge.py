@@ -92,6 +92,16 @@ def test_order_of_updates() -> None:
     assert set(result.pods) == {"uid-b", "uid-c", "uid-d", "uid-new"}
 
 
+def test_the_oldest_of_new_pods_comes_first() -> None:
+    """What an agent finds when it starts is admitted in the order in which it was created."""
+
+    def created(name: str, day: int) -> core_v1.Pod:
+        return _pod(name, metadata={"creationTimestamp": f"2024-01-{day:02}T12:00:00Z"})
+
+    result = _merge(None, created("a", 3), created("b", 1), _pod("static"), created("d", 2), created("c", 2))
+    assert [name for _, name in _operations(result)] == ["static", "b", "d", "c", "a"]
+
+
 def test_one_name_one_pod() -> None:
     """The first of a set stays; the others are told of."""
     result = _merge(None, _pod("a", "u1"), _pod("a", "u2"), _pod("b"))
