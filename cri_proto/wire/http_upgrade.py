@@ -10,8 +10,9 @@ import re
 from dataclasses import dataclass
 
 MAX_HEAD_BYTES = 64 * 1024
+SWITCHING = 101
 REASONS = {
-    101: "Switching Protocols",
+    SWITCHING: "Switching Protocols",
     400: "Bad Request",
     403: "Forbidden",
     404: "Not Found",
@@ -23,6 +24,10 @@ _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 class BadRequest(ValueError):
     """Not a request we understand; the text says why."""
+
+
+class BadResponse(ValueError):
+    """Not an answer we understand; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +71,19 @@ def parse_request_head(block: bytes) -> RequestHead:
     return RequestHead(words[0], words[1], tuple(headers))
 
 
+def parse_response_status(block: bytes) -> int:
+    """The status in the head of an answer. What else it says is for people."""
+    words = block.partition(b"\r\n")[0].decode("latin-1").split(" ", 2)
+    if len(words) < 2 or not words[0].startswith("HTTP/1.") or not re.fullmatch("[1-5][0-9]{2}", words[1]):
+        raise BadResponse(f"no HTTP/1.1 answer: {block[:80]!r}")
+    return int(words[1])
+
+
 def format_response(status: int, headers: tuple[tuple[str, str], ...] = (), body: str = "") -> bytes:
     """An answer: the head of an upgrade (101), or a text after which the connection ends."""
     lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Error')}", *(f"{name}: {value}" for name, value in headers)]
     payload = b""
-    if status != 101:
+    if status != SWITCHING:
         payload = body.encode() + b"\n"
         lines += ["Content-Type: text/plain; charset=utf-8", f"Content-Length: {len(payload)}", "Connection: close"]
     return "\r\n".join(lines).encode("latin-1", "replace") + b"\r\n\r\n" + payload

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from kubelet_py.app.node_parts import ApiClients
 from kubelet_py.config import Settings
+from kubelet_py.core.declared_features import WEBSOCKETS
 from kubelet_py.kube.resources import subject_access_reviews, token_reviews
 from kubelet_py.server.settings import ApiReviews, AuthSettings, ServerConfig, TlsSettings
 
@@ -38,6 +39,7 @@ def server_config(settings: Settings, node_name: str, addresses: Sequence[str]) 
             cipher_suites=config.tlsCipherSuites,
         ),
         debugging_handlers=config.enableDebuggingHandlers,
+        speaks_websocket=settings.gates.enabled(WEBSOCKETS),
     )
 
 

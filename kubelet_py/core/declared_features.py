@@ -15,7 +15,11 @@ from kubelet_py.core.restart_rules import could_restart_all
 RESTART_ALL_CONTAINERS: Final = "RestartAllContainersOnContainerExits"
 HOST_NETWORK_USER_NAMESPACES: Final = "UserNamespacesHostNetworkSupport"
 
+WEBSOCKETS: Final = "ExtendWebSocketsToKubelet"
+"""No pod needs it: the API server hands its WebSocket clients on as they are to a node that declares it."""
+
 DECLARABLE: Final = (
+    WEBSOCKETS,
     "InPlacePodLevelResourcesVerticalScaling",
     "InPlacePodVerticalScalingInitContainers",
     RESTART_ALL_CONTAINERS,

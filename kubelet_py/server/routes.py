@@ -44,9 +44,10 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Routes:
     """The handlers over one backend."""
 
-    def __init__(self, backend: ServerBackend, inotify: SharedInotify) -> None:
+    def __init__(self, backend: ServerBackend, inotify: SharedInotify, *, speaks_websocket: bool = True) -> None:
         self._backend = backend
         self._inotify = inotify
+        self._streams = Streams(backend, speaks_websocket=speaks_websocket)
 
     def install(self, app: web.Application, *, debugging: bool) -> None:
         """All routes; those that show what runs inside pods only when debugging is on."""
@@ -68,7 +69,7 @@ class Routes:
             app.router.add_route(method, path, debugging_disabled if hidden else handler)
 
     def _stream_routes(self) -> Iterable[tuple[str, str, Handler]]:
-        streams = Streams(self._backend)
+        streams = self._streams
         for method in ("GET", "POST"):
             for path in ("/{namespace}/{pod}", "/{namespace}/{pod}/{uid}"):
                 yield (method, f"/exec{path}/{{container}}", streams.exec)

@@ -53,6 +53,8 @@ class ServerConfig:
     auth: AuthSettings = AuthSettings()
     tls: TlsSettings = TlsSettings()
     debugging_handlers: bool = True
+    speaks_websocket: bool = True
+    """Exec, attach and port-forward over WebSocket are served whatever the runtime speaks."""
 
 
 @dataclass(frozen=True, slots=True)

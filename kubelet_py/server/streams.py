@@ -1,7 +1,7 @@
 """Exec, attach and port-forward as the node's API has them: which container, which streams, and where they are.
 
-Owns the query and the checks; `tunnel` carries the bytes. Upstream counterpart: getExec, getAttach and getPortForward
-of pkg/kubelet/server/server.go.
+Owns the query and the checks; `tunnel` and `websockets` carry the bytes. Upstream counterpart: getExec, getAttach and
+getPortForward of pkg/kubelet/server/server.go.
 """
 
 from collections.abc import Mapping
@@ -10,21 +10,26 @@ import structlog
 from aiohttp import web
 
 from cri_proto import runtime_v1 as cri
+from cri_proto.wire.remotecommand import StreamSet
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import all_containers_of, uid_of
 from kubelet_py.core.log_query import NoLog, choose_container_id
 from kubelet_py.errors import RuntimeCallError
 from kubelet_py.server.settings import ServerBackend
 from kubelet_py.server.tunnel import tunnel
+from kubelet_py.server.websockets import translate, tunnel_messages, wants_translation, wants_tunnel
 
+StreamRequest = cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest
 _log = structlog.get_logger()
 
 
 class Streams:
     """The handlers."""
 
-    def __init__(self, backend: ServerBackend) -> None:
+    def __init__(self, backend: ServerBackend, *, speaks_websocket: bool = True) -> None:
+        """`speaks_websocket`: what a runtime may not understand of WebSocket is put into SPDY for it."""
         self._backend = backend
+        self._speaks_websocket = speaks_websocket
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
         """A command in a container."""
@@ -33,11 +38,11 @@ class Streams:
         if not command:
             raise web.HTTPBadRequest(text="you must specify at least one command to execute")
         wanted = cri.ExecRequest(container_id=container_id, cmd=command, **_streams(request.query))
-        return await self._tunnel(request, wanted)
+        return await self._open(request, wanted)
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
         """A container's own process."""
-        return await self._tunnel(
+        return await self._open(
             request, cri.AttachRequest(container_id=self._container_id(request), **_streams(request.query))
         )
 
@@ -49,18 +54,26 @@ class Streams:
             raise web.HTTPInternalServerError(text=str(error)) from error
         if sandbox_id is None:
             raise web.HTTPInternalServerError(text="the pod has no sandbox that runs")
-        return await self._tunnel(request, cri.PortForwardRequest(pod_sandbox_id=sandbox_id))
+        return await self._open(request, cri.PortForwardRequest(pod_sandbox_id=sandbox_id))
 
-    async def _tunnel(
-        self, request: web.Request, wanted: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest
-    ) -> web.StreamResponse:
+    async def _open(self, request: web.Request, wanted: StreamRequest) -> web.StreamResponse:
         if "upgrade" not in request.headers.get("Connection", "").lower():
             raise web.HTTPBadRequest(text="you must ask for an upgrade of the connection: SPDY/3.1 or websocket")
         try:
-            return await tunnel(request, await self._backend.streaming_url(wanted))
+            return await self._carry(request, wanted, await self._backend.streaming_url(wanted))
         except RuntimeCallError as error:
             _log.warning("stream_not_opened", path=request.path, error=str(error))
             raise web.HTTPInternalServerError(text=str(error)) from error
+
+    async def _carry(self, request: web.Request, wanted: StreamRequest, url: str) -> web.StreamResponse:
+        match wanted:
+            case cri.PortForwardRequest() if self._speaks_websocket and wants_tunnel(request):
+                return await tunnel_messages(request, url)
+            case cri.ExecRequest() | cri.AttachRequest() if self._speaks_websocket and wants_translation(request):
+                streams = StreamSet(wanted.stdin, wanted.stdout, wanted.stderr, wanted.tty)
+                return await translate(request, url, streams)
+            case _:
+                return await tunnel(request, url)
 
     def _pod(self, request: web.Request) -> core_v1.Pod:
         namespace, name = request.match_info["namespace"], request.match_info["pod"]

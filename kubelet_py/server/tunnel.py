@@ -1,14 +1,11 @@
 """Exec, attach and port-forward: the client's connection joined to the runtime's streaming URL, byte for byte.
 
 Owns taking the connection over from the HTTP server and carrying bytes; what they mean is between the client and the
-runtime. Upstream counterpart: the proxying half of pkg/kubelet/server/server.go (UpgradeAwareHandler). Deliberate
-difference: nothing is translated, so a client that speaks WebSocket needs a runtime that does. (The API server
-translates for its clients.)
+runtime. Upstream counterpart: the proxying half of pkg/kubelet/server/server.go (UpgradeAwareHandler).
 """
 
 import asyncio
 import contextlib
-import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,9 +13,8 @@ import structlog
 from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
-from kubelet_py.errors import RuntimeCallError
+from kubelet_py.server.runtime_connection import dial, path_of
 
-CONNECT_SECONDS: Final = 10.0
 _CHUNK_BYTES: Final = 64 * 1024
 # The runtime gets the client's head as it is, without what was meant for us.
 _KEPT_BACK: Final = (b"host", b"authorization", b"cookie", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-uri")
@@ -38,26 +34,13 @@ class _TakenOver(web.StreamResponse):
 async def tunnel(request: web.Request, url: str) -> web.StreamResponse:
     """Carry bytes between the client and the URL until either ends. RuntimeCallError when nobody answers there."""
     target = urlsplit(url)
-    try:
-        async with asyncio.timeout(CONNECT_SECONDS):
-            encrypted = target.scheme == "https"
-            port = target.port or (443 if encrypted else 80)
-            # a runtime's certificate is one that this host trusts, as the Go kubelet wants it
-            context = await asyncio.to_thread(ssl.create_default_context) if encrypted else None
-            runtime_reader, runtime_writer = await asyncio.open_connection(target.hostname, port, ssl=context)
-    except (OSError, TimeoutError) as error:
-        raise RuntimeCallError("streaming", "UNAVAILABLE", f"{target.netloc} does not answer: {error}") from error
-    path = target.path + (f"?{target.query}" if target.query else "")
-    try:
-        runtime_writer.write(_head(request, path, target.netloc))
-        await runtime_writer.drain()
-        await _take_over(request, runtime_reader, runtime_writer)
-    except OSError as error:
-        _log.debug("stream_cut", path=request.path, error=str(error))
-    finally:
-        runtime_writer.close()
-        with contextlib.suppress(OSError):
-            await runtime_writer.wait_closed()
+    async with dial(target) as (runtime_reader, runtime_writer):
+        try:
+            runtime_writer.write(_head(request, path_of(target), target.netloc))
+            await runtime_writer.drain()
+            await _take_over(request, runtime_reader, runtime_writer)
+        except OSError as error:
+            _log.debug("stream_cut", path=request.path, error=str(error))
     return _TakenOver()
 
 

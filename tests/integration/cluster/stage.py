@@ -323,18 +323,21 @@ class Stage:
         method: str = "GET",
     ) -> tuple[int, str]:
         """A request to port 10250 with this client certificate: status and text."""
+        connection = http.client.HTTPSConnection(self.lab.node_address, 10250, timeout=15)
+        with self.kubelet_connection(user) as connection.sock:
+            connection.request(method, path, headers=dict(headers or {}))
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+
+    def kubelet_connection(self, user: Credentials | None = None) -> ssl.SSLSocket:
+        """A connection to port 10250 with this client certificate."""
         context = ssl.create_default_context()
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
         if user is not None:
             context.load_cert_chain(user.certificate, user.key)
         address = self.lab.node_address
-        connection = http.client.HTTPSConnection(address, 10250, context=context, timeout=15)
-        raw = self.lab.connect(address, 10250)
-        with raw, context.wrap_socket(raw, server_hostname=address) as connection.sock:
-            connection.request(method, path, headers=dict(headers or {}))
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
+        return context.wrap_socket(self.lab.connect(address, 10250), server_hostname=address)
 
 
 class LogTail:

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import hashlib
 import os
+import re
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from cri_proto.wire import portforward, remotecommand
+from cri_proto.wire.spdy_session import DataReceived, SpdySession
 from tests.integration.cluster.objects import SLEEP, container, pod
 from tests.integration.cluster.stage import Stage
 from tests.integration.cluster.waiting import eventually
+from tests.integration.cluster.websocket_client import WebSocketClient
 
 pytestmark = pytest.mark.lab
 
 BLOCK_BYTES = 10 * 1024 * 1024
+LARGE_BYTES = 100 * 1024 * 1024
+ANSWER_PORTS = {"docker": 28080, "containerd": 28081}
 
 
 def test_kubectl_exec_and_cp(stage: Stage, tmp_path: Path) -> None:
@@ -50,7 +58,7 @@ def test_kubectl_port_forward(stage: Stage) -> None:
     name = stage.unique("forward")
     stage.create_pod(pod(name, container("while true; do nc -ll -p 8080 -e cat; sleep 0.1; done")))
     stage.wait_ready(name)
-    port = 28080 if stage.runtime == "docker" else 28081
+    port = ANSWER_PORTS[stage.runtime]
     programs, config = stage.cluster.programs, stage.cluster.kubeconfig
     client = stage.lab.popen(
         [programs["kubectl"], f"--kubeconfig={config}", "port-forward", name, f"{port}:8080"], log=f"forward-{name}"
@@ -64,3 +72,114 @@ def test_kubectl_port_forward(stage: Stage) -> None:
     finally:
         client.send_signal(signal.SIGTERM)
         client.wait(10)
+
+
+def test_the_api_server_hands_its_websocket_clients_on(stage: Stage) -> None:
+    """It translates nothing for a node that declares that it can: exec, attach and port-forward are the node's."""
+    assert "ExtendWebSocketsToKubelet" in stage.node()["status"]["declaredFeatures"]
+    name, kubectl = stage.unique("handed-on"), stage.cluster.kubectl
+    script = "(while true; do nc -ll -p 8080 -e cat; sleep 0.1; done) & read line; echo got $line"
+    stage.create_pod(pod(name, container(script, stdin=True, stdinOnce=True), restart="Never"))
+    stage.wait_ready(name)
+    before = handed_on(stage)
+    assert kubectl("exec", "-i", name, "--", "cat", text_input="typed\n") == "typed\n"
+    config, program = f"--kubeconfig={stage.cluster.kubeconfig}", stage.cluster.programs["kubectl"]
+    forward = stage.lab.popen([program, config, "port-forward", name, "28082:8080"], log=f"handed-on-{name}")
+    eventually("a forwarded port", lambda: "Forwarding from" in forward.log_tail(), within_seconds=30)
+    forward.send_signal(signal.SIGTERM)
+    forward.wait(10)
+    assert "got hello" in kubectl("attach", "-i", name, text_input="hello\n")
+    after = handed_on(stage)
+    assert {kind: after[kind] - before.get(kind, 0) for kind in after} == {"exec": 1, "attach": 1, "portforward": 1}
+
+
+def handed_on(stage: Stage) -> dict[str, int]:
+    """How many WebSocket clients of each kind the API server has handed on to nodes."""
+    code, text = stage.cluster.request("GET", "/metrics")
+    assert code == 200
+    lines = re.findall(r"^apiserver_websocket_streaming_requests_total\{(.*)\} (\d+)$", str(text), re.MULTILINE)
+    assert not any("translated_at_apiserver" in labels for labels, _ in lines), lines
+    return {re.findall('subresource="(.*?)"', labels)[0]: int(count) for labels, count in lines}
+
+
+def test_a_websocket_client_of_the_node_itself(stage: Stage) -> None:
+    """Without the API server between: stdin and its end, both outputs, the exit code."""
+    name = stage.unique("websocket")
+    stage.create_pod(pod(name, container(SLEEP)))
+    stage.wait_ready(name)
+    script = "command=sh&command=-c&command=cat;echo+bad+%3E%262;exit+5"
+    path = f"/exec/default/{name}/main?input=1&output=1&error=1&{script}"
+    with WebSocketClient(stage.kubelet_connection(stage.cluster.kubelet_client), path, remotecommand.V5) as client:
+        client.send(b"\0typed")
+        client.send(remotecommand.encode_channel_close(remotecommand.STDIN))
+        channels = dict.fromkeys(remotecommand.CHANNELS, b"")
+        for message in client.messages():
+            part = remotecommand.decode_channel(message, remotecommand.V5)
+            assert isinstance(part, remotecommand.ChannelData)
+            channels[part.name] += part.data
+    assert (channels["stdout"], channels["stderr"]) == (b"typed", b"bad\n")
+    assert remotecommand.parse_status(channels["error"]) == remotecommand.Outcome(exit_code=5)
+
+
+def test_a_port_forward_through_messages_of_the_node_itself(stage: Stage) -> None:
+    name = stage.unique("messages")
+    stage.create_pod(pod(name, container("while true; do nc -ll -p 8080 -e cat; sleep 0.1; done")))
+    stage.wait_ready(name)
+    session = SpdySession(client=True)
+    connection = stage.kubelet_connection(stage.cluster.kubelet_client)
+    with WebSocketClient(connection, f"/portForward/default/{name}", portforward.TUNNEL_PROTOCOL) as client:
+        session.open({"streamtype": "error", "port": "8080", "requestid": "0"})
+        data_id = session.open({"streamtype": "data", "port": "8080", "requestid": "0"})
+        session.send(data_id, b"hello")
+        client.send(session.take_output())
+        events = (event for message in client.messages() for event in session.receive(message))
+        echoed = next(event for event in events if isinstance(event, DataReceived))
+    assert echoed == DataReceived(data_id, b"hello")
+
+
+def test_a_hundred_megabytes_in_both_directions(stage: Stage, tmp_path: Path) -> None:
+    name = stage.unique("large")
+    stage.create_pod(pod(name, container(SLEEP)))
+    stage.wait_ready(name)
+    data = os.urandom(1024 * 1024) * (LARGE_BYTES // (1024 * 1024))
+    (tmp_path / "in").write_bytes(data)
+    programs, config = stage.cluster.programs, stage.cluster.kubeconfig
+    command = [programs["kubectl"], f"--kubeconfig={config}", "exec", "-i", name, "--", "cat"]
+    with (tmp_path / "in").open("rb") as typed:
+        echoed = subprocess.run(stage.lab.inside(command), stdin=typed, capture_output=True, timeout=240, check=True)
+    assert hashlib.sha256(echoed.stdout).digest() == hashlib.sha256(data).digest()
+
+
+def test_fifty_at_once_and_those_who_leave(stage: Stage) -> None:
+    """Each of fifty clients gets its own bytes back; then all leave in the middle, and no process stays."""
+    name = stage.unique("fifty")
+    stage.create_pod(pod(name, container(SLEEP)))
+    uid = stage.wait_ready(name)["metadata"]["uid"]
+    path = f"/exec/default/{name}/main?input=1&output=1&command=cat"
+
+    def connect(number: int) -> WebSocketClient:
+        client = WebSocketClient(stage.kubelet_connection(stage.cluster.kubelet_client), path, remotecommand.V5)
+        client.send(b"\0%d" % number)
+        messages = client.messages()
+        assert next(message for message in messages if len(message) > 1) == b"\1%d" % number
+        return client
+
+    with concurrent.futures.ThreadPoolExecutor(50) as pool:
+        clients = list(pool.map(connect, range(50)))
+    assert len(processes_of(stage, uid, "cat")) == 50
+    for client in clients:
+        client.abandon()
+    eventually("no process", lambda: not processes_of(stage, uid, "cat"), within_seconds=30)
+
+
+def processes_of(stage: Stage, uid: str, program: str) -> list[str]:
+    """The ids of processes of this program in the pod's cgroup."""
+    found = []
+    for directory in Path("/proc").iterdir():
+        try:
+            is_ours = uid in (directory / "cgroup").read_text()
+            if is_ours and (directory / "comm").read_text().strip() == program:
+                found.append(directory.name)
+        except OSError:
+            continue
+    return found

@@ -56,3 +56,17 @@ def test_answers() -> None:
     refusal = http.format_response(404, (), "no such stream")
     assert refusal.endswith(b"\r\n\r\nno such stream\n")
     assert b"Connection: close" in refusal
+
+
+def test_the_status_of_an_answer() -> None:
+    assert http.parse_response_status(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: SPDY/3.1\r\n\r\n") == 101
+    assert http.parse_response_status(http.format_response(404, (), "no such stream")) == 404
+    assert http.parse_response_status(b"HTTP/1.0 200\r\n\r\n") == 200
+
+
+@pytest.mark.parametrize(
+    "block", [b"", b"HTTP/1.1\r\n\r\n", b"SSH-2.0-OpenSSH\r\n", b"HTTP/1.1 1\xb2\xb3 x\r\n", b"HTTP/2 101"]
+)
+def test_what_is_no_answer(block: bytes) -> None:
+    with pytest.raises(http.BadResponse, match=r"no HTTP/1\.1 answer"):
+        http.parse_response_status(block)
