@@ -1,7 +1,9 @@
 """What the HTTP server shows: the ServerBackend over workers, statuses and runtime."""
 
+import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -17,6 +19,7 @@ from kubelet_py.managers.pleg import Pleg
 from kubelet_py.sync.ports import StatusSink
 
 NS_PER_SECOND = 1_000_000_000
+CHECKPOINTS = "checkpoints"
 
 
 class NodeBackend:
@@ -84,6 +87,19 @@ class NodeBackend:
     async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
         """As the runtime says."""
         return await self._client.streaming_url(request)
+
+    async def run(self, container_id: str, command: list[str]) -> cri.ExecSyncResponse:
+        """Takes as long as it takes."""
+        return await self._client.exec_sync(container_id, command, 0)
+
+    async def checkpoint(self, pod: core_v1.Pod, container: str, container_id: str, timeout_seconds: int) -> str:
+        """In a directory of the node's root; the name has the second in which it was asked for."""
+        directory = Path(self._settings.flags.root_dir) / CHECKPOINTS
+        await asyncio.to_thread(directory.mkdir, mode=0o700, parents=True, exist_ok=True)
+        now = datetime.now().astimezone().isoformat(timespec="seconds").replace("+00:00", "Z")
+        path = directory / f"checkpoint-{pods.full_name(pod)}-{container}-{now}.tar"
+        await self._client.checkpoint_container(container_id, str(path), timeout_seconds)
+        return str(path)
 
     def health_problems(self) -> Mapping[str, str]:
         """The PLEG is what would hang first."""

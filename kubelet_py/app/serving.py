@@ -39,6 +39,7 @@ def server_config(settings: Settings, node_name: str, addresses: Sequence[str]) 
             cipher_suites=config.tlsCipherSuites,
         ),
         debugging_handlers=config.enableDebuggingHandlers,
+        checkpoints=settings.gates.enabled("ContainerCheckpoint"),
         speaks_websocket=settings.gates.enabled(WEBSOCKETS),
     )
 

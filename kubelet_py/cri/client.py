@@ -103,6 +103,9 @@ class RuntimeClient(Protocol):
     async def exec_sync(self, container_id: str, command: list[str], timeout_seconds: int) -> cri.ExecSyncResponse:
         """Runs a command; RuntimeTimeout when it outlives the timeout (0: none)."""
 
+    async def checkpoint_container(self, container_id: str, location: str, timeout_seconds: int) -> None:
+        """Writes an archive of what runs; RuntimeTimeout when it takes longer, the usual deadline at least."""
+
     async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
         """Prepares an exec, attach or port-forward; gives the URL where one client may take it up, soon."""
 
@@ -309,6 +312,15 @@ class GrpcRuntimeClient:
         deadline = timeout_seconds + self._timeout if timeout_seconds else None
         response: cri.ExecSyncResponse = await self._call("ExecSync", self._runtime.ExecSync, request, deadline)
         return response
+
+    async def checkpoint_container(self, container_id: str, location: str, timeout_seconds: int) -> None:
+        """CheckpointContainer; the runtime gets the same time as the call."""
+        if timeout_seconds < 0:
+            detail = f"the timeout must not be below 0, and is {timeout_seconds}"
+            raise RuntimeCallError("CheckpointContainer", "INVALID_ARGUMENT", detail)
+        seconds = max(timeout_seconds, int(self._timeout))
+        request = cri.CheckpointContainerRequest(container_id=container_id, location=location, timeout=seconds)
+        await self._runtime_call("CheckpointContainer", request, seconds)
 
     async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
         """Exec, Attach or PortForward, by the kind of the request."""

@@ -49,7 +49,9 @@ class KubeletServer:
         self._authenticator = Authenticator(auth, reviews)
         self._authorizer = Authorizer(auth, config.node_name, reviews)
         self._inotify = SharedInotify()
-        self._routes = Routes(backend, self._inotify, speaks_websocket=config.speaks_websocket)
+        self._routes = Routes(
+            backend, self._inotify, speaks_websocket=config.speaks_websocket, checkpoints=config.checkpoints
+        )
         self._runners: list[web.AppRunner] = []
 
     async def __aenter__(self) -> Self:

@@ -20,15 +20,14 @@ from kubelet_py.api.pod import all_containers_of
 from kubelet_py.core.log_query import NoLog, QueryInvalid, QueryNotDecodable, choose_container_id, parse_log_query
 from kubelet_py.errors import RuntimeCallError
 from kubelet_py.host.shared_inotify import SharedInotify
+from kubelet_py.server.container_calls import ContainerCalls
 from kubelet_py.server.container_logs import open_log, stream_log
 from kubelet_py.server.settings import ServerBackend
 from kubelet_py.server.streams import Streams
 
 _JSON: Final = "application/json"
 _NOT_YET: Final = (
-    ("*", "/run/{tail:.*}"),
     ("*", "/logs/{tail:.*}"),
-    ("*", "/checkpoint/{tail:.*}"),
     ("*", "/debug/{tail:.*}"),
     ("GET", "/stats/{tail:.*}"),
     ("GET", "/metrics/cadvisor"),
@@ -44,8 +43,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class Routes:
     """The handlers over one backend."""
 
-    def __init__(self, backend: ServerBackend, inotify: SharedInotify, *, speaks_websocket: bool = True) -> None:
+    def __init__(
+        self,
+        backend: ServerBackend,
+        inotify: SharedInotify,
+        *,
+        speaks_websocket: bool = True,
+        checkpoints: bool = True,
+    ) -> None:
         self._backend = backend
+        self._checkpoints = checkpoints
         self._inotify = inotify
         self._streams = Streams(backend, speaks_websocket=speaks_websocket)
 
@@ -62,11 +69,19 @@ class Routes:
             ("GET", "/metrics", self.metrics),
             ("GET", "/containerLogs/{namespace}/{pod}/{container}", self.container_logs),
             *self._stream_routes(),
+            *self._container_routes(),
             *((method, path, not_implemented) for method, path in _NOT_YET),
         ]
         for method, path, handler in table:
             hidden = not debugging and path.startswith(_DEBUGGING)
             app.router.add_route(method, path, debugging_disabled if hidden else handler)
+
+    def _container_routes(self) -> Iterable[tuple[str, str, Handler]]:
+        calls = ContainerCalls(self._backend)
+        yield ("POST", "/run/{namespace}/{pod}/{container}", calls.run)
+        yield ("POST", "/run/{namespace}/{pod}/{uid}/{container}", calls.run)
+        if self._checkpoints:
+            yield ("POST", "/checkpoint/{namespace}/{pod}/{container}", calls.checkpoint)
 
     def _stream_routes(self) -> Iterable[tuple[str, str, Handler]]:
         streams = self._streams

@@ -55,6 +55,7 @@ class ServerConfig:
     debugging_handlers: bool = True
     speaks_websocket: bool = True
     """Exec, attach and port-forward over WebSocket are served whatever the runtime speaks."""
+    checkpoints: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +89,12 @@ class ServerBackend(Protocol):
 
     async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
         """Where the runtime serves it, once; raises RuntimeCallError."""
+
+    async def run(self, container_id: str, command: list[str]) -> cri.ExecSyncResponse:
+        """A command in a container, to its end; raises RuntimeCallError."""
+
+    async def checkpoint(self, pod: core_v1.Pod, container: str, container_id: str, timeout_seconds: int) -> str:
+        """Writes an archive of a running container (0 seconds: the usual time); its path. RuntimeCallError, OSError."""
 
     def story(self, pod: core_v1.Pod) -> str:
         """What was done for a pod and why, for people: lines of text, oldest first."""

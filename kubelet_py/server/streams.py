@@ -11,10 +11,8 @@ from aiohttp import web
 
 from cri_proto import runtime_v1 as cri
 from cri_proto.wire.remotecommand import StreamSet
-from kubelet_py.api import core_v1
-from kubelet_py.api.pod import all_containers_of, uid_of
-from kubelet_py.core.log_query import NoLog, choose_container_id
 from kubelet_py.errors import RuntimeCallError
+from kubelet_py.server.path_objects import find_container_id, find_pod
 from kubelet_py.server.settings import ServerBackend
 from kubelet_py.server.tunnel import tunnel
 from kubelet_py.server.websockets import translate, tunnel_messages, wants_translation, wants_tunnel
@@ -33,7 +31,7 @@ class Streams:
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
         """A command in a container."""
-        container_id = self._container_id(request)
+        container_id = find_container_id(request, self._backend)
         command = request.query.getall("command", [])
         if not command:
             raise web.HTTPBadRequest(text="you must specify at least one command to execute")
@@ -43,13 +41,14 @@ class Streams:
     async def attach(self, request: web.Request) -> web.StreamResponse:
         """A container's own process."""
         return await self._open(
-            request, cri.AttachRequest(container_id=self._container_id(request), **_streams(request.query))
+            request,
+            cri.AttachRequest(container_id=find_container_id(request, self._backend), **_streams(request.query)),
         )
 
     async def port_forward(self, request: web.Request) -> web.StreamResponse:
         """Connections into a pod."""
         try:
-            sandbox_id = await self._backend.sandbox_id(self._pod(request))
+            sandbox_id = await self._backend.sandbox_id(find_pod(request, self._backend))
         except RuntimeCallError as error:
             raise web.HTTPInternalServerError(text=str(error)) from error
         if sandbox_id is None:
@@ -74,24 +73,6 @@ class Streams:
                 return await translate(request, url, streams)
             case _:
                 return await tunnel(request, url)
-
-    def _pod(self, request: web.Request) -> core_v1.Pod:
-        namespace, name = request.match_info["namespace"], request.match_info["pod"]
-        pod = self._backend.find_pod(namespace, name)
-        uid = request.match_info.get("uid")
-        if pod is None or (uid is not None and uid != uid_of(pod)):
-            raise web.HTTPNotFound(text=f"pod {name}_{namespace} does not exist")
-        return pod
-
-    def _container_id(self, request: web.Request) -> str:
-        pod, container = self._pod(request), request.match_info["container"]
-        if not any(entry.name == container for entry in all_containers_of(pod)):
-            raise web.HTTPNotFound(text=f"container not found ({container!r})")
-        try:
-            name = request.match_info["pod"]
-            return choose_container_id(name, pod.status, container, previous=False).rpartition("://")[2]
-        except NoLog as error:
-            raise web.HTTPInternalServerError(text=str(error)) from error
 
 
 def _streams(query: Mapping[str, str]) -> dict[str, bool]:

@@ -73,6 +73,7 @@ class FakeRuntimeClient:
         """The same by command."""
         self.exec_results: dict[tuple[str, ...], tuple[bytes, bytes, int]] = {}
         self.exec_hangs: set[tuple[str, ...]] = set()
+        self.checkpoints: list[tuple[str, int]] | None = None
         self.has_events = False
         self.down = False
         self.closed = False
@@ -364,6 +365,14 @@ class FakeRuntimeClient:
                 raise RuntimeTimeout("ExecSync", "DEADLINE_EXCEEDED", f"timeout {timeout_seconds}s exceeded")
             stdout, stderr, exit_code = self.exec_results.get(tuple(command), (b"", b"", 0))
             return cri.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=exit_code)
+
+    async def checkpoint_container(self, container_id: str, location: str, timeout_seconds: int) -> None:
+        """CheckpointContainer: most runtimes have none, unless `checkpoints` is a list to write locations into."""
+        async with self._rpc("CheckpointContainer", container_id):
+            if self.checkpoints is None:
+                raise RuntimeUnimplemented("CheckpointContainer", "UNIMPLEMENTED", "no CRIU here")
+            self._container("CheckpointContainer", container_id)
+            self.checkpoints.append((location, timeout_seconds))
 
     async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
         """A URL where nobody listens."""

@@ -157,6 +157,12 @@ _RUNTIME: dict[str, _Rpc] = {
         cri.ReopenContainerLogRequest,
         lambda fake, r: _empty(fake.reopen_container_log(r.container_id), cri.ReopenContainerLogResponse()),
     ),
+    "CheckpointContainer": (
+        cri.CheckpointContainerRequest,
+        lambda fake, r: _empty(
+            fake.checkpoint_container(r.container_id, r.location, r.timeout), cri.CheckpointContainerResponse()
+        ),
+    ),
     "ExecSync": (cri.ExecSyncRequest, lambda fake, r: fake.exec_sync(r.container_id, list(r.cmd), r.timeout)),
 }
 

@@ -3,11 +3,12 @@
 import asyncio
 import contextlib
 import time
+from pathlib import Path
 
 import pytest
 
 from cri_proto import runtime_v1 as cri
-from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, RuntimeTimeout
+from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, RuntimeTimeout, RuntimeUnimplemented
 from tests.contract.cri.conftest import FAILS, SLEEP, STUBBORN, SUCCEEDS, Runtime
 from tests.lab.lab import BUSYBOX
 
@@ -178,6 +179,14 @@ async def test_a_command_needs_a_running_container(runtime: Runtime) -> None:
     await runtime.ended(container_id)
     with pytest.raises(RuntimeCallError):
         await runtime.client.exec_sync(container_id, ["true"], 1)
+
+
+async def test_a_checkpoint_without_criu_is_unimplemented(runtime: Runtime, tmp_path: Path) -> None:
+    container_id = await runtime.run(await runtime.run_sandbox())
+    with pytest.raises(RuntimeUnimplemented) as caught:
+        await runtime.client.checkpoint_container(container_id, str(tmp_path / "archive.tar"), 10)
+    assert caught.value.call == "CheckpointContainer"
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_an_image_that_is_not_there_has_no_status(runtime: Runtime) -> None:

@@ -15,7 +15,7 @@ import pytest
 from cri_proto.wire import portforward, remotecommand
 from cri_proto.wire.spdy_session import DataReceived, SpdySession
 from tests.integration.cluster.objects import SLEEP, container, pod
-from tests.integration.cluster.stage import Stage
+from tests.integration.cluster.stage import PLAYS_GO, Stage
 from tests.integration.cluster.waiting import eventually
 from tests.integration.cluster.websocket_client import WebSocketClient
 
@@ -135,6 +135,30 @@ def test_a_port_forward_through_messages_of_the_node_itself(stage: Stage) -> Non
         events = (event for message in client.messages() for event in session.receive(message))
         echoed = next(event for event in events if isinstance(event, DataReceived))
     assert echoed == DataReceived(data_id, b"hello")
+
+
+def test_a_command_without_streams(stage: Stage) -> None:
+    name, user = stage.unique("run"), stage.cluster.kubelet_client
+    stage.create_pod(pod(name, container(SLEEP)))
+    stage.wait_ready(name)
+    path = f"/run/default/{name}/main?cmd="
+    assert stage.kubelet_request(f"{path}echo%20there", user=user, method="POST") == (200, "there\n")
+    code, text = stage.kubelet_request(f"{path}ls%20/nothing", user=user, method="POST")
+    assert (code, "No such file" in text) == (500, True), text
+
+
+def test_a_checkpoint_says_what_the_runtime_lacks(stage: Stage) -> None:
+    """Neither runtime of the lab has CRIU; `tests/machine` has dockershim's checkpoints."""
+    name = stage.unique("checkpoint")
+    stage.create_pod(pod(name, container(SLEEP)))
+    stage.wait_ready(name)
+    admin, other = stage.cluster.admin, stage.cluster.kubelet_client
+    path = f"/checkpoint/default/{name}/main"
+    code, text = stage.kubelet_request(path, user=admin, method="POST")
+    assert (code, text.startswith(f"checkpointing of default/{name}/main failed (")) == (500, True), text
+    assert PLAYS_GO or "UNIMPLEMENTED" in text
+    assert stage.kubelet_request("/checkpoint/default/none/main", user=admin, method="POST")[0] == 404
+    assert stage.kubelet_request(path, user=other, method="POST")[0] == 403, "a right of its own"
 
 
 def test_a_hundred_megabytes_in_both_directions(stage: Stage, tmp_path: Path) -> None:

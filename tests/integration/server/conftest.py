@@ -16,7 +16,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import authentication_v1, authorization_v1, codec, core_v1
 from kubelet_py.api.pod import display_name
-from kubelet_py.errors import ApiUnavailable, RuntimeNotFound
+from kubelet_py.errors import ApiUnavailable, RuntimeNotFound, RuntimeUnavailable, RuntimeUnimplemented
 from kubelet_py.server.settings import ApiReviews
 
 
@@ -90,6 +90,7 @@ class Node:
     running: set[str] = field(default_factory=set)
     problems: dict[str, str] = field(default_factory=dict)
     items: list[core_v1.Pod] = field(default_factory=list)
+    commands: list[tuple[str, list[str]]] = field(default_factory=list)
 
     def pods(self) -> Iterable[core_v1.Pod]:
         return self.items
@@ -116,6 +117,18 @@ class Node:
 
     async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
         return "http://127.0.0.1:1/stream/token"
+
+    async def run(self, container_id: str, command: list[str]) -> cri.ExecSyncResponse:
+        self.commands.append((container_id, command))
+        if command == ["away"]:
+            raise RuntimeUnavailable("ExecSync", "UNAVAILABLE", "nobody answers")
+        stdout, stderr, exit_code = (b"", b"bad\n", 3) if command == ["false"] else (b"out\n", b"err\n", 0)
+        return cri.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=exit_code)
+
+    async def checkpoint(self, pod: core_v1.Pod, container: str, container_id: str, timeout_seconds: int) -> str:
+        if timeout_seconds == 99:
+            raise RuntimeUnimplemented("CheckpointContainer", "UNIMPLEMENTED", "no CRIU here")
+        return f"/checkpoints/{display_name(pod)}-{container}-{container_id}-{timeout_seconds}.tar"
 
     def health_problems(self) -> Mapping[str, str]:
         return {"syncloop": "", **self.problems}

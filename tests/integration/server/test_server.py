@@ -240,7 +240,7 @@ async def test_health_is_told_in_plain_text_on_a_port_of_its_own(tmp_path: Path,
 async def test_what_is_not_served_yet_says_so(tmp_path: Path, node: Node) -> None:
     config = config_for(tmp_path)
     async with KubeletServer(config, node):
-        for path in ("/run/a/b/c", "/stats/summary", "/metrics/cadvisor"):
+        for path in ("/debug/pprof", "/stats/summary", "/metrics/cadvisor"):
             assert await get(config, path) == (501, f"{path} is not served by this version of kubelet-py\n")
         assert (await get(config, "/nothing"))[0] == 404
         status, body = await get(config, "/configz")
@@ -414,3 +414,46 @@ async def test_streams_say_what_is_wrong_with_the_request(tmp_path: Path, node: 
         for path in ("/exec/shop/web/main?command=ls&output=1", "/attach/shop/web/main?output=1"):
             code, body = await post(path)
             assert (code, "does not answer" in body) == (500, True), body
+
+
+async def test_a_command_is_run_without_streams(tmp_path: Path, node: Node) -> None:
+    """Both outputs one after the other; a command that fails and a runtime that is away are errors with their words."""
+    node.add("web", container_status({"running": {}}, None, "docker://1"))
+    config = config_for(tmp_path)
+    async with KubeletServer(config, node):
+
+        async def run(path: str) -> tuple[int, str]:
+            return await get(config, f"/run/shop/{path}", method="POST")
+
+        assert await run("web/main?cmd=ls%20-l%20/") == (200, "out\nerr\n")
+        assert await run("web/web/main?cmd=id") == (200, "out\nerr\n")
+        assert node.commands == [("1", ["ls", "-l", "/"]), ("1", ["id"])]
+        assert await run("web/main?cmd=false") == (500, "command 'false' exited with 3: bad\n")
+        assert await run("web/main?cmd=away") == (500, "ExecSync: nobody answers (UNAVAILABLE)")
+        assert (await run("none/main?cmd=ls"))[0] == 404
+        assert (await run("web/wrong-uid/main?cmd=ls"))[0] == 404
+        assert (await get(config, "/run/shop/web/main?cmd=ls"))[0] == 405
+
+
+async def test_a_checkpoint_tells_where_it_is(tmp_path: Path, node: Node) -> None:
+    node.add("web", container_status({"running": {}}, None, "docker://1"))
+    node.add("new", container_status({"waiting": {"reason": "ContainerCreating"}}))
+    config = config_for(tmp_path)
+    async with KubeletServer(config, node):
+
+        async def checkpoint(path: str) -> tuple[int, str]:
+            return await get(config, f"/checkpoint/shop/{path}", method="POST")
+
+        assert await checkpoint("web/main") == (200, '{"items":["/checkpoints/shop/web-main-1-0.tar"]}')
+        answer = '{"items":["/checkpoints/shop/web-main-1-7.tar"]}'
+        assert await checkpoint("web/main?timeout=5&timeout=7") == (200, answer)
+        assert (await checkpoint("none/main"))[0] == 404
+        assert (await checkpoint("web/none"))[0] == 404
+        code, text = await checkpoint("web/main?timeout=soon")
+        assert (code, text.startswith("cannot parse value of timeout parameter")) == (404, True)
+        failed = "checkpointing of shop/web/main failed (CheckpointContainer: no CRIU here (UNIMPLEMENTED))"
+        assert await checkpoint("web/main?timeout=99") == (500, failed)
+        assert (await checkpoint("new/main"))[0] == 500
+    off = replace(config_for(tmp_path), checkpoints=False)
+    async with KubeletServer(off, node):
+        assert (await get(off, "/checkpoint/shop/web/main", method="POST"))[0] == 404

@@ -1,5 +1,6 @@
 """What the HTTP server shows of a node: pods with their newest status, what runs, logs, health, stories."""
 
+import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from kubelet_py.api import pod as pods
 from kubelet_py.app.backend import NodeBackend
 from kubelet_py.config import load
 from kubelet_py.core.pod_story import StoryEntry
+from kubelet_py.errors import RuntimeUnimplemented
 from kubelet_py.managers.pleg import Pleg
 from tests.fakes.waiting import background
 from tests.unit.kubelet_py.sync.rig import START_NS, UID, Rig, a_pod
@@ -24,7 +26,8 @@ class Node:
         self.rig = Rig(root)
         self.pod = a_pod()
         self.pleg = Pleg(self.rig.fake, lambda uid, stimulus: None)
-        settings = load(["--fail-cgroupv1=false", "--container-runtime-endpoint=unix:///run/fake.sock"])
+        flags = ["--fail-cgroupv1=false", "--container-runtime-endpoint=unix:///run/fake.sock", f"--root-dir={root}"]
+        settings = load(flags)
         self.backend = NodeBackend(
             settings,
             self.rig.fake,
@@ -77,6 +80,27 @@ async def test_a_log_is_where_the_runtime_says_and_grows_while_its_container_run
     node.rig.fake.exit(container)
     assert not await node.backend.is_container_running(node.container_id)
     assert not await node.backend.is_container_running("fake://gone")
+
+
+async def test_a_command_runs_in_the_container(node: Node) -> None:
+    node.rig.fake.exec_results["id",] = (b"root", b"", 0)
+    assert (await node.backend.run(node.rig.fake.container("main").id, ["id"])).stdout == b"root"
+
+
+async def test_a_checkpoint_is_named_after_pod_container_and_time(node: Node, tmp_path: Path) -> None:
+    """In a directory that only root sees. A runtime that cannot says so, and nothing claims to be there."""
+    container = node.rig.fake.container("main")
+    with pytest.raises(RuntimeUnimplemented):
+        await node.backend.checkpoint(node.pod, "main", container.id, 0)
+    node.rig.fake.checkpoints = []
+    path = await node.backend.checkpoint(node.pod, "main", container.id, 7)
+    assert node.rig.fake.checkpoints == [(path, 7)]
+    name = re.fullmatch(
+        r"checkpoint-web_shop-main-(\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d))\.tar", Path(path).name
+    )
+    assert name is not None, path
+    assert Path(path).parent == tmp_path / "checkpoints"
+    assert Path(path).parent.stat().st_mode & 0o777 == 0o700
 
 
 async def test_a_story_is_told_line_by_line(node: Node) -> None:

@@ -230,3 +230,19 @@ def test_endpoints_on_this_machine_are_taken(endpoint: str, target: str) -> None
 def test_other_endpoints_are_refused_with_what_would_be_right(endpoint: str) -> None:
     with pytest.raises(ConfigError, match=r"containerRuntimeEndpoint: .*unix:///"):
         target_of(endpoint)
+
+
+async def test_a_checkpoint_has_the_usual_time_at_least(
+    fake: FakeRuntimeClient, client: RuntimeClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def checkpoint(container_id: str, location: str, timeout_seconds: int) -> None:
+        asked.append((container_id, location, timeout_seconds))
+
+    monkeypatch.setattr(fake, "checkpoint_container", checkpoint)
+    for seconds in (0, 4, 500):
+        await client.checkpoint_container("c", "/archive.tar", seconds)
+    assert asked == [("c", "/archive.tar", seconds) for seconds in (5, 5, 500)]
+    with pytest.raises(RuntimeCallError, match="must not be below 0"):
+        await client.checkpoint_container("c", "/archive.tar", -1)
