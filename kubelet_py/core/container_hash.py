@@ -25,8 +25,8 @@ _GO_JSON_ESCAPES: Final = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u20
 
 def compute_container_hash(container: core_v1.Container | core_v1.EphemeralContainer) -> str:
     """The hash in hexadecimal, as it stands in `io.kubernetes.container.hash`."""
-    fields = {"image": container.image or "", "name": container.name or ""}
-    document = json.dumps(fields, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+    fields = {"image": container.image or "", "name": container.name or ""}  # in the order in which Go sorts them
+    document = json.dumps(fields, separators=(",", ":"), ensure_ascii=False)
     data = document.translate(_GO_JSON_ESCAPES).encode("utf-8", "surrogatepass")
     return f"{fnv_32a(_go_dump_of_bytes(data)):x}"
 

@@ -72,7 +72,7 @@ def pod_log_directory(pod_logs_root: str, namespace: str, name: str, uid: str) -
 
 def pod_uid_of_log_directory(directory_name: str) -> str:
     """The UID in the last path element of a pod's log directory."""
-    return directory_name.rsplit("_", 1)[-1]
+    return directory_name.rpartition("_")[2]
 
 
 def container_log_path(container_name: str, restart_count: int) -> str:

@@ -39,19 +39,14 @@ class SysctlAllowlist:
     def refusal(self, pod: core_v1.Pod) -> str:
         """What is wrong with the pod's sysctls, or ""."""
         spec = podlib.spec_of(pod)
-        shared = {
-            "IPC": bool(spec.hostIPC),
-            "Net": bool(spec.hostNetwork),
-            "User": spec.hostUsers is not False,
-            "UTS": False,
-            "": False,
-        }
+        # A pod always has a UTS namespace of its own.
+        shared = {"IPC": spec.hostIPC, "Net": spec.hostNetwork, "User": spec.hostUsers is not False}
         for sysctl in (spec.securityContext.sysctls if spec.securityContext is not None else None) or ():
             name = normal_sysctl_name(sysctl.name)
             if name not in self.names and not name.startswith(self.prefixes or "\0"):
                 return f'forbidden sysctl: "{name}" not allowlisted'
             namespace = sysctl_namespace(name)
-            if shared[namespace]:
+            if shared.get(namespace):
                 return f'forbidden sysctl: "{name}" not allowed with host {namespace} enabled'
         return ""
 

@@ -88,7 +88,7 @@ def _check_source(volume: core_v1.Volume, path: str, problems: ProblemList) -> N
 
 def _check_empty_dir(source: core_v1.EmptyDirVolumeSource, path: str, problems: ProblemList) -> None:
     medium = source.medium or ""
-    if medium not in ("", "Memory", "HugePages") and not medium.startswith("HugePages-"):
+    if not medium.startswith("HugePages-"):
         problems.one_of(f"{path}.medium", medium, ("", "Memory", "HugePages", "HugePages-<size>"))
     if source.sizeLimit is None:
         return

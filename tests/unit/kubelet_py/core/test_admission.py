@@ -284,10 +284,14 @@ def test_sysctls() -> None:
     assert _sysctl("net.core.somaxconn", more) == ""
     assert _sysctl("user.max_x", more) == 'forbidden sysctl: "user.max_x" not allowed with host User enabled'
     assert _sysctl("user.max_x", more, hostUsers=False) == ""
+    uts = compute_sysctl_allowlist(("kernel.domainname",), (6, 1))
+    assert _sysctl("kernel.domainname", uts, hostIPC=True, hostNetwork=True) == "", "no pod shares the node's UTS"
 
 
 def test_sysctls_of_old_kernels() -> None:
     """What an old kernel does not keep apart is not safe there."""
+    since = compute_sysctl_allowlist((), (4, 15))
+    assert _sysctl("net.ipv4.tcp_rmem", since) == ""
     old = compute_sysctl_allowlist((), (4, 4))
     assert "net.ipv4.tcp_keepalive_time" not in old.names
     assert "net.ipv4.ip_local_reserved_ports" in old.names

@@ -42,7 +42,8 @@ def test_a_certificate_names_user_and_groups() -> None:
     user = authz.user_of_certificate(certificate)
     assert user is not None
     assert (user.name, user.groups) == ("alice", ("b", "a", "system:authenticated"))
-    for nobody in (None, {}, {"subject": ()}, {"subject": ((("commonName", ""),),)}):
+    assert (user.uid, user.extra) == ("", ())
+    for nobody in ({"issuer": ()}, None, {}, {"subject": ()}, {"subject": ((("commonName", ""),),)}):
         assert authz.user_of_certificate(nobody) is None
 
 

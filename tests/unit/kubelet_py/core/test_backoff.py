@@ -45,6 +45,7 @@ def test_the_wait_of_a_pull_counts_from_the_failure() -> None:
     """Without another moment, the entry's own counts."""
     entry = BackoffEntry(10.0, 100.0)
     assert remaining_seconds(entry, 104.0) == 6.0
+    assert is_backing_off(entry, 109.5)
     assert not is_backing_off(entry, 110.0)
 
 
@@ -61,7 +62,13 @@ def test_ten_good_minutes_are_forgiven() -> None:
 
 def test_an_entry_carries_its_cause() -> None:
     """The message of ImagePullBackOff names the failure behind it."""
-    assert next_entry(None, IMAGE_BACKOFF, 1.0, cause="no such image").cause == "no such image"
+    assert next_entry(None, IMAGE_BACKOFF, 1.0, cause="no such image") == BackoffEntry(10.0, 1.0, "no such image")
+
+
+def test_an_entry_is_forgotten_when_its_policy_says() -> None:
+    entry = next_entry(None, BackoffPolicy(reset_after_seconds=5.0), 100.0)
+    assert not entry.is_expired(105.0)
+    assert entry.is_expired(105.5)
 
 
 def test_a_node_may_lower_the_ceiling() -> None:
@@ -83,10 +90,11 @@ def test_another_image_or_other_resources_begin_afresh() -> None:
     """The key tells them apart, and the same container is the same."""
     plain = core_v1.Container(name="app", image="a:1")
     limited = core_v1.Container(name="app", image="a:1", resources=core_v1.ResourceRequirements(limits={"cpu": "1"}))
+    bigger = core_v1.Container(name="app", image="a:1", resources=core_v1.ResourceRequirements(limits={"cpu": "2"}))
     newer = core_v1.Container(name="app", image="a:2")
     unnamed = core_v1.Container(name="app")
     assert crash_backoff_key(plain) == crash_backoff_key(core_v1.Container(name="app", image="a:1"))
-    assert len({crash_backoff_key(c) for c in (plain, limited, newer, unnamed)}) == 4
+    assert len({crash_backoff_key(c) for c in (plain, limited, bigger, newer, unnamed)}) == 5
 
 
 @given(

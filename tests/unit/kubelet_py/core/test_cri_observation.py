@@ -42,7 +42,13 @@ def test_states() -> None:
 def test_a_container_with_the_annotations_that_we_write() -> None:
     """What `labels` writes at creation comes back."""
     pod = make_pod(
-        make_container("app", terminationMessagePath="/dev/log", terminationMessagePolicy="File"),
+        make_container(
+            "app",
+            terminationMessagePath="/dev/log",
+            terminationMessagePolicy="File",
+            lifecycle={"preStop": {"sleep": {"seconds": 3}}},
+            ports=[{"containerPort": 80}],
+        ),
         metadata={"deletionGracePeriodSeconds": 4},
     )
     assert pod.spec is not None
@@ -85,6 +91,8 @@ def test_a_container_with_the_annotations_that_we_write() -> None:
         termination_message_path="/dev/log",
         termination_message_policy="File",
         grace_period_seconds=4,
+        pre_stop_json='{"sleep":{"seconds":3}}',
+        ports_json='[{"containerPort":80}]',
     )
 
 
@@ -132,6 +140,18 @@ def test_a_pod_newest_first() -> None:
     assert (pod.uid, pod.name, pod.namespace, pod.observed_at_ns) == ("u-1", "web", "shop", 99)
     assert [s.id for s in pod.sandboxes] == ["new", "old"]
     assert [(c.id, c.sandbox_id) for c in pod.containers] == [("a", "new"), ("c", ""), ("b", "")]
+
+
+def test_a_pod_whose_sandboxes_are_gone_is_named_by_its_containers() -> None:
+    """While there is a sandbox, that says it."""
+    labels = {"io.kubernetes.pod.name": "left", "io.kubernetes.pod.namespace": "over"}
+    containers = [cri.ContainerStatus(id="a", labels=labels), cri.ContainerStatus(id="b")]
+    pod = observe_pod("u-1", [], containers, 1)
+    assert (pod.name, pod.namespace) == ("left", "over")
+    pod = observe_pod("u-1", [sandbox_status()], containers, 1)
+    assert (pod.name, pod.namespace) == ("web", "shop")
+    pod = observe_pod("u-1", [], reversed(containers), 1)
+    assert (pod.name, pod.namespace) == ("", "")
 
 
 def test_a_pod_of_which_nothing_is_left() -> None:

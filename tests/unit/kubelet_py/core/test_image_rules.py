@@ -47,7 +47,7 @@ def test_parts(image: str, expected: tuple[str, str, str, str]) -> None:
 
 _REFUSED = [
     *("", "A", "a/B", "a b", "a:", "a:b:c/", "a@", "/a", "a//b", "-a", "r.example/", "host_x:1/a", "H_x.y/a"),
-    *("a@sha256:12", "a@md5:" + "0" * 64, "0" * 64, "a:" + "t" * 129, "a/" + "b" * 260),
+    *("a@sha256:12", "a@md5:" + "0" * 64, "0" * 64, "a:" + "t" * 129, "a/" + "b" * 254, "a@sha256:" + "X" * 64),
 ]
 
 
@@ -62,12 +62,40 @@ def test_what_is_no_reference(image: str) -> None:
     assert default_pull_policy(image) is PullPolicy.IF_NOT_PRESENT
 
 
+@pytest.mark.parametrize(
+    ("image", "why"),
+    [
+        ("", "the name is empty"),
+        ("0" * 64, "64 hexadecimal characters alone are an image id and no name"),
+        ("a@md5:0", "'md5:0' is no digest such as sha256:<64 hexadecimal characters>"),
+        ("a:b c", "'b c' is no tag: at most 128 letters, digits, '_', '.' and '-'"),
+        ("host_x:1/a", "'host_x:1' is no registry host"),
+        ("a/B", "the repository name must be lowercase"),
+        ("r.example/a//b", "'a//b' is no repository path"),
+        ("a/" + "b" * 254, "the repository path is longer than 255 characters"),
+    ],
+)
+def test_the_message_names_what_is_wrong(image: str, why: str) -> None:
+    """After the Go kubelet's own words, which end with what its parser found."""
+    with pytest.raises(SyncError) as caught:
+        with_default_tag(image)
+    assert caught.value.message == (
+        f'Failed to apply default image tag "{image}": couldn\'t parse image name "{image}": '
+        f"invalid reference format: {why}"
+    )
+
+
+def test_the_longest_path_has_255_characters() -> None:
+    assert parse_image("a/" + "b" * 253).repository == "a/" + "b" * 253
+
+
 def test_default_tag_is_added_to_what_is_written() -> None:
     """The name itself stays short: which registry it means is the runtime's business."""
     assert with_default_tag("busybox") == "busybox:latest"
     assert with_default_tag("busybox:latest") == "busybox:latest"
     assert with_default_tag("localhost:5000/a") == "localhost:5000/a:latest"
     assert with_default_tag(f"a@{DIGEST}") == f"a@{DIGEST}"
+    assert with_default_tag(f"a:1@{DIGEST}") == f"a:1@{DIGEST}"
 
 
 def test_default_policy() -> None:

@@ -42,8 +42,13 @@ def test_subdomain_makes_a_domain() -> None:
 def test_long_names_are_cut() -> None:
     """63 characters, no hyphen or dot at the end; nothing left is an error."""
     assert compute_hostname(a_pod(metadata={"name": "a" * 62 + "-bcd"}), "c") == PodHostname("a" * 62, "")
-    with pytest.raises(SyncError, match=r'hostname for pod "-{70}" was invalid'):
+    assert compute_hostname(a_pod(metadata={"name": "X" * 70}), "c") == PodHostname("X" * 63, "")
+    assert compute_hostname(a_pod(metadata={"name": "a" * 62 + "-"}), "c") == PodHostname("a" * 62 + "-", ""), "63 fit"
+    with pytest.raises(SyncError, match=r'hostname for pod "-{70}" was invalid') as caught:
         compute_hostname(a_pod(metadata={"name": "-" * 70}), "c")
+    assert caught.value.reason == "CreatePodSandboxError"
+    pod = a_pod(hostnameOverride=f"{'a' * 63}.b")
+    assert compute_hostname(pod, "c") == PodHostname("a" * 63, "")
 
 
 @pytest.mark.parametrize(
@@ -65,8 +70,15 @@ def test_impossible_names_are_refused(spec: dict[str, Any], message: str) -> Non
 def test_too_long_full_name_is_refused() -> None:
     """The kernel takes 64 characters."""
     pod = a_pod(subdomain="s" * 50, setHostnameAsFQDN=True)
-    with pytest.raises(SyncError, match=r"FQDN web\.s{50}.* is too long \(64 characters is the max, 77 characters"):
+    with pytest.raises(SyncError) as caught:
         compute_kernel_hostname(pod, compute_hostname(pod, "cluster.local"))
+    assert caught.value.reason == "CreatePodSandboxError"
+    assert caught.value.message == (
+        f"failed to construct FQDN from pod hostname and cluster domain, FQDN web.{'s' * 50}.shop.svc.cluster.local"
+        " is too long (64 characters is the max, 77 characters requested)"
+    )
+    pod = a_pod(subdomain="s" * 37, setHostnameAsFQDN=True)
+    assert len(compute_kernel_hostname(pod, compute_hostname(pod, "cluster.local"))) == 64
 
 
 def test_hosts_file_of_a_pod() -> None:
@@ -255,12 +267,12 @@ def test_the_nodes_file_is_checked(searches: tuple[str, ...], domain: str, messa
         (name_rules.check_dns_subdomain, ["a.b-c.d", "a" * 253], ["", "a..b", ".a", "A.b", "a" * 254]),
         (
             name_rules.check_qualified_name,
-            ["a", "A_b.c", "example.com/A"],
+            ["a", "A_b.c", "example.com/A", "x" * 63],
             ["", "/a", "A.com/a", "a/", "a/b/c", "-a", "x" * 64],
         ),
-        (name_rules.check_label_value, ["", "a", "A_b.c"], ["-a", "a b", "x" * 64]),
+        (name_rules.check_label_value, ["", "a", "A_b.c", "x" * 63], ["-a", "a b", "x" * 64]),
         (name_rules.check_env_name, ["A", "a.b-c d", "1"], ["", "a=b", "ä"]),
-        (name_rules.check_config_key, ["a", "a.b_c-d", "..a"], ["", ".", "..", "a/b", "x" * 254]),
+        (name_rules.check_config_key, ["a", "a.b_c-d", "..a", "x" * 253], ["", ".", "..", "a/b", "x" * 254]),
         (name_rules.check_port_number, [1, 65535], [0, 65536, -1]),
         (name_rules.check_port_name, ["http", "a-1"], ["80", "a--b", "-a", "a-", "x" * 16, "A"]),
         (name_rules.check_id, [0, 2**31 - 1], [-1, 2**31]),
@@ -278,6 +290,7 @@ def test_sysctl_and_header_names() -> None:
     """Parts with dots or slashes; letters, digits and hyphens."""
     assert name_rules.is_sysctl_name("net.ipv4.ip_forward")
     assert name_rules.is_sysctl_name("net/ipv4/conf/eth0")
+    assert name_rules.is_sysctl_name("a" * 253)
     assert not name_rules.is_sysctl_name("net..a")
     assert not name_rules.is_sysctl_name("a" * 254)
     assert name_rules.is_http_header_name("X-Token-1")

@@ -62,6 +62,23 @@ class TestFeasibility:
         assert infeasibility(burstable("1Mi"), burstable("2Mi", resizePolicy=RESTART_FOR_MEMORY), swap) == ""
         assert infeasibility(burstable("1Mi", "other"), burstable("2Mi"), swap) == ""
 
+    def test_it_is_enough_that_it_may_swap_before_or_after(self) -> None:
+        """A container whose memory request is its limit swaps nothing. The first container is not the only one."""
+        swap = CgroupSettings(
+            unified=True, swap_behavior=SwapBehavior.LIMITED_SWAP, node_memory_bytes=2**32, node_swap_bytes=2**30
+        )
+
+        def pod(request: str) -> core_v1.Pod:
+            resources = {"requests": {"memory": request}, "limits": {"memory": "4Mi"}}
+            return make_pod("new", make_container("app", resources=resources))
+
+        refusal = "In-place resize of containers with swap is not supported."
+        assert infeasibility(pod("4Mi"), pod("2Mi"), swap) == refusal
+        assert infeasibility(pod("2Mi"), pod("4Mi"), swap) == refusal
+        (app,) = [c for c in pod("2Mi").spec.containers if c.name == "app"]  # type: ignore[union-attr]
+        alone = core_v1.Pod(metadata=pod("2Mi").metadata, spec=core_v1.PodSpec(containers=[app]))
+        assert infeasibility(pod("4Mi"), alone, swap) == refusal, "a container that is new hides none after it"
+
     def test_a_policy_is_for_one_resource(self) -> None:
         container = core_v1.Container(
             name="app", resizePolicy=[core_v1.ContainerResizePolicy("memory", "RestartContainer")]
@@ -76,6 +93,8 @@ class TestQueue:
         assert increases_requests(a_pod("200m"), a_pod())
         assert increases_requests(a_pod("50m", "65Mi"), a_pod())
         assert not increases_requests(a_pod("50m"), a_pod())
+        assert increases_requests(a_pod(), make_pod("app")), "nothing asked is nothing taken"
+        assert not increases_requests(make_pod("app"), a_pod())
 
     def test_then_priority_class_and_time_of_waiting(self) -> None:
         def pending(seconds: int) -> core_v1.PodCondition:
@@ -94,6 +113,9 @@ class TestQueue:
             queue_position(burstable, small, pending(0)),
         ]
         assert sorted(in_turn) == in_turn
+        assert len(set(in_turn)) == len(in_turn), "no two wait at the same place"
+        ordinary = make_pod(make_container("app", resources=sized("200m")), priority=0)
+        assert queue_position(ordinary, a_pod(), None) == queue_position(grown, a_pod(), None)
 
 
 class TestProgress:
@@ -102,6 +124,17 @@ class TestProgress:
         assert is_in_progress(a_pod("200m"), resources_of(a_pod()), observed)
         assert not is_in_progress(a_pod(), resources_of(a_pod("0.1")), observed)
         assert not is_in_progress(a_pod("200m"), None, observed)
+
+    def test_one_that_does_not_run_hides_none_that_does(self) -> None:
+        pod = make_pod("done", make_container("app", resources=sized("200m")))
+        before = resources_of(make_pod("done", make_container("app", resources=sized())))
+        assert is_in_progress(pod, before, make_observed(make_run("done", EXITED), make_run("app")))
+
+    def test_a_container_without_limits_has_those_of_the_pod(self) -> None:
+        pod = make_pod("app", resources={"limits": {"cpu": "2"}})
+        observed = make_observed(make_run("app"))
+        assert not is_in_progress(pod, PodResources({"app": REQUIREMENTS(limits={"cpu": "2"})}), observed)
+        assert is_in_progress(pod, PodResources({"app": REQUIREMENTS(limits={"cpu": "1"})}), observed)
 
     def test_what_does_not_run_gets_its_size_when_it_starts(self) -> None:
         actuated = resources_of(a_pod())
@@ -130,9 +163,23 @@ class TestConditions:
 
     def test_progress_keeps_its_generation_and_its_error(self) -> None:
         begun = progress_condition(None, "", "", 2, NOW)
-        assert (begun.reason, begun.observedGeneration) == (None, 2)
-        failed = progress_condition(begun, "Error", "it broke", 3, NOW)
-        assert (failed.reason, failed.message, failed.observedGeneration) == ("Error", "it broke", 2)
+        assert begun == core_v1.PodCondition(
+            type="PodResizeInProgress", status="True", observedGeneration=2, lastProbeTime=NOW, lastTransitionTime=NOW
+        )
+        at_once = progress_condition(None, "Error", "it broke", 2, NOW)
+        assert (at_once.reason, at_once.message) == ("Error", "it broke")
+        later = NOW + timedelta(seconds=9)
+        failed = progress_condition(begun, "Error", "it broke", 3, later)
+        assert failed == core_v1.PodCondition(
+            type="PodResizeInProgress",
+            status="True",
+            reason="Error",
+            message="it broke",
+            observedGeneration=2,
+            lastProbeTime=later,
+            lastTransitionTime=later,
+        )
+        assert progress_condition(failed, "Error", "", 4, later).message is None, "another error replaces it whole"
         assert progress_condition(failed, "", "", 4, NOW) is failed
         assert progress_condition(begun, "", "", 4, NOW) is begun
 
@@ -159,6 +206,7 @@ class TestConditions:
         assert event_message("error", make_pod("c0"), None, "it broke") == (
             'Pod resize error: {"containers":[{"name":"c0","resources":{}}],"generation":0,"error":"it broke"}'
         )
+        assert event_message("error", make_pod("c0"), 1, "zu groß").endswith('"error":"zu groß"}')
 
 
 class TestPlan:
@@ -190,6 +238,8 @@ class TestPlan:
         resize, start = self.plan(pod, before, make_run("app", EXITED, exit_code=1))
         assert (type(resize), type(start)) == (ResizePod, StartContainer)
         assert [type(a) for a in self.plan(pod, before)] == [StartContainer], "what never ran was never smaller"
+        (start,) = self.plan(pod, resources_of(pod), make_run("app", EXITED, exit_code=1))
+        assert isinstance(start, StartContainer), "the same size again changes nothing"
 
     def test_init_containers_and_sidecars_too(self) -> None:
         def pod(cpu: str, **fields: Any) -> core_v1.Pod:
@@ -219,6 +269,7 @@ class TestPlan:
         exited = make_run("app", EXITED, exit_code=1)
         plan = self.plan(pod("2"), before, exited)
         assert [type(action) for action in plan] == [ResizePod, StartContainer]
+        assert [type(action) for action in self.plan(pod("1"), before, exited)] == [StartContainer]
         only_pod = PodResources({"app": REQUIREMENTS(limits={"cpu": "2"})}, REQUIREMENTS(limits={"cpu": "1"}))
         assert self.plan(pod("2"), only_pod, make_run("app")) == [ResizePod("the allocated resources changed")]
         assert not ResizePod("").stops_plan
@@ -235,6 +286,10 @@ class TestSteps:
         ask = update("ask", Amounts(1, 5), Amounts(2, 5))
         other = update("other", Amounts(memory_limit_bytes=1), Amounts(memory_limit_bytes=2))
         assert in_order([grow, ask, other, shrink], "cpu") == (shrink, grow, ask)
+        less = update("less", Amounts(5, 5), Amounts(4, 5))
+        assert in_order([ask, less], "cpu") == (less, ask)
+        mixed = update("mixed", Amounts(1, 5), Amounts(2, 4))
+        assert in_order([grow, mixed], "cpu") == (mixed, grow), "the limit says which it is"
         assert in_order([grow, ask, other, shrink], "memory") == (other,)
 
     @pytest.mark.parametrize(("old", "new", "before"), [(1, 2, True), (2, 1, False), (None, 1, False), (1, -1, True)])
@@ -245,6 +300,15 @@ class TestSteps:
         assert memory == (PodSteps(before=(step,)) if before else PodSteps(after=(step,)))
         quota = pod_steps("cpu", CgroupLimits(cpu_quota_microseconds=old), CgroupLimits(cpu_quota_microseconds=new))
         assert bool(quota.before) is before
+
+    def test_the_period_goes_with_the_quota_and_v2_files_with_the_memory(self) -> None:
+        target = CgroupLimits(
+            cpu_quota_microseconds=5, cpu_period_microseconds=50, memory_bytes=7, unified={"memory.high": "6"}
+        )
+        (quota,) = pod_steps("cpu", CgroupLimits(), target).after
+        assert quota == CgroupLimits(cpu_quota_microseconds=5, cpu_period_microseconds=50)
+        (memory,) = pod_steps("memory", CgroupLimits(), target).after
+        assert memory == CgroupLimits(memory_bytes=7, unified={"memory.high": "6"})
 
     def test_shares_stand_between_limits_and_containers(self) -> None:
         small = CgroupLimits(cpu_shares=2, cpu_quota_microseconds=1000, cpu_period_microseconds=100_000)
@@ -267,6 +331,8 @@ class TestSteps:
             cpu_shares=2, memory_limit_in_bytes=9, unified={"memory.low": "1", "memory.high": "7"}
         )
         assert to_cri_pod_resources(CgroupLimits()) == cri.LinuxContainerResources()
+        quota = CgroupLimits(cpu_quota_microseconds=5, cpu_period_microseconds=50)
+        assert to_cri_pod_resources(quota) == cri.LinuxContainerResources(cpu_quota=5, cpu_period=50)
 
     def test_memory_in_use_is_not_taken_away(self) -> None:
         shrink = update("a", Amounts(memory_limit_bytes=100), Amounts(memory_limit_bytes=50))
@@ -276,6 +342,8 @@ class TestSteps:
         updates = [shrink, grow, added, request]
         assert usage_problems(updates, None, None, {"id-a": 49, "id-c": 9}) == []
         assert usage_problems(updates, 100, 99, {"id-a": 49, "id-c": 9}) == []
+        same = update("e", Amounts(1, 1, 1, 100), Amounts(2, 2, 1, 100))
+        assert usage_problems([same], None, None, {"id-e": 100}) == [], "a limit that stays takes nothing"
         assert usage_problems(updates, 100, None, {"id-a": None, "id-c": 10}) == [
             "missing pod memory usage",
             'missing container "a" memory usage',
@@ -319,6 +387,37 @@ class TestStatus:
         run = make_run("app", resources=reported(cpu_shares=2, cpu_quota=-1, cpu_period=100_000))
         only_limits = REQUIREMENTS(limits={"memory": "1Mi"})
         assert container_resources(only_limits, run, None) == only_limits
+
+    def test_a_runtime_without_a_quota_or_a_limit_takes_nothing_from_what_was_asked(self) -> None:
+        """-1 and 0 are no amounts."""
+        run = make_run("app", resources=reported(cpu_shares=102, cpu_quota=-1, cpu_period=100_000))
+        assert container_resources(self.ALLOCATED, run, None) == self.ALLOCATED
+        run = make_run("app", resources=reported(cpu_shares=102, cpu_quota=0, memory_limit_in_bytes=-1))
+        assert container_resources(self.ALLOCATED, run, None) == self.ALLOCATED
+
+    def test_far_less_than_was_asked_is_shown_as_it_is(self) -> None:
+        run = make_run("app", resources=reported(cpu_shares=2, cpu_quota=1000, cpu_period=100_000))
+        shown = container_resources(self.ALLOCATED, run, None)
+        assert shown is not None
+        assert (shown.requests or {})["cpu"] == "2m"
+        assert (shown.limits or {})["cpu"] == "10m"
+
+    def test_the_same_amount_keeps_its_spelling(self) -> None:
+        asked = REQUIREMENTS(requests={"cpu": "0.1"}, limits={"cpu": "0.2", "memory": "1024Ki"})
+        actual = reported(cpu_shares=102, cpu_quota=20_000, cpu_period=100_000, memory_limit_in_bytes=MI)
+        assert container_resources(asked, make_run("app", resources=actual), None) == asked
+        pod = make_pod("app", resources={"requests": {"cpu": "0.1"}, "limits": {"cpu": "0.2", "memory": "1024Ki"}})
+        cgroup = CgroupLimits(
+            cpu_shares=102, cpu_quota_microseconds=20_000, cpu_period_microseconds=100_000, memory_bytes=MI
+        )
+        assert pod_resources(pod, True, cgroup) == asked
+
+    def test_claims_stay(self) -> None:
+        claims = [{"name": "gpu"}]
+        pod = make_pod("app", resources={"claims": claims})
+        for is_running in (True, False):
+            shown = pod_resources(pod, is_running, CgroupLimits())
+            assert [claim.name for claim in shown.claims or ()] == ["gpu"]
 
     def test_amounts_below_the_kernels_least_are_shown_as_asked(self) -> None:
         run = make_run("app", resources=reported(cpu_shares=2, cpu_quota=1000, cpu_period=100_000))

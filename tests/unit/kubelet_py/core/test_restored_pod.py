@@ -6,7 +6,7 @@ from kubelet_py.api import codec, core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.observed import ObservedPod
 from kubelet_py.core.restored_pod import restore_pod
-from tests.sim.pods import make_observed, make_run
+from tests.sim.pods import make_observed, make_run, make_sandbox
 
 HANDLER = core_v1.LifecycleHandler(httpGet=core_v1.HTTPGetAction(port="web", path="/bye"))
 PORTS = [core_v1.ContainerPort(containerPort=80, name="web")]
@@ -26,6 +26,7 @@ def test_the_newest_run_says_what_the_container_was() -> None:
     )
     (container,) = pods.containers_of(pod)
     assert (pods.uid_of(pod), pods.full_name(pod)) == ("u-1", "web_shop")
+    assert (container.name, container.image) == ("app", "app:1")
     assert container.lifecycle is not None
     assert container.lifecycle.preStop == HANDLER
     assert container.ports == PORTS
@@ -45,3 +46,12 @@ def test_a_pod_of_nothing_is_a_pod() -> None:
     pod = restore_pod(ObservedPod("u-1"))
     assert pods.containers_of(pod) == []
     assert not pods.is_host_network(pod)
+
+
+def test_any_container_that_knows_it_tells_the_grace_period_and_the_sandbox_the_network() -> None:
+    seen = make_observed(
+        make_run("a"), make_run("b", grace_period_seconds=7), sandboxes=[make_sandbox(host_network=True)]
+    )
+    pod = restore_pod(seen)
+    assert pods.spec_of(pod).terminationGracePeriodSeconds == 7
+    assert pods.is_host_network(pod)

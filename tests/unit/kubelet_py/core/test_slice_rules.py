@@ -66,6 +66,9 @@ def test_no_limit_is_said_as_well() -> None:
     assert set(said) == {"CPUQuotaPerSecUSec", "MemoryMax", "TasksMax"}
     assert set(said.values()) == {("t", INFINITY)}
     assert limit_properties(CgroupLimits(), unified=True) == ()
+    zero = CgroupLimits(cpu_quota_microseconds=0, memory_bytes=0, pids=0)
+    assert limit_properties(zero, unified=True) == limit_properties(limits, unified=True)
+    assert limit_properties(CgroupLimits(pids=1), unified=True) == (("TasksMax", ("t", 1)),)
 
 
 @given(st.integers(1, 10**9), st.integers(1000, 1_000_000))
@@ -74,11 +77,15 @@ def test_a_quota_is_never_less_than_was_asked_for_and_whole_percents(quota: int,
     limits = CgroupLimits(cpu_quota_microseconds=quota, cpu_period_microseconds=period)
     said = dict(limit_properties(limits, unified=True))["CPUQuotaPerSecUSec"][1]
     exact = quota * 1_000_000 // period
+    assert isinstance(said, int), "D-Bus takes no other number"
     assert said % 10_000 == 0
     assert exact <= said < exact + 10_000
 
 
 def test_a_slice_is_counted_and_stops_with_nobody() -> None:
+    """With the signatures that D-Bus wants; the description is what `systemctl status` shows."""
     made = dict(creation_properties("kubepods.slice"))
-    assert made["DefaultDependencies"] == ("b", False)
-    assert all(made[name] == ("b", True) for name in ("MemoryAccounting", "CPUAccounting", "TasksAccounting"))
+    assert made.pop("Description") == ("s", "pods of this node: kubepods.slice")
+    assert made.pop("DefaultDependencies") == ("b", False)
+    assert set(made) == {"MemoryAccounting", "CPUAccounting", "IOAccounting", "TasksAccounting"}
+    assert set(made.values()) == {("b", True)}
