@@ -270,7 +270,7 @@ def _type_problem(text: str, path: tuple[Step, ...], data: bytes) -> Problem:
         return Problem(path_text(path), "Required value", line)
     expected = _EXPECTED.match(text)
     if expected is None:
-        return Problem(path_text(path), text, line)
+        return Problem(path_text(path), _PLACE.sub("", text), line)
     found = f", found {_in_words(expected['got'])}" if expected["got"] else ""
     return Problem(path_text(path), f"expected {_in_words(expected['wanted'])}{found}", line)
 

@@ -103,7 +103,7 @@ class _InitPlan:
 
 @dataclass(slots=True)
 class _MainPlan:
-    kept: int = 0
+    keeps_any: bool = False
     kills: list[KillContainer] = field(default_factory=list)
     starts: list[tuple[core_v1.Container, str]] = field(default_factory=list)
     resizes: list[ContainerResize] = field(default_factory=list)
@@ -133,7 +133,7 @@ class _Planner:
             yield from self._kill_pod(init.failed_for_good)
             return
         main = self._plan_main_containers() if init.done else _MainPlan()
-        if init.done and not main.kept and not main.starts:
+        if init.done and not main.keeps_any and not main.starts:
             yield from self._kill_pod(POD_DONE)
             return
         yield from init.kills
@@ -368,7 +368,7 @@ class _Planner:
             plan.starts.append((container, restart_cause))
             return
         else:
-            plan.kept += 1
+            plan.keeps_any = True
             return
         message = f"{cause}, will be restarted" if restart else cause
         plan.kills.append(self._kill(newest, cause, message, grace_seconds))

@@ -28,7 +28,8 @@ from mutmut.utils.format_utils import mangled_name_from_mutant_name
 
 CORE_TESTS = "tests/unit/kubelet_py/core"
 PYTEST_ARGUMENTS = [
-    "-q", "-s", "--tb=no", "--assert=plain", "-W", "ignore", "-p", "no:cacheprovider", "-p", "no:xdist",
+    "-q", "-s", "--tb=no", "--assert=plain", "-W", "ignore", "-p", "no:cacheprovider", "-p", "no:faulthandler",
+    "-p", "no:xdist",
     "--hypothesis-profile=mutation", CORE_TESTS,
 ]  # fmt: skip
 OUTCOME_BY_EXIT_CODE = {0: "survived", 1: "killed", -signal.SIGPROF: "timeout", -signal.SIGSEGV: "segfault"}

@@ -11,7 +11,7 @@ settings.load_profile("unit")
 settings.register_profile(
     "mutation",
     deadline=None,
-    max_examples=30,
+    max_examples=10,
     derandomize=True,
     database=None,
     phases=(Phase.explicit, Phase.generate),

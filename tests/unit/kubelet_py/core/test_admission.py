@@ -73,6 +73,20 @@ def test_unknown_extended_resources_are_somebody_elses() -> None:
     assert _admit(a_pod(a_container(**sized({"example.com/other": "5", "hugepages-1Gi": "0"})))) is None
 
 
+def test_the_last_of_a_resource_may_be_taken() -> None:
+    """All that is left, to the milli, and one place among the pods."""
+    wanted = a_pod(a_container(**sized({"cpu": "2500m", "memory": "8Gi"})))
+    others = [_other(0, a_container(**sized({"cpu": "1500m"}))), *(_other(i) for i in range(1, 9))]
+    assert _admit(wanted, *others) is None
+    full = _other(0, a_container(**sized({"cpu": "4"})))
+    assert _admit(a_pod(a_container(**sized({"cpu": "1m"}))), full) == (
+        "OutOfcpu",
+        "Node didn't have enough resource: cpu, requested: 1, used: 4000, capacity: 4000",
+    )
+    unheard = sized({"example.com/aaa": "1", "example.com/gpu": "3"})
+    assert (_admit(a_pod(a_container(**unheard))) or ("",))[0] == "OutOfexample.com/gpu"
+
+
 def test_number_of_pods() -> None:
     """Counts before resources do."""
     assert _admit(a_pod(a_container(**sized({"cpu": "99"}))), *(_other(i) for i in range(10))) == (
@@ -145,7 +159,10 @@ def test_node_affinity(spec: dict[str, Any], matches: bool) -> None:
         ({"hostIP": "192.0.2.1"}, {}, True),
         ({"hostIP": "192.0.2.1"}, {"hostIP": "192.0.2.2"}, False),
         ({"hostIP": "192.0.2.1"}, {"hostIP": "192.0.2.1"}, True),
+        ({}, {"hostIP": "192.0.2.1"}, True),
         ({"protocol": "UDP"}, {}, False),
+        ({"protocol": "TCP"}, {}, True),
+        ({"protocol": "UDP"}, {"protocol": "UDP"}, True),
         ({"hostPort": 81}, {}, False),
     ],
 )
@@ -189,6 +206,10 @@ TAINTED = NodeState(
         ([{"key": "other", "operator": "Exists"}], False),
         ([{"key": "gone", "operator": "Exists", "effect": "NoSchedule"}], False),
         ([{"key": "gone", "operator": "Gt", "value": "now"}], False),
+        ([{"key": "gone", "operator": "", "value": "now"}], True),
+        ([{"key": "gone", "operator": "Exists", "effect": "NoSchedule"}, {"operator": "Exists"}], True),
+        ([{"key": "other", "operator": "Exists"}, {"operator": "Exists"}], True),
+        ([{"key": "gone"}], False),
     ],
 )
 def test_taints(tolerations: list[dict[str, Any]], taken: bool) -> None:
@@ -238,6 +259,16 @@ def test_kinds_of_pods() -> None:
             ("MemoryPressure",),
             {"tolerations": [{"key": "node.kubernetes.io/memory-pressure", "operator": "Exists"}]},
             False,
+        ),
+        (
+            ("MemoryPressure",),
+            {"tolerations": [{"key": "node.kubernetes.io/memory-pressure", "effect": "NoSchedule"}]},
+            False,
+        ),
+        (
+            ("MemoryPressure",),
+            {"tolerations": [{"key": "node.kubernetes.io/memory-pressure", "effect": "NoExecute"}]},
+            True,
         ),
         (("DiskPressure",), {"containers": [a_container(**sized({"cpu": "1"}))]}, True),
         (("MemoryPressure", "DiskPressure"), {}, True),
@@ -314,6 +345,8 @@ def test_node_state_of_a_node() -> None:
     assert (state.name, state.allocatable, state.strict_supplemental_groups) == ("n", {"cpu": "1"}, True)
     assert [taint.key for taint in state.taints] == ["t"]
     assert (state.pressures, state.shutting_down) == (("DiskPressure",), True)
+    state = node_state_of(node, apparmor=False, declared_features=("Some",))
+    assert (state.apparmor, state.declared_features) == (False, ("Some",))
     assert node_state_of(core_v1.Node()) == NodeState("", labels={"kubernetes.io/os": "linux"})
 
 
@@ -340,6 +373,7 @@ def test_admitted_pods_never_exceed_the_node(requests: list[int]) -> None:
     [
         ({"type": "RuntimeDefault"}, False, "AppArmor is not enabled on the host"),
         ({"type": "Localhost", "localhostProfile": " "}, True, "invalid empty AppArmor profile name"),
+        ({"type": "Localhost"}, True, "invalid empty AppArmor profile name"),
         ({"type": "Localhost", "localhostProfile": "mine"}, True, ""),
         ({"type": "Unconfined"}, False, ""),
         (None, False, ""),
@@ -355,6 +389,9 @@ def test_apparmor(profile: dict[str, str] | None, apparmor: bool, why: str) -> N
     running = a_pod(a_container(securityContext=context))
     running.status = core_v1.PodStatus(phase="Running")
     assert _admit(running, node=node) is None
+    for phase in ("Pending", "", None):
+        running.status = core_v1.PodStatus(phase=phase)
+        assert _admit(running, node=node) == expected
 
 
 # Critical pods

@@ -161,6 +161,24 @@ class TestWhatIsGone:
         made = compute(make_pod("app", restartPolicy="Never"), make_observed(), before)
         assert (terminated(made.state).exitCode, made.restartCount, made.containerID) == (2, 3, "sim://x")
 
+    def test_each_list_remembers_its_own(self) -> None:
+        """Init and ephemeral containers that the runtime has forgotten."""
+        ended: dict[str, Any] = {"state": {"terminated": {"exitCode": 2}}}
+        before = status(
+            initContainerStatuses=[old("setup", **ended)], ephemeralContainerStatuses=[old("debug", **ended)]
+        )
+        pod = make_pod("app", init=["setup"], ephemeral=["debug"])
+        made = compute_container_statuses(pod, make_observed(), ContainerStatusContext("sim", before))
+        assert [terminated(s.state).exitCode for s in (*made.init, *made.ephemeral)] == [2, 2]
+
+    def test_a_container_of_which_nothing_is_known(self) -> None:
+        mounts = [{"name": "v", "mountPath": "/v"}]
+        made = compute(make_pod(make_container("app", volumeMounts=mounts)), make_observed())
+        assert (made.image, made.imageID, made.ready, made.restartCount) == ("app:1", "", False, 0)
+        assert made.volumeMounts == [core_v1.VolumeMountStatus("/v", "v")]
+        nameless = make_pod({"name": "app"})
+        assert compute(nameless, make_observed()).image == ""
+
     def test_what_ran_and_vanished_has_ended_somehow(self) -> None:
         """It waits, with a last state that keeps the pod from falling back to Pending."""
         before = reported(old(restart_count=1, state={"running": {}}))
@@ -197,6 +215,12 @@ class TestWhatIsGone:
             old(containerID="sim://app-1", state={"running": {}}, lastState={"terminated": {"exitCode": 5}})
         )
         assert terminated(compute(make_pod("app"), observed, same).lastState).exitCode == 5
+        other = reported(
+            old(containerID="sim://app-0", state={"running": {}}, lastState={"terminated": {"exitCode": 6}})
+        )
+        assert terminated(compute(make_pod("app"), observed, other).lastState).exitCode == 6
+        stateless = reported(old(containerID="sim://app-0", lastState={"terminated": {"exitCode": 7}}))
+        assert terminated(compute(make_pod("app"), observed, stateless).lastState).exitCode == 7
 
     def test_an_end_does_not_stand_before_itself(self) -> None:
         """While the container waited for its restart, its end was the last state; now it is the state again."""
@@ -210,7 +234,9 @@ class TestWhatIsGone:
         assert compute(make_pod("app"), make_observed(make_run("app")), before).lastState is None
 
     def test_the_state_of_what_should_have_ended(self) -> None:
-        assert terminated(lost_state()).reason == "ContainerStatusUnknown"
+        assert terminated(lost_state()) == core_v1.ContainerStateTerminated(
+            exitCode=137, reason="ContainerStatusUnknown", message=LOST_WHEN_TERMINATED
+        )
 
 
 class TestRestartOfAll:
@@ -238,6 +264,7 @@ class TestRestartOfAll:
         )
         assert made.restartCount == count
         assert (terminated(made.lastState).exitCode, terminated(made.lastState).reason) == (exit_code, reason)
+        assert terminated(made.lastState).message == (RESTARTING_ALL_MESSAGE if reason else None)
 
     def test_what_got_lost_meanwhile_names_the_restart(self) -> None:
         before = reported(old(state={"running": {}}))
@@ -262,6 +289,10 @@ class TestWaiting:
     def test_without_a_run_too(self) -> None:
         made = compute(make_pod("app"), make_observed(), waiting=self.WAITING)
         assert (waiting_reason(made), made.lastState) == ("CrashLoopBackOff", None)
+
+    def test_what_waits_is_not_ready(self) -> None:
+        made = compute(make_pod("app"), make_observed(make_run("app", EXITED, exit_code=1)), waiting=self.WAITING)
+        assert (made.started, made.ready) == (False, False)
 
     def test_what_runs_or_is_through_does_not_wait(self) -> None:
         """An old reason is not news."""
@@ -329,6 +360,19 @@ class TestReadiness:
         )
         assert (made.started, made.ready) == (kept, kept)
 
+    def test_what_became_ready_alone_is_not_trusted_for_its_start(self) -> None:
+        """Each of the two goes on as it was reported."""
+        before = reported(old(containerID="sim://app-0", started=True, ready=False, state={"running": {}}))
+        made = compute(self.POD, make_observed(self.RUN), before, agent_started_at_ns=NOW_NS + 3600 * SECOND)
+        assert (made.started, made.ready) == (True, False)
+
+    def test_an_ephemeral_container_that_runs_is_ready(self) -> None:
+        pod = make_pod("app", ephemeral=["debug"])
+        made = compute_container_statuses(
+            pod, make_observed(make_run("debug")), ContainerStatusContext("sim", status())
+        )
+        assert [(s.started, s.ready) for s in made.ephemeral] == [(True, True)]
+
     def test_an_init_container_is_ready_when_it_is_through(self) -> None:
         """It never counts as started; a sidecar does as soon as it runs."""
         pod = make_pod("app", init=["one", "two", make_sidecar("mesh")])
@@ -359,6 +403,8 @@ class TestLists:
             ({"readOnly": True, "recursiveReadOnly": "IfPossible"}, True, "Enabled"),
             ({"readOnly": True, "recursiveReadOnly": "IfPossible"}, False, "Disabled"),
             ({"readOnly": True, "recursiveReadOnly": "Disabled"}, True, "Disabled"),
+            ({"readOnly": True, "recursiveReadOnly": "Enabled"}, True, "Enabled"),
+            ({"readOnly": True, "recursiveReadOnly": "Enabled", "mountPropagation": "None"}, True, "Enabled"),
             (
                 {"readOnly": True, "recursiveReadOnly": "Enabled", "mountPropagation": "HostToContainer"},
                 True,

@@ -65,6 +65,7 @@ def test_whole_objects_come_first() -> None:
     ]
     env = [{"name": "A", "value": "own-$(S_P)"}]
     assert _env(sources, envFrom=env_from, env=env) == {"A": "own-pass", "K": "v", "S_P": "pass"}
+    assert _env(sources, envFrom=[{}, *env_from], env=env) == {"A": "own-pass", "K": "v", "S_P": "pass"}
 
 
 def test_keys_of_objects() -> None:
@@ -121,6 +122,11 @@ def test_without_an_api_server() -> None:
     )
     env = [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "x", "key": "k"}}}]
     assert _refusal(sources, env=env) == "couldn't get secret shop/x, no kubeClient defined"
+    assert _refusal(sources, envFrom=[{"secretRef": {"name": "x"}}]) == (
+        "couldn't get secret shop/x, no kubeClient defined"
+    )
+    env = [{"name": "A", "valueFrom": {"configMapKeyRef": {"name": "x", "key": "k"}}}]
+    assert _refusal(sources, env=env) == "couldn't get configMap shop/x, no kubeClient defined"
 
 
 def test_services_must_have_been_read() -> None:
@@ -235,12 +241,13 @@ def test_resources_of_another_container() -> None:
 def test_service_variables() -> None:
     """Of the pod's namespace, and of kubernetes in default; a name that is set stays."""
     services = [
+        _service("headless", clusterIP="None"),
+        _service("unset", clusterIP=""),
         _service("kubernetes", "default", clusterIP="10.96.0.1", ports=[{"port": 443, "name": "https"}]),
         _service("kubernetes", "default", clusterIP="10.96.0.2"),
         _service("my-db", ports=[{"port": 5432, "protocol": "UDP", "name": "pg-x"}, {"port": 1, "name": "b"}]),
         _service("v6", clusterIP="fd00::9"),
         _service("other", "elsewhere"),
-        _service("headless", clusterIP="None"),
         _service("outside", type="ExternalName"),
         core_v1.Service(),
     ]
@@ -256,7 +263,7 @@ def test_service_variables() -> None:
     assert env["MY_DB_PORT_5432_UDP"] == "udp://10.96.0.7:5432"
     assert env["MY_DB_SERVICE_PORT_B"] == "1"
     assert env["V6_PORT"] == "tcp://[fd00::9]:80"
-    assert not [name for name in env if name.startswith(("OTHER", "HEADLESS", "OUTSIDE"))]
+    assert not [name for name in env if name.startswith(("OTHER", "HEADLESS", "OUTSIDE", "UNSET"))]
 
 
 def test_service_links_off() -> None:
@@ -277,11 +284,28 @@ def test_env_files(key: str, value: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("A='b=c'", "b=c"),
+        ("A='1\n2\n3'\nB='x'", "1\n2\n3"),
+        ("\t A='1'\t # 'quoted' comment", "1"),
+        ("A=\t'ignored'", ""),
+        ("A='#'", "#"),
+    ],
+)
+def test_the_first_quote_and_the_first_sign_count(text: str, value: str) -> None:
+    assert read_env_file(text, "A") == value
+
+
+@pytest.mark.parametrize(
     ("text", "message"),
     [
         ("A", "line 1: missing '='"),
         ("\n='1'", "line 2: empty variable name"),
         ("A ='1'", "line 1: whitespace before '=' is not allowed"),
+        ("A\t='1'", "line 1: whitespace before '=' is not allowed"),
+        ("XA='1' 'x", "line 1: unexpected content after closing quote"),
+        ("\u00a0='1'\n=", "line 2: empty variable name"),
         ("A=1", "line 1: value must be enclosed in single quotes"),
         ("A='1' x", "line 1: unexpected content after closing quote"),
         ("A='1\n2' x", "line 2: unexpected content after closing quote"),

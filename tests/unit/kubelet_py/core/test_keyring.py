@@ -110,6 +110,14 @@ def test_the_default_registry_is_the_last_resort_and_only_for_its_own_images() -
     assert names(Keyring(), "docker.io/library/app") == []
 
 
+def test_an_address_in_brackets_may_have_a_port() -> None:
+    """The last colon of `[fd00::1]` starts none."""
+    assert matches("[fd00::1]:5000", "[fd00::1]:5000/app")
+    assert not matches("[fd00::1]:5000", "[fd00::1]/app")
+    assert not matches("[fd00::1]", "[fd00::1]:5000/app")
+    assert matches("[fd00::1]", "[fd00::1]/app")
+
+
 def test_several_logins_for_one_place_keep_their_order() -> None:
     ring = Keyring()
     ring.add({"r.example": Login("one")})

@@ -48,7 +48,11 @@ def test_yaml_is_read_as_the_go_kubelet_reads_it() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "number"), [("0o17", 15), ("0b11", 3), ("-5", -5), ("+5", 5), ("1_000", 1000), ("010", 8), ("0", 0)]
+    ("text", "number"),
+    [
+        *(("0o17", 15), ("0b11", 3), ("-5", -5), ("+5", 5), ("1_000", 1000), ("010", 8), ("0", 0)),
+        *(("-010", -8), ("+010", 8), ("0_10", 8), ("07", 7)),
+    ],
 )
 def test_numbers(text: str, number: int) -> None:
     """Every spelling of a whole number."""
@@ -62,13 +66,28 @@ def test_json_is_read_too() -> None:
     body = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "j"}, "spec": {"containers": []}}
     for text in (json.dumps(body, indent="\t"), "\ufeff" + json.dumps(body), "{apiVersion: v1, kind: Pod}"):
         assert len(read_manifest(text.encode()).pods) == 1
+    smile = b'{"apiVersion": "v1", "kind": "Pod", "metadata": {"annotations": {"a": "\\ud83d\\ude00"}}}'
+    for data in (smile, b"\n " + smile):
+        metadata = read_manifest(data).pods[0].metadata
+        assert metadata is not None
+        assert metadata.annotations == {"a": "\U0001f600"}, "which YAML cannot write so"
 
 
 def test_lists_only_where_they_are_allowed() -> None:
     """A URL may give many pods, a file one."""
     text = json.dumps({"apiVersion": "v1", "kind": "PodList", "items": [{"metadata": {"name": "a"}}, {}]})
-    assert len(read_manifest(text.encode(), allow_list=True).pods) == 2
+    found = read_manifest(text.encode(), allow_list=True).pods
+    assert [(pod.apiVersion, pod.kind) for pod in found] == [("v1", "Pod")] * 2
     assert _problems(text) == ["line 1: kind: expected Pod, found PodList"]
+    with pytest.raises(ManifestError, match="expected Pod, found PodList"):
+        read_manifest(text.encode())
+    assert len(read_manifest(POD.encode(), allow_list=True).pods) == 1
+    assert _problems("apiVersion: v1", True) == ["line 1: kind: expected Pod or PodList, found nothing"]
+    assert _problems("apiVersion: v1\nkind: PodList\nitems: 3\n", True) == ["line 3: items: expected a list of pods"]
+    misspelt = b'{"apiVersion": "v1", "kind": "PodList", "items": [{}, {"spec": {"containers": [], "x": 1}}]}'
+    assert [str(w) for w in read_manifest(misspelt, allow_list=True).warnings] == [
+        "line 1: items[1].spec.x: unknown field, ignored"
+    ]
     assert _problems('{"apiVersion": "v1", "kind": "PodList", "items": 3}', True) == [
         "line 1: items: expected a list of pods"
     ]
@@ -83,28 +102,52 @@ def test_lists_only_where_they_are_allowed() -> None:
     ("text", "problem"),
     [
         (b"", "the file is empty; expected a Pod in YAML or JSON"),
-        (b"  \n# nothing\n", "0 documents"),
-        (b"a: [", "no YAML"),
-        (b"\tx", "line 1: no YAML"),
-        (b"a: 1\n---\nb: 2\n", "2 documents separated by '---'; one pod per file"),
-        (b"ok\n\xff\xfe", "line 2: no UTF-8 text"),
-        (b"[1]", "expected an object"),
-        (b"1: 2", "expected an object"),
+        (b"  \n# nothing\n", "0 documents separated by '---'; one pod per file: put each into its own"),
+        (b"a: [", "line 2: no YAML: did not find expected node content"),
+        (b"\tx", "line 1: no YAML: found character that cannot start any token"),
+        (b"a: 1\n---\nb: 2\n", "2 documents separated by '---'; one pod per file: put each into its own"),
+        (b"ok\n\n\xff\xfe\n", "line 3: no UTF-8 text; save the file as UTF-8"),
+        (b"\xff\n\n", "line 1: no UTF-8 text; save the file as UTF-8"),
+        (b"[1]", "expected an object with the fields apiVersion, kind, metadata and spec"),
+        (b"1: 2", "expected an object with the fields apiVersion, kind, metadata and spec"),
         (b"a: &a [*a]", "nested deeper than 100 levels, or an alias of itself"),
-        (b"x" * (MAX_MANIFEST_BYTES + 1), "larger than 10485760 bytes"),
-        (b"kind: Foo", "apiVersion: expected v1, found nothing"),
-        (b"a: !!python/object/apply:os.system [x]", "no YAML"),
-        (b"a: " + b"9" * 5000, "no YAML"),
-        (b'{"a": ' * 2000, "nested deeper"),
-        (b"? {a: 1}\n: 2", "no YAML"),
-        (b"a: !!float x", "no YAML"),
+        (b"x" * (MAX_MANIFEST_BYTES + 1), "larger than 10485760 bytes; a manifest is one pod"),
+        (b"apiVersion: v1\nkind: Foo", "line 2: kind: expected Pod, found Foo"),
+        (
+            b"a: !!python/object/apply:os.system [x]",
+            (
+                "line 1: no YAML: could not determine a constructor for the tag "
+                "'tag:yaml.org,2002:python/object/apply:os.system'"
+            ),
+        ),
+        (b"a: 1\nb: " + b"9" * 5000, f"line 2: no YAML: '{'9' * 40}' is no number"),
+        (b'{"a": ' * 2000, "line 1: nested deeper than 100 levels"),
+        (b"? {a: 1}\n: 2", "line 1: no YAML: found unhashable key"),
+        (b"a: !!float x", "no YAML: could not convert string to float: 'x'"),
+        (
+            b"a: \x07",
+            (
+                "no YAML: unacceptable character #x0007: control characters are not allowed\n"
+                '  in "<unicode string>", position 3'
+            ),
+        ),
         (b"[" * 200_000, "line 1: nested deeper than 100 levels"),
         (b"- " * 200_000, "line 1: nested deeper than 100 levels"),
+        (b"a: 1\nb: " + b"[" * 100 + b"]" * 100, "line 2: nested deeper than 100 levels"),
     ],
 )
 def test_unreadable_texts(text: bytes, problem: str) -> None:
     """Each has one problem that says what it is."""
-    assert problem in _problems(text)[0]
+    assert _problems(text) == [problem]
+
+
+def test_what_is_just_small_enough_is_read() -> None:
+    """A hundred levels, as often as one likes, and ten mebibytes."""
+    labels = "[" * 98 + "]" * 98
+    text = POD + f"unknown: [{labels}, {labels}]\n"
+    assert [str(w) for w in read_manifest(text.encode()).warnings] == ["line 15: unknown: unknown field, ignored"]
+    pod = b'{"apiVersion": "v1", "kind": "Pod"}'
+    assert len(read_manifest(pod.ljust(MAX_MANIFEST_BYTES)).pods) == 1
 
 
 def test_aliases_are_counted_before_they_are_followed() -> None:
@@ -147,7 +190,9 @@ def test_no_end_of_problems() -> None:
 def test_odd_shapes() -> None:
     """A pod that is wrong at its root, and a value that no placeholder mends."""
     assert _problems("apiVersion: v1\nkind: Pod\nspec: []\n") == ["line 3: spec: expected an object, found a list"]
-    assert _problems("apiVersion: v1\nkind: Pod\nmetadata: {creationTimestamp: never}\n")
+    assert _problems("apiVersion: v1\nkind: Pod\nmetadata: {creationTimestamp: never}\n") == [
+        "line 3: metadata.creationTimestamp: Invalid RFC3339 encoded datetime"
+    ]
     assert _problems("apiVersion: v1\nkind: Pod\nspec: {containers: [{1: 2}]}\n")
     assert _problems("apiVersion: v1\nkind: Pod\nmetadata: {name: 99999999999999999999999999}\n")
 
@@ -161,6 +206,11 @@ def test_lines_of_fields() -> None:
     assert line_of(b"", ("a",)) == 0
     assert line_of(b"[" * 200_000, ("a",)) == 0
     assert line_of(b"a: 1", ("a", "b", "c")) == 1
+    assert line_of(b"a: [1,\n2]", ("a", 1)) == 2
+    assert line_of(b"a: [1,\n2]", ("a", 2)) == 1
+    assert line_of(b"\n\na: 1", ("b",)) == 1
+    assert line_of(b"? [x]\n: 1\na: 2", ("a",)) == 3
+    assert line_of(b"a: &a\n  b: 1", ("a", "b")) == 2
 
 
 def test_paths_are_taken_apart_and_put_together() -> None:
@@ -168,6 +218,7 @@ def test_paths_are_taken_apart_and_put_together() -> None:
     assert steps_of("spec.containers[0].name") == ("spec", "containers", 0, "name")
     assert path_text(("spec", "containers", 0, "name")) == "spec.containers[0].name"
     assert steps_of("") == ()
+    assert steps_of("a[...].b") == ("a", "...", "b")
 
 
 def test_problems_read_well() -> None:

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from kubelet_py.api import codec, core_v1
+from kubelet_py.core.cgroup_rules import CgroupLimits
 from kubelet_py.core.container_status import time_of_ns
-from kubelet_py.core.observed import ObservedPod
+from kubelet_py.core.observed import ObservedPod, ProbeResult, ProbeVerdict
+from kubelet_py.core.pod_allocation import PodResources
 from kubelet_py.core.pod_conditions import condition_of
 from kubelet_py.core.pod_status import (
     StatusContext,
@@ -60,6 +62,68 @@ def test_a_running_pod() -> None:
     assert made.containerStatuses[0].ready
 
 
+def test_all_that_the_agent_knows_beside_the_runtime_is_in_the_status() -> None:
+    """Why a container waits, what it wrote before it ended, probes, disruption, resources, mounts, all three lists."""
+    mount = {"name": "v", "mountPath": "/v", "readOnly": True, "recursiveReadOnly": "IfPossible"}
+    sizes = {"requests": {"cpu": "100m", "memory": "1Mi"}}
+    pod = make_pod(
+        make_container("app", volumeMounts=[mount], readinessProbe={"exec": {"command": ["x"]}}, resources=sizes),
+        make_container("held", restartPolicy="Never"),
+        init=["setup"],
+        ephemeral=["debug"],
+        volumes=[{"name": "v"}],
+    )
+    observed = make_observed(
+        make_run("setup", EXITED), make_run("app", started_at_ns=NOW_NS), make_run("debug", EXITED, exit_code=3)
+    )
+    made = compute(
+        pod,
+        observed,
+        previous=status(phase="Running"),
+        waiting={"held": ("ImagePullBackOff", "no such image")},
+        termination_messages={"debug-0": "out of ideas"},
+        probe_results={"app-0": ProbeVerdict(readiness=ProbeResult.SUCCESS)},
+        disruption=("EvictionByEvictionAPI", "drained"),
+        supports_recursive_read_only=True,
+        actuated=PodResources({"app": core_v1.ResourceRequirements(requests={"cpu": "200m", "memory": "2Mi"})}),
+        pod_limits=CgroupLimits(cpu_shares=204),
+    )
+    (setup,) = made.initContainerStatuses or []
+    app, held = made.containerStatuses or []
+    (debug,) = made.ephemeralContainerStatuses or []
+    assert (setup.name, setup.containerID) == ("setup", "sim://setup-0")
+    assert app.ready
+    assert [volume.recursiveReadOnly for volume in app.volumeMounts or ()] == ["Enabled"]
+    assert app.resources is not None
+    assert app.resources.requests == {"cpu": "200m", "memory": "2Mi"}
+    assert held.state is not None
+    assert held.state.waiting == core_v1.ContainerStateWaiting(reason="ImagePullBackOff", message="no such image")
+    assert debug.state is not None
+    assert debug.state.terminated is not None
+    assert debug.state.terminated.message == "out of ideas"
+    target = condition_of(made.conditions, "DisruptionTarget")
+    assert target is not None
+    assert (target.status, target.reason, target.lastTransitionTime) == (
+        "True",
+        "EvictionByEvictionAPI",
+        time_of_ns(NOW_NS),
+    )
+    assert made.resources == core_v1.ResourceRequirements(requests={"cpu": "200m", "memory": "1Mi"})
+    assert made.allocatedResources == {"cpu": "100m", "memory": "1Mi"}
+
+
+def test_a_condition_that_holds_keeps_its_time() -> None:
+    before = compute(make_pod("app"), previous=status(phase="Pending"))
+    later = compute_pod_status(make_pod("app"), RUNNING_POD, StatusContext(NOW_NS + SECOND, "sim", previous=before))
+    assert [c.lastTransitionTime for c in later.conditions or ()] == [time_of_ns(NOW_NS)] * len(later.conditions or ())
+
+
+def test_a_pod_that_is_not_reported_to_run_shows_what_was_allocated() -> None:
+    pod = make_pod(make_container("app", resources={"requests": {"cpu": "100m"}}))
+    made = compute(pod, previous=status(phase="Pending"), pod_limits=CgroupLimits(cpu_shares=204))
+    assert made.resources == core_v1.ResourceRequirements(requests={"cpu": "100m"})
+
+
 def test_a_pod_of_which_nothing_is_there_yet() -> None:
     """Pending, and the condition says what it waits for."""
     made = compute(make_pod("app"), NOTHING)
@@ -83,6 +147,10 @@ def test_what_others_wrote_stays() -> None:
     made = compute(pod)
     assert made.resourceClaimStatuses == [core_v1.PodResourceClaimStatus(name="gpu")]
     assert made.nominatedNodeName == "n"
+    pod.status = status(extendedResourceClaimStatus={"resourceClaimName": "x", "requestMappings": []})
+    made = compute(pod)
+    assert made.extendedResourceClaimStatus is not None
+    assert made.extendedResourceClaimStatus.resourceClaimName == "x"
 
 
 def test_a_pod_without_a_status_object() -> None:
@@ -127,7 +195,14 @@ class TestPhase:
         waiting = {"app": ("CrashLoopBackOff", "x")}
         made = compute(make_pod("app"), ended, waiting=waiting, is_stopped_for_good=True)
         assert made.phase == "Failed"
-        assert compute(make_pod("app"), ended, waiting=waiting).phase == "Running"
+        (app,) = made.containerStatuses or []
+        assert app.state is not None
+        assert app.state.waiting is None
+        made = compute(make_pod("app"), ended, waiting=waiting)
+        assert made.phase == "Running"
+        (app,) = made.containerStatuses or []
+        assert app.state is not None
+        assert app.state.waiting == core_v1.ContainerStateWaiting(reason="CrashLoopBackOff", message="x")
 
     def test_a_rejected_pod(self) -> None:
         """Nothing but the refusal."""
@@ -136,6 +211,11 @@ class TestPhase:
         assert (made.phase, made.reason, made.message) == ("Failed", "OutOfcpu", "Pod was rejected: no cpu left")
         assert (made.observedGeneration, made.qosClass, made.containerStatuses) == (2, "BestEffort", None)
         assert made.conditions == [core_v1.PodCondition(type="x", status="True")]
+        assert made.startTime == time_of_ns(NOW_NS)
+        again = compute_rejected_status(
+            make_pod("app", status={"startTime": "2024-01-01T00:00:00Z"}), "R", "", StatusContext(NOW_NS, "sim")
+        )
+        assert again.startTime == status(startTime="2024-01-01T00:00:00Z").startTime
 
 
 class TestAddresses:
@@ -165,6 +245,7 @@ class TestAddresses:
         assert self.ips(pod, NOTHING, "192.0.2.9", "fd00::1", previous=["192.0.2.1"]) == ["192.0.2.1", "fd00::1"]
         assert self.ips(pod, NOTHING, "fd00::1", "192.0.2.9", previous=["192.0.2.1"]) == ["192.0.2.1"]
         assert self.ips(pod, NOTHING, previous=["192.0.2.1"]) == ["192.0.2.1"]
+        assert self.ips(pod, NOTHING, "192.0.2.1", "192.0.2.2") == ["192.0.2.1"], "one of each family"
 
 
 class TestRestartOfAll:
@@ -200,6 +281,12 @@ class TestRestartOfAll:
         said = status(conditions=[{"type": "AllContainersRestarting", "status": "True"}])
         made = compute(self.POD, make_observed(make_run("app", restart_count=1)), previous=said)
         assert self.restarting(made) == "False"
+        assert self.waiting(compute(self.POD, make_observed(), previous=status())) == "ContainerCreating"
+
+    def test_what_is_left_of_ephemeral_containers_is_not_waited_for(self) -> None:
+        asked = compute(self.POD, make_observed(make_run("app", EXITED, exit_code=7)), previous=status())
+        cleared = compute(self.POD, make_observed(make_run("debug", EXITED)), previous=asked)
+        assert self.waiting(cleared) == "RestartingAllContainers"
 
     def test_other_pods_have_no_such_condition(self) -> None:
         assert self.restarting(compute(make_pod("app"))) is None
@@ -231,6 +318,17 @@ class TestHoldBack:
         sent = hold_back_final_phase(before, status(phase="Succeeded"), could_run=True, now_ns=self.NOW)
         assert (sent.phase, sent.conditions) == ("Succeeded", None)
 
+    def test_what_still_runs_is_sent_as_it_is(self) -> None:
+        made = status(phase="Running", reason="new")
+        assert hold_back_final_phase(self.BEFORE, made, could_run=True, now_ns=self.NOW).reason == "new"
+
+    def test_the_reason_of_a_pod_that_succeeded(self) -> None:
+        ready_before = status(phase="Succeeded", conditions=[{"type": "Ready", "status": "True", "message": "m"}])
+        (condition,) = (
+            hold_back_final_phase(self.BEFORE, ready_before, could_run=False, now_ns=self.NOW).conditions or []
+        )
+        assert (condition.status, condition.reason, condition.message) == ("False", "PodCompleted", None)
+
     def test_other_phases_pass(self) -> None:
         made = status(phase="Running", conditions=[{"type": "Ready", "status": "True"}])
         assert hold_back_final_phase(self.BEFORE, made, could_run=False, now_ns=self.NOW) == made
@@ -250,8 +348,13 @@ class TestFinish:
         """Also what waited for its first start; and the pod failed."""
         made = status(phase="Running", containerStatuses=[container("a", **self.RUNS), container("b", **self.DONE)])
         assert self.ends(make_pod("a", "b"), made) == {"a": 137, "b": 0}
+        made.conditions = status(conditions=[{"type": "Ready", "status": "True"}]).conditions
         done = finish_status(make_pod("a", "b"), made, NOW_NS)
         assert done.phase == "Failed"
+        assert [(c.status, c.lastTransitionTime) for c in done.conditions or ()] == [("False", time_of_ns(NOW_NS))]
+        ran = container("a", **self.RUNS, started=True) | {"ready": True}
+        done = finish_status(make_pod("a"), status(containerStatuses=[ran]), NOW_NS)
+        assert [(s.ready, s.started) for s in done.containerStatuses or ()] == [(False, False)]
         assert self.ends(make_pod("a"), status(containerStatuses=[container("a", **self.WAITS)])) == {"a": 137}
 
     @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])

@@ -62,18 +62,20 @@ class TestSyncing:
     def test_a_deletion_begins_the_end_with_the_time_that_the_api_server_gave(self) -> None:
         result = after(START, PodUpdated(is_deleting=True, deletion_grace_seconds=10, spec_grace_seconds=30))
         assert result.state.phase is Phase.TERMINATING
-        assert result.state.is_deleted
+        assert (result.state.is_deleted, result.state.cause) == (True, "the pod was deleted")
         assert result.outputs == (CancelSync(), RunTerminating(10))
 
     def test_a_final_phase_begins_the_end(self) -> None:
         """As somebody else may set it."""
         result = after(START, PodUpdated(is_terminal=True, spec_grace_seconds=30))
         assert (result.state.phase, result.state.is_deleted) == (Phase.TERMINATING, False)
+        assert result.state.cause == "the phase of the pod is final"
         assert result.outputs == (CancelSync(), RunTerminating(30))
 
     def test_a_removed_source_begins_the_end(self) -> None:
         result = after(START, PodRemoved(spec_grace_seconds=20))
         assert (result.state.phase, result.state.is_deleted) == (Phase.TERMINATING, True)
+        assert result.state.cause == "the source has the pod no more"
         assert result.outputs == (CancelSync(), RunTerminating(20))
 
     def test_an_eviction_begins_the_end(self) -> None:
@@ -82,13 +84,22 @@ class TestSyncing:
         assert (result.state.is_evicted, result.state.cause) == (True, "node is low on memory")
         assert result.outputs == (CancelSync(), RunTerminating(1))
 
+    def test_a_kill_without_a_grace_period_of_its_own_takes_that_of_the_spec(self) -> None:
+        result = after(START, KillRequested("the deadline is over", spec_grace_seconds=30))
+        assert (result.state.is_evicted, result.outputs) == (False, (CancelSync(), RunTerminating(30)))
+        soft = after(START, KillRequested("soft eviction", True, 20, 30))
+        assert soft.outputs == (CancelSync(), RunTerminating(20))
+
     def test_a_pass_that_found_the_work_done_begins_the_end(self) -> None:
         assert after(START, SyncDone()) == Transition(START)
         result = after(START, SyncDone(is_terminal=True, spec_grace_seconds=30))
         assert result.outputs == (CancelSync(), RunTerminating(30))
+        assert result.state.cause == "the containers of the pod are through"
 
     def test_a_pod_that_all_sources_forgot_is_an_orphan(self) -> None:
-        assert after(START, OrphanSeen()).outputs == (CancelSync(), RunTerminating(1))
+        result = after(START, OrphanSeen())
+        assert (result.state.cause, result.outputs) == ("no source knows the pod", (CancelSync(), RunTerminating(1)))
+        assert after(START, OrphanSeen(7)).outputs == (CancelSync(), RunTerminating(7))
 
 
 class TestTerminating:

@@ -1,5 +1,7 @@
 """Security contexts come out in CRI as the Go kubelet puts them."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -87,6 +89,21 @@ def test_namespaces(spec: dict[str, Any], expected: tuple[int, int, int]) -> Non
     assert (options.network, options.ipc, options.pid) == expected
 
 
+def test_a_container_has_the_namespaces_and_groups_of_its_pod() -> None:
+    """As the sandbox has them: one mapping of ids, one policy, the groups of the volumes."""
+    pod = a_pod(securityContext={"supplementalGroups": [5], "supplementalGroupsPolicy": "Strict"})
+    mapping = cri.UserNamespace(mode=cri.POD, uids=[cri.IDMapping(host_id=65536, length=65536)])
+    container = podlib.containers_of(pod)[0]
+    context = security.compute_container_security_context(
+        pod, container, ImageUser(), SecuritySettings(), mapping, volume_groups=(9,)
+    )
+    sandbox = security.compute_sandbox_security_context(pod, mapping, (9,))
+    for made in (context, sandbox):
+        assert made.namespace_options.userns_options == mapping
+        assert list(made.supplemental_groups) == [5, 9]
+        assert made.supplemental_groups_policy == cri.Strict
+
+
 def test_groups() -> None:
     """fsGroup, the pod's own, then the volumes'; Strict leaves the image's out."""
     pod = a_pod(securityContext={"fsGroup": 0, "supplementalGroups": [5, 6], "supplementalGroupsPolicy": "Strict"})
@@ -95,15 +112,24 @@ def test_groups() -> None:
     assert security.compute_supplemental_groups(a_pod(), ()) == []
     assert security.compute_supplemental_groups(a_pod(securityContext={}), ()) == []
     assert security.compute_groups_policy(a_pod()) == cri.Merge
-    with pytest.raises(SyncError, match="unsupported supplementalGroupsPolicy: Other"):
+    assert security.compute_groups_policy(a_pod(securityContext={"supplementalGroupsPolicy": "Merge"})) == cri.Merge
+    with _refuses("unsupported supplementalGroupsPolicy: Other", container=""):
         security.compute_groups_policy(a_pod(securityContext={"supplementalGroupsPolicy": "Other"}))
 
 
 def _refusal(pod: core_v1.Pod, user: ImageUser) -> str:
     with pytest.raises(SyncError) as caught:
         security.verify_run_as_non_root(pod, podlib.containers_of(pod)[0], user)
-    assert caught.value.reason == "CreateContainerConfigError"
+    assert (caught.value.reason, caught.value.container_name) == ("CreateContainerConfigError", "main")
     return caught.value.message
+
+
+@contextmanager
+def _refuses(message: str, container: str = "main") -> Iterator[None]:
+    with pytest.raises(SyncError) as caught:
+        yield
+    said = caught.value.reason, caught.value.message, caught.value.container_name
+    assert said == ("CreateContainerConfigError", message, container)
 
 
 def test_run_as_non_root_refusals() -> None:
@@ -139,6 +165,7 @@ def test_run_as_non_root_passes() -> None:
         (a_pod(), ImageUser(0)),
         (_pod(runAsNonRoot=True, runAsUser=5), ImageUser(0)),
         (_pod(runAsNonRoot=True), ImageUser(5)),
+        (_pod(runAsNonRoot=True), ImageUser(5, "app")),
         (_pod({"runAsNonRoot": False}, runAsNonRoot=True), ImageUser(0)),
     ):
         security.verify_run_as_non_root(pod, podlib.containers_of(pod)[0], user)
@@ -155,7 +182,7 @@ def test_seccomp() -> None:
     assert _context(by_both).seccomp.profile_type == profile.Unconfined
     local = _context(_pod({"seccompProfile": {"type": "Localhost", "localhostProfile": "a/b.json"}})).seccomp
     assert local == profile(profile_type=profile.Localhost, localhost_ref="/var/lib/kubelet/seccomp/a/b.json")
-    with pytest.raises(SyncError, match="localhostProfile must be set if seccompProfile type is Localhost"):
+    with _refuses("localhostProfile must be set if seccompProfile type is Localhost."):
         _context(_pod({"seccompProfile": {"type": "Localhost"}}))
 
 
@@ -174,6 +201,7 @@ def test_seccomp() -> None:
 )
 def test_apparmor(own: Any, annotation: str | None, by_pod: Any, expected: str) -> None:
     """The container's field, the old annotation, the pod's field; both spellings of CRI agree."""
+    profile = cri.SecurityProfile
     annotations = {"container.apparmor.security.beta.kubernetes.io/main": annotation} if annotation else {}
     pod = a_pod(
         a_container(securityContext={"appArmorProfile": own}),
@@ -183,15 +211,17 @@ def test_apparmor(own: Any, annotation: str | None, by_pod: Any, expected: str) 
     context = _context(pod)
     assert context.apparmor_profile == expected
     assert context.HasField("apparmor") == bool(expected)
+    kind = {"r": profile.RuntimeDefault, "u": profile.Unconfined, "l": profile.Localhost, "": 0}[expected[:1]]
+    assert context.apparmor.profile_type == kind
     if expected.startswith("localhost/"):
         assert context.apparmor.localhost_ref == "p"
 
 
 def test_bad_apparmor() -> None:
     """A profile without a name, a type that is none."""
-    with pytest.raises(SyncError, match="missing localhost apparmor profile name"):
+    with _refuses("missing localhost apparmor profile name"):
         _context(_pod({"appArmorProfile": {"type": "Localhost"}}))
-    with pytest.raises(SyncError, match='unknown apparmor profile type: "X"'):
+    with _refuses('unknown apparmor profile type: "X"'):
         _context(_pod({"appArmorProfile": {"type": "X"}}))
 
 

@@ -50,7 +50,20 @@ def test_what_is_said_stays() -> None:
     pod = to_static_pod(stated, FILE)
     assert podlib.uid_of(pod) == podlib.uid_of(stated)
     assert podlib.metadata_of(pod).namespace == "shop"
-    assert len(podlib.spec_of(pod).tolerations or ()) == 2
+    assert [(t.operator, t.effect) for t in podlib.spec_of(pod).tolerations or ()] == [
+        ("Exists", None),
+        ("Exists", "NoExecute"),
+    ]
+    others: list[dict[str, Any]] = [
+        {"operator": "Exists", "effect": "NoSchedule"},
+        {"operator": "Exists", "effect": "NoExecute", "key": "gpu"},
+    ]
+    pod = to_static_pod(a_pod(tolerations=others), FILE)
+    assert [(t.key, t.effect) for t in podlib.spec_of(pod).tolerations or ()] == [
+        (None, "NoSchedule"),
+        ("gpu", "NoExecute"),
+        (None, "NoExecute"),
+    ]
     assert podlib.spec_of(to_static_pod(_stated(), URL)).tolerations is None
     assert to_static_pod(core_v1.Pod(), FILE).spec is None
 
@@ -121,11 +134,11 @@ def test_references_of_containers() -> None:
     ]
     env_from = [{"secretRef": {"name": "s"}}, {"configMapRef": {"name": "c"}}]
     pod = a_pod(a_container(env=env), initContainers=[a_container("i", envFrom=env_from)])
-    assert [problem.path for problem in api_references(pod)] == [
-        "spec.initContainers[0].envFrom[0].secretRef",
-        "spec.initContainers[0].envFrom[1].configMapRef",
-        "spec.containers[0].env[1].valueFrom.secretKeyRef",
-        "spec.containers[0].env[2].valueFrom.configMapKeyRef",
+    assert [str(problem) for problem in api_references(pod)] == [
+        "spec.initContainers[0].envFrom[0].secretRef: static pods may not reference secrets",
+        "spec.initContainers[0].envFrom[1].configMapRef: static pods may not reference configmaps",
+        "spec.containers[0].env[1].valueFrom.secretKeyRef: static pods may not reference secrets",
+        "spec.containers[0].env[2].valueFrom.configMapKeyRef: static pods may not reference configmaps",
     ]
 
 
@@ -151,6 +164,12 @@ spec:
     ports:
     - containerPort: {port}
 """
+
+
+_MAY_BE_EVICTED = (
+    "a priority other than 2000001000 with the class system-node-critical: the mirror pod may be evicted, which does "
+    "nothing to the static pod"
+)
 
 
 def test_from_text_to_pods() -> None:
@@ -189,19 +208,25 @@ def test_lists_from_a_url() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spec", "warns"),
+    ("spec", "warning"),
     [
-        ({}, False),
-        ({"priorityClassName": "x"}, True),
-        ({"priority": 5}, True),
-        ({"priority": 5, "priorityClassName": "x"}, True),
-        ({"priority": 2_000_001_000, "priorityClassName": "x"}, True),
-        ({"priority": 2_000_001_000, "priorityClassName": "system-node-critical"}, False),
+        ({}, ""),
+        (
+            {"priorityClassName": "x"},
+            "priorityClassName without priority: it is not used, and creating the mirror pod may fail",
+        ),
+        (
+            {"priority": 5},
+            "priority without priorityClassName: creating the mirror pod may fail if the default class differs",
+        ),
+        ({"priority": 5, "priorityClassName": "system-node-critical"}, _MAY_BE_EVICTED),
+        ({"priority": 2_000_001_000, "priorityClassName": "x"}, _MAY_BE_EVICTED),
+        ({"priority": 2_000_001_000, "priorityClassName": "system-node-critical"}, ""),
     ],
 )
-def test_priority_warnings(spec: dict[str, Any], warns: bool) -> None:
+def test_priority_warnings(spec: dict[str, Any], warning: str) -> None:
     """Where the API server may refuse or evict the mirror pod."""
-    assert bool(priority_warning(a_pod(**spec))) == warns
+    assert priority_warning(a_pod(**spec)) == warning
     assert priority_warning(core_v1.Pod()) == ""
 
 

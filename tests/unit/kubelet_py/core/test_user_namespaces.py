@@ -37,12 +37,14 @@ def test_a_mapping_is_one_of_the_blocks(first: int, length: int, held: bool) -> 
 
 def test_without_a_user_kubelet_all_but_the_hosts_own_ids_are_the_pods() -> None:
     assert default_range(BLOCK) == IdRange(BLOCK, 2**32 - BLOCK, BLOCK)
+    assert default_range(2 * BLOCK).block == 2 * BLOCK
     assert range_problem(default_range(BLOCK), 110) == ""
 
 
 def test_subordinate_ids_of_user_kubelet() -> None:
     line = "0: kubelet 65536 2147483648\n"
     assert parse_subids(line, line, BLOCK) == IdRange(65536, 2147483648, BLOCK)
+    assert parse_subids(line, line, 2 * BLOCK).block == 2 * BLOCK
     with pytest.raises(ValueError, match="must agree"):
         parse_subids(line, "0: kubelet 131072 65536\n", BLOCK)
     with pytest.raises(ValueError, match="one range is expected"):
@@ -82,6 +84,12 @@ def test_what_no_kubelet_would_have_written_is_said(changes: dict[str, object]) 
     content = json.loads(encode_mapping(BLOCK, BLOCK)) | changes
     with pytest.raises(ValueError, match=r"expected|Expected|must be mapped"):
         decode_mapping(json.dumps(content).encode())
+
+
+def test_the_file_is_the_go_kubelets() -> None:
+    """pkg/kubelet/userns writes it in this form, and either agent reads it."""
+    mapping = '[{"hostId":65536,"containerId":0,"length":65536}]'
+    assert encode_mapping(BLOCK, BLOCK).decode() == f'{{"uidMappings":{mapping},"gidMappings":{mapping}}}'
 
 
 def test_the_runtime_gets_one_mapping_for_both() -> None:
