@@ -11,24 +11,26 @@ import asyncio
 import contextlib
 import json
 import os
+import posixpath
 import re
 import resource
 import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import structlog
 
 from cri_proto import runtime_v1 as cri
-from dockershim import oci
+from dockershim import oci, scopes
 from dockershim.errors import EngineFailed, InvalidArgument
 from dockershim.oci.capabilities import CAPABILITIES, bounding_set
 from dockershim.oci.instructions import PROGRAM, USER_NAMESPACES_VERB
 from dockershim.translate import etc_files
 from dockershim.translate.proc_files import parse_cgroup_paths
+from dockershim.translate.scope_properties import Property
 from dockershim.translate.users import ContainerUser, resolve_user
 
 _log = structlog.get_logger()
@@ -282,6 +284,18 @@ async def write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: s
     """Write files in the cgroup of a process."""
     if writes and pid:
         await asyncio.to_thread(_write_cgroup_files, pid, writes, cgroup_root)
+
+
+async def tell_systemd(pid: int, properties: Sequence[Property]) -> None:
+    """The limits of a process' scope, so that systemd keeps to them when it is reloaded. They are in force without it,
+    so a systemd that does not answer is told of in the log, and the container runs."""
+    unit = posixpath.basename(_cgroup_paths(pid).get("", "")) if pid and properties else ""
+    if not unit.endswith(".scope"):
+        return
+    try:
+        await scopes.set_unit_properties(unit, properties)
+    except EngineFailed as error:
+        _log.warning("systemd_not_told", unit=unit, error=str(error), consequence="a daemon-reload undoes limits")
 
 
 def _write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: str) -> None:

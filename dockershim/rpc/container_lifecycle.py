@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Mapping
 
 from cri_proto import runtime_v1 as cri
 from dockershim import host
@@ -16,6 +17,7 @@ from dockershim.lifecycle import Lifecycle
 from dockershim.node import Node
 from dockershim.translate import names, resources
 from dockershim.translate.image_volumes import NATIVE_API
+from dockershim.translate.scope_properties import scope_properties
 from dockershim.translate.views import ContainerView
 
 LONGEST_GRACE_SECONDS = 10 * 365 * 86400
@@ -59,16 +61,25 @@ class ContainerLifecycle:
             started = await self._node.feeder.observe_container(view.id)
             if started is None:
                 raise NotFound("container", view.id)
-            if started.after_start and started.running:
-                await self._write_cgroup_files(started)
+            if started.running:
+                await self._limit(started)
 
-    async def _write_cgroup_files(self, view: ContainerView) -> None:
+    async def _limit(self, view: ContainerView) -> None:
         writes = names.cgroup_writes_of(view.after_start)
         try:
-            await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root)
+            await self._set_cgroup_files(view, writes, resources.swap_file({}, view.status.resources.linux))
         except ShimError:
             await self._lifecycle.stop_container(view, 0)  # it must not run without its limits
             raise
+
+    async def _set_cgroup_files(
+        self, view: ContainerView, writes: Mapping[str, str], swap_file: Mapping[str, str]
+    ) -> None:
+        """systemd is told first: it rounds, and the files have the last word until it is reloaded."""
+        info = self._node.feeder.require_info()
+        if info.cgroup_driver == "systemd" and info.cgroup_version == "2":
+            await host.tell_systemd(view.pid, scope_properties({**swap_file, **writes}))
+        await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root)
 
     # ---- stop and remove
 
@@ -117,10 +128,12 @@ class ContainerLifecycle:
         await self._change_oom_score(view, request.linux.oom_score_adj)
         if update:
             await self._node.engine.update_container(view.id, update)
-        if writes:
-            await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root)
-            now = json.dumps({**names.cgroup_writes_of(view.after_start), **writes}, sort_keys=True)
+        if view.running and (update or writes):
+            # all of them: Docker's change may have written over those of before
+            files = {**names.cgroup_writes_of(view.after_start), **writes}
+            await self._set_cgroup_files(view, files, resources.swap_file(update, view.status.resources.linux))
             current = self._node.store.require_container(view.id)
+            now = json.dumps(files, sort_keys=True) if files else current.after_start
             self._node.store.put_container(dataclasses.replace(current, after_start=now))
         await self._node.feeder.observe_container(view.id)
         return cri.UpdateContainerResourcesResponse()

@@ -75,6 +75,13 @@ def to_cri_resources(host_config: Mapping[str, Any], writes: Mapping[str, str]) 
     )
 
 
+def swap_file(update: Mapping[str, Any], before: cri.LinuxContainerResources) -> dict[str, str]:
+    """What cgroup v2 has for the swap limit after an update. runc does not tell systemd of one that is nothing."""
+    memory = update.get("Memory", before.memory_limit_in_bytes)
+    both = update.get("MemorySwap", before.memory_swap_limit_in_bytes)
+    return {"memory.swap.max": str(both - memory)} if 0 < memory <= both else {}
+
+
 def cgroup_writes(resources: cri.LinuxContainerResources, *, cgroup_version: str, field: str) -> dict[str, str]:
     """Files of the container's cgroup and what to write there once it runs."""
     writes: dict[str, str] = {}

@@ -13,7 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -90,7 +90,9 @@ class Runtime:
         answer = self.cri.RunPodSandbox(cri.RunPodSandboxRequest(config=config), timeout=SECONDS)
         return answer.pod_sandbox_id, config
 
-    def create(self, pod: tuple[str, cri.PodSandboxConfig], script: str, **linux: Any) -> str:
+    def create(
+        self, pod: tuple[str, cri.PodSandboxConfig], script: str, mounts: Iterable[cri.Mount] = (), **linux: Any
+    ) -> str:
         """A container of a pod, by its shell script; its id."""
         name = f"c{next(self._numbers)}"
         config = cri.ContainerConfig(
@@ -98,6 +100,7 @@ class Runtime:
             image=cri.ImageSpec(image=images.HELLO),
             command=["/bin/busybox", "sh", "-c", script],
             log_path=f"{name}.log",
+            mounts=mounts,
             linux=cri.LinuxContainerConfig(**linux),
         )
         request = cri.CreateContainerRequest(pod_sandbox_id=pod[0], config=config, sandbox_config=pod[1])
@@ -109,9 +112,15 @@ class Runtime:
         """What its configuration calls it."""
         return self.configs[container_id].metadata.name
 
-    def run(self, pod: tuple[str, cri.PodSandboxConfig], script: str = "sleep 100000", **linux: Any) -> str:
+    def run(
+        self,
+        pod: tuple[str, cri.PodSandboxConfig],
+        script: str = "sleep 100000",
+        mounts: Iterable[cri.Mount] = (),
+        **linux: Any,
+    ) -> str:
         """One that is started."""
-        container_id = self.create(pod, script, **linux)
+        container_id = self.create(pod, script, mounts, **linux)
         self.cri.StartContainer(cri.StartContainerRequest(container_id=container_id), timeout=SECONDS)
         return container_id
 
@@ -239,7 +248,7 @@ def test_a_sandbox_with_a_profile_that_is_not_loaded_is_refused(shim: Runtime) -
 
 
 def test_limits_are_in_the_containers_cgroup(shim: Runtime, pod: tuple[str, cri.PodSandboxConfig]) -> None:
-    """Memory, swap, CPU, huge pages, and keys of cgroup v2 that no other field has."""
+    """Memory, swap, CPU, huge pages, and keys of cgroup v2 that no other field has; also when systemd is reloaded."""
     HUGE_PAGES.write_text("8")
     assert int(HUGE_PAGES.read_text()) == 8, "the kernel has not reserved them"
     resources = cri.LinuxContainerResources(
@@ -263,7 +272,7 @@ def test_limits_are_in_the_containers_cgroup(shim: Runtime, pod: tuple[str, cri.
         "pids.max": "33",
         "hugetlb.2MB.max": str(4 * MI),
     }
-    assert {name: (directory / name).read_text().strip() for name in wanted} == wanted
+    assert_holds(directory, wanted)
     assert int((directory / "cpu.weight").read_text()) == 1 + (512 - 2) * 9999 // 262142
     status = shim.cri.ContainerStatus(cri.ContainerStatusRequest(container_id=container_id), timeout=SECONDS).status
     shown = status.resources.linux
@@ -275,7 +284,7 @@ def test_limits_are_in_the_containers_cgroup(shim: Runtime, pod: tuple[str, cri.
 def test_no_swap_is_the_rule(shim: Runtime, pod: tuple[str, cri.PodSandboxConfig]) -> None:
     """A memory limit alone is one of memory and swap together."""
     container_id = shim.run(pod, resources=cri.LinuxContainerResources(memory_limit_in_bytes=32 * MI))
-    assert (cgroup_of(container_id) / "memory.swap.max").read_text().strip() == "0"
+    assert_holds(cgroup_of(container_id), {"memory.swap.max": "0", "memory.max": str(32 * MI)})
 
 
 def test_pids_max_is_a_limit(shim: Runtime, pod: tuple[str, cri.PodSandboxConfig]) -> None:
@@ -304,8 +313,7 @@ def test_limits_change_while_it_runs(shim: Runtime, pod: tuple[str, cri.PodSandb
         "memory.high": str(100 * MI),
         "hugetlb.2MB.max": str(2 * MI),
     }
-    directory = cgroup_of(container_id)
-    assert {name: (directory / name).read_text().strip() for name in wanted} == wanted
+    assert_holds(cgroup_of(container_id), wanted)
 
 
 # Statistics
@@ -517,6 +525,14 @@ def cgroup_of(container_id: str) -> Path:
     found = re.fullmatch(r"0::/(.+)", line)
     assert found, line
     return CGROUPS / found[1]
+
+
+def assert_holds(directory: Path, wanted: dict[str, str]) -> None:
+    """The files of a cgroup say so, and still do when systemd has written what it knows of its units."""
+    for moment in ("now", "after a reload"):
+        assert {name: (directory / name).read_text().strip() for name in wanted} == wanted, moment
+        if moment == "now":
+            systemctl("daemon-reload")
 
 
 def cpu_ns(directory: Path) -> int:
