@@ -13,6 +13,7 @@ FOCUS ?=
 SPECS ?= conformance
 PROCESSES ?= 2
 MODULE ?=
+IN_MACHINE := /opt/kubelet-py/bin/python -m pytest -p no:cacheprovider -q --timeout=900
 
 # the checkout, not an installed copy, is what runs and what is tested
 export PYTHONPATH := $(CURDIR)
@@ -84,8 +85,8 @@ bench-cri: venv ## measure dockershim against Docker itself and containerd in on
 fresh: venv ## make up and make down in a clone on a fresh Debian 12: what a newcomer sees (needs root and a registry)
 	@$(PYTHON) -m tests.lab.fresh -- sh -c 'make up && make down && make down'
 
-boot: venv ## the systemd units on a virtual machine that boots Debian 12, and make up on a bare one (needs root and a registry)
-	@$(PYTHON) -m tests.lab.machine -- /opt/kubelet-py/bin/python -m pytest -p no:cacheprovider -q --timeout=900 tests/machine/runtime.py tests/machine/units.py
+boot: venv ## units and cgroups on a virtual machine that boots Debian 12, make up on a bare one (needs root and a registry)
+	@$(PYTHON) -m tests.lab.machine --cluster --timeout 5400 -- $(IN_MACHINE) tests/machine/runtime.py tests/machine/units.py tests/machine/resources.py
 	@$(PYTHON) -m tests.lab.machine --bare -- sh -c 'make up && make down && make up RUNTIME=containerd && make down'
 
 venv: ## the virtual environment, from requirements.lock

@@ -89,6 +89,15 @@ class CgroupLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class QosRequests:
+    """What a pod asks for, as its class counts it."""
+
+    qos_class: QosClass
+    milli_cpu: int
+    memory_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
 class MemoryUsage:
     """What is in use now, in bytes; None where it cannot be read."""
 
@@ -188,6 +197,37 @@ def compute_pod_limits(pod: core_v1.Pod, settings: CgroupSettings) -> CgroupLimi
         hugepages=dict.fromkeys(settings.hugepage_sizes, 0) | _hugepages_of(requests, settings),
         unified=_pod_memory_protection(pod, settings, requests.get(MEMORY, q.ZERO).value),
     )
+
+
+def compute_class_limits(pods: Mapping[str, QosRequests], settings: CgroupSettings) -> dict[QosClass, CgroupLimits]:
+    """The limits of the classes' own cgroups by what their pods request, Guaranteed standing for that of all pods.
+
+    A pod's memory is protected no further than that of the cgroups around it, so each of these protects the sum.
+    """
+    of_class = {wanted: [asked for asked in pods.values() if asked.qos_class is wanted] for wanted in QosClass}
+    burstable = sum(asked.memory_bytes for asked in of_class[QosClass.BURSTABLE])
+    guaranteed = sum(asked.memory_bytes for asked in of_class[QosClass.GUARANTEED])
+    all_files, burstable_files = {}, {}
+    if settings.unified:
+        is_protected = settings.memory_qos and settings.tiered_memory_reservation
+        low, least = (burstable, guaranteed + burstable) if is_protected else (0, 0)
+        burstable_files = {"memory.low": str(low)}
+        all_files = {"memory.min": str(least), **burstable_files}
+    return {
+        QosClass.GUARANTEED: CgroupLimits(unified=all_files),  # what all may use is said elsewhere
+        QosClass.BURSTABLE: CgroupLimits(
+            cpu_shares=cpu_shares_of(sum(asked.milli_cpu for asked in of_class[QosClass.BURSTABLE])),
+            unified=burstable_files,
+        ),
+        QosClass.BEST_EFFORT: CgroupLimits(cpu_shares=MIN_SHARES),
+    }
+
+
+def qos_requests_of(pod: core_v1.Pod) -> QosRequests:
+    """What the pod adds to its class."""
+    requests = pod_resources.compute_pod_requests(pod)
+    cpu, memory = requests.get(CPU, q.ZERO), requests.get(MEMORY, q.ZERO)
+    return QosRequests(qos.qos_class_of(pod), cpu.milli_value, memory.value)
 
 
 def compute_sandbox_resources(pod: core_v1.Pod, settings: CgroupSettings) -> cri.LinuxContainerResources:

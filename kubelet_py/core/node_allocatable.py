@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kubelet_py.api import quantity as q
-from kubelet_py.core.cgroup_rules import CgroupLimits, cpu_shares_of, hugepage_size_name
+from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, cgroup_path, cpu_shares_of, hugepage_size_name
 from kubelet_py.core.node_rules import MachineInfo, NodeSettings
 from kubelet_py.core.pod_resources import CPU, MEMORY
 
 PIDS = "pid"
 PODS = "pods"
+SLICE = ".slice"
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,19 @@ def reserved_cgroups(
                 limits = _limits_of(reservations[kind], bool(suffix), protects_memory)
                 found.append(ReservedCgroup(kind.title(), cgroups[kind], limits, bool(suffix)))
     return tuple(found)
+
+
+def existing_cgroup_paths(setting: str, driver: CgroupDriver) -> tuple[str, ...]:
+    """Where the cgroup of a setting may be, most likely first: as it is written, and as systemd would make it.
+
+    With systemd the last part is the slice's name, with or without its ending: /runtime, runtime.slice.
+    """
+    if not setting.strip("/"):
+        return ()
+    if driver is CgroupDriver.CGROUPFS:
+        return (setting,)
+    unit = setting.rstrip("/").rpartition("/")[2].removesuffix(SLICE)
+    return tuple(dict.fromkeys((setting, cgroup_path(tuple(unit.split("-")), driver))))
 
 
 def _limits_of(reserved: Mapping[str, str], only_compressible: bool, protects_memory: bool) -> CgroupLimits:

@@ -35,6 +35,9 @@ class Tree(Protocol):
     def ensure(self, path: str, limits: CgroupLimits | None = None) -> None:
         """The cgroup exists with these limits."""
 
+    def update(self, path: str, limits: CgroupLimits) -> None:
+        """The limits of one that exists, whoever made it."""
+
     def remove(self, path: str) -> None:
         """It is gone, with all beneath it."""
 

@@ -27,6 +27,8 @@ START_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.005
 _UNIT_EXISTS: Final = "org.freedesktop.systemd1.UnitExists"
 _NO_SUCH_UNIT: Final = "org.freedesktop.systemd1.NoSuchUnit"
+_NOT_OURS: Final = (_NO_SUCH_UNIT, "org.freedesktop.DBus.Error.InvalidArgs")
+"""What systemd says of a name that it does not know, or that is no unit's."""
 
 
 class SystemdError(OSError):
@@ -106,6 +108,15 @@ class SliceTree:
                 self._manager.set_properties(unit, properties)
         self._wait_until_made(path)
         self._files.ensure(path, limits)
+
+    def update(self, path: str, limits: CgroupLimits) -> None:
+        """The limits of a unit that somebody else made; of a cgroup that is none of systemd's, the files alone."""
+        try:
+            self._manager.set_properties(unit_name(path), limit_properties(limits, unified=self._files.is_unified))
+        except SystemdError as error:
+            if error.name not in _NOT_OURS:
+                raise
+        self._files.update(path, limits)
 
     def remove(self, path: str) -> None:
         """The slice ends, with what still runs in it. Absent is fine."""

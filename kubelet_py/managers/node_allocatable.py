@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import structlog
 
 from kubelet_py.core.cgroup_rules import CgroupLimits, CgroupSettings, cgroup_path, node_cgroup_name
-from kubelet_py.core.node_allocatable import ReservedCgroup
+from kubelet_py.core.node_allocatable import ReservedCgroup, existing_cgroup_paths
 from kubelet_py.errors import ConfigError
 from kubelet_py.host.cgroups import CgroupTree, Trees
 
@@ -27,8 +27,7 @@ NodeEventSink = Callable[[str, str, str], None]
 
 
 class NodeAllocatable:
-    """`settings` are asked for when the runtime has named its cgroup driver. Reserved cgroups are `tree`'s, whoever
-    made them; the pods' are of the driver's tree."""
+    """`settings` are asked for when the runtime has named its cgroup driver."""
 
     def __init__(
         self,
@@ -79,6 +78,9 @@ class NodeAllocatable:
             return
 
     def _hold(self, cgroup: ReservedCgroup) -> None:
-        if not cgroup.path or not self._tree.exists(cgroup.path):
-            raise FileNotFoundError(f"there is no cgroup {cgroup.path or 'named'}: make it before the kubelet starts")
-        self._tree.update(cgroup.path, cgroup.limits)
+        driver = self._settings().driver
+        for path in existing_cgroup_paths(cgroup.path, driver):
+            if self._tree.exists(path):
+                self._trees[driver].update(path, cgroup.limits)
+                return
+        raise FileNotFoundError(f"there is no cgroup {cgroup.path or 'named'}: make it before the kubelet starts")

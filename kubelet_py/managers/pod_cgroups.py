@@ -1,14 +1,15 @@
 """The cgroups of pods: made with their limits before the sandbox, removed after the last container.
 
-Owns when, and the CPU shares of the Burstable class, which are the sum of its pods' requests. What the limits are says
+Owns when, and what the classes have for the sum of their pods' requests. What the limits are says
 `core.cgroup_rules`; how they are made is the business of the tree that the driver has: `host.cgroups` writes files,
 `host.systemd_slices` asks systemd.
 
-Upstream counterpart: pkg/kubelet/cm/pod_container_manager_linux.go and qos_container_manager_linux.go. Difference: the
-shares of the class follow each pod at once and not each minute.
+Upstream counterpart: pkg/kubelet/cm/pod_container_manager_linux.go and qos_container_manager_linux.go. Difference:
+what a class has follows each pod at once and not each minute.
 """
 
 import asyncio
+import threading
 from collections.abc import Callable, Collection, Sequence
 
 import structlog
@@ -20,16 +21,16 @@ from kubelet_py.core.cgroup_rules import (
     CgroupName,
     CgroupSettings,
     MemoryUsage,
+    QosRequests,
     cgroup_path,
+    compute_class_limits,
     compute_pod_limits,
-    cpu_shares_of,
-    node_cgroup_name,
     pod_cgroup_name,
     pod_uid_of_cgroup,
     qos_cgroup_name,
+    qos_requests_of,
 )
-from kubelet_py.core.pod_resources import CPU, compute_pod_requests
-from kubelet_py.core.qos import QosClass, qos_class_of
+from kubelet_py.core.qos import QosClass
 from kubelet_py.errors import SyncError
 from kubelet_py.host.cgroups import Tree, Trees
 
@@ -48,8 +49,9 @@ class PodCgroups:
         self._trees = trees
         self._settings = settings
         self._made: dict[str, CgroupLimits] = {}
-        self._burstable_milli_cpu: dict[str, int] = {}
-        self._class_shares: int | None = None
+        self._requests: dict[str, QosRequests] = {}
+        self._class_limits: dict[QosClass, CgroupLimits] = {}
+        self._classes = threading.Lock()
 
     async def ensure_pod(self, pod: core_v1.Pod) -> None:
         """The pod's cgroup with its present limits; SyncError("FailedCreatePodContainer") when the kernel refuses."""
@@ -94,7 +96,7 @@ class PodCgroups:
         """Removes the pod's cgroup with what is below it; again is fine."""
         settings, uid = self._settings(), pods.uid_of(pod)
         self._made.pop(uid, None)
-        self._burstable_milli_cpu.pop(uid, None)
+        self._requests.pop(uid, None)
         if not settings.cgroups_per_qos:
             return
         try:
@@ -109,10 +111,8 @@ class PodCgroups:
             await asyncio.to_thread(self._remove_orphans, settings, frozenset(known_pod_uids))
 
     def _count(self, pod: core_v1.Pod) -> None:
-        """The class's shares are the sum of its pods' requests."""
-        if qos_class_of(pod) is QosClass.BURSTABLE:
-            request = compute_pod_requests(pod).get(CPU)
-            self._burstable_milli_cpu[pods.uid_of(pod)] = request.milli_value if request is not None else 0
+        """The class has the sum of its pods' requests."""
+        self._requests[pods.uid_of(pod)] = qos_requests_of(pod)
 
     # Blocking, run in threads
 
@@ -131,24 +131,17 @@ class PodCgroups:
 
     def _remove(self, settings: CgroupSettings, path: str) -> None:
         self._trees[settings.driver].remove(path)
-        if self._class_shares is not None:
+        if self._class_limits:
             self._sync_classes(settings)
 
     def _sync_classes(self, settings: CgroupSettings) -> None:
         """The cgroup of all pods and those of the two lower classes, as they should be now."""
-        shares = cpu_shares_of(sum(self._burstable_milli_cpu.values()))
-        if shares == self._class_shares:
-            return
-        tree = self._trees[settings.driver]
-        if self._class_shares is None:
-            node = _path(node_cgroup_name(settings), settings)
-            tree.ensure(node)  # what it may use is set by managers.node_allocatable
-            best_effort = _path(qos_cgroup_name(QosClass.BEST_EFFORT, settings), settings)
-            tree.ensure(best_effort, CgroupLimits(cpu_shares=cpu_shares_of(0)))
-            log.debug("qos_cgroups_made", root=node)
-        burstable = _path(qos_cgroup_name(QosClass.BURSTABLE, settings), settings)
-        tree.ensure(burstable, CgroupLimits(cpu_shares=shares))
-        self._class_shares = shares
+        with self._classes:  # what is computed last is written last
+            # what all pods together may use is set by managers.node_allocatable
+            for qos_class, limits in compute_class_limits(dict(self._requests), settings).items():
+                if self._class_limits.get(qos_class) != limits:
+                    self._trees[settings.driver].ensure(_path(qos_cgroup_name(qos_class, settings), settings), limits)
+                    self._class_limits[qos_class] = limits
 
     def _remove_orphans(self, settings: CgroupSettings, known: frozenset[str]) -> None:
         for qos_class in QosClass:

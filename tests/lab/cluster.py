@@ -23,6 +23,8 @@ PORT = 6443
 SERVICE_NETWORK = "10.96.0.0/16"
 SERVICE_ADDRESS = "10.96.0.1"
 CLUSTER_DNS = "10.96.0.10"
+VIRTUAL_MACHINE_HOST = "10.0.2.2"
+"""How QEMU's user network calls the loopback of the machine that it runs on."""
 COMPONENTS = ("kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubectl")
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 
@@ -105,7 +107,7 @@ class Cluster:
 
     def _apiserver_flags(self) -> list[str]:
         names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"]
-        names += ["localhost", self.lab.name, "127.0.0.1", self.lab.node_address, SERVICE_ADDRESS]
+        names += ["localhost", self.lab.name, "127.0.0.1", self.lab.node_address, SERVICE_ADDRESS, VIRTUAL_MACHINE_HOST]
         serving = self._authority.issue("kube-apiserver", "kube-apiserver", server_names=names)
         proxy = self._front_proxy.issue("front-proxy-client", "front-proxy-client")
         return [
@@ -174,8 +176,11 @@ class Cluster:
 
     def node_credentials(self, node: str) -> Path:
         """A kubeconfig for the node of this name, as its kubelet inside the lab uses it."""
-        user = self._authority.issue(f"node-{node}", f"system:node:{node}", organizations=["system:nodes"])
-        return self._write_kubeconfig(f"node-{node}", user)
+        return self._write_kubeconfig(f"node-{node}", self.node_user(node))
+
+    def node_user(self, node: str) -> pki.Credentials:
+        """The client certificate of the node of this name."""
+        return self._authority.issue(f"node-{node}", f"system:node:{node}", organizations=["system:nodes"])
 
     def user_credentials(self, name: str, groups: Sequence[str] = ()) -> pki.Credentials:
         """A client certificate for any user, to try the node's authentication and authorization with."""
@@ -187,9 +192,13 @@ class Cluster:
 
     def outside_kubeconfig(self, port: int = 0) -> Path:
         """The admin's kubeconfig for clients that run outside the lab, through a port on the machine's loopback."""
+        return self._write_kubeconfig("outside", self.admin, f"https://127.0.0.1:{self.outside_port(port)}")
+
+    def outside_port(self, port: int = 0) -> int:
+        """The port on the machine's loopback that leads to the API server."""
         if self._forward is None:
             self._forward = Forward(lambda: self.lab.connect(self.lab.node_address, PORT), port)
-        return self._write_kubeconfig("outside", self.admin, f"https://127.0.0.1:{self._forward.port}")
+        return self._forward.port
 
     def request(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         """One request to the API server as the admin, without starting kubectl: status and decoded JSON (or text)."""

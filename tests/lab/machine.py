@@ -1,9 +1,13 @@
-"""`python -m tests.lab.machine [--bare] [-- COMMAND...]`: a command in a clone of this tree on a machine that boots.
+"""`python -m tests.lab.machine [--bare | --cluster | --selinux] [-- COMMAND...]`: a command on a machine that boots.
 
 Owns a virtual machine: Debian 12 with its own kernel, systemd as its first process, pure cgroup v2 and AppArmor, on an
 emulated processor (some ten times slower than this one) with a way to the package registries and nothing else. The
-place for what a namespace cannot show: units, a boot, another kernel. With Docker, containerd and the CNI plugins
-installed and both programs in /opt/kubelet-py, as README.md tells; `--bare`: nothing but git, make and python3.
+place for what a namespace cannot show: units, a boot, another kernel. The command runs in a clone of this tree, with
+Docker, containerd and the CNI plugins installed and both programs in /opt/kubelet-py, as README.md tells.
+
+`--bare`: nothing but git, make and python3. `--cluster`: with a control plane, which runs in a lab on this machine,
+since an emulated processor has no time for it; /root/cluster tells how its API server is reached. `--selinux`: with
+SELinux instead of AppArmor, in its permissive mode, because the files have no labels.
 
 Its files are a copy of a tree that debootstrap made once and that is cached; what the command prints is printed here,
 its exit code is the exit code. The machine ends with the command, and with this process.
@@ -22,9 +26,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import debian, fresh, kernel
+from tests.lab import debian, fresh, kernel, pki
+from tests.lab.cluster import VIRTUAL_MACHINE_HOST, Cluster
+from tests.lab.lab import Lab
 from tests.lab.process import LabError
 from tests.lab.progress import say, step
 
@@ -34,7 +41,7 @@ BARE = (
 )  # fmt: skip
 PACKAGES = (
     *BARE, "apparmor", "busybox-static", "containerd", "containernetworking-plugins", "criu", "docker.io", "iptables",
-    "python3-venv", "runc",
+    "python3-venv", "runc", "selinux-policy-default",
 )  # fmt: skip
 PROGRAMS = "/opt/kubelet-py"
 MARK = "the command ended with"
@@ -54,32 +61,69 @@ StandardOutput=tty
 StandardError=tty
 TTYPath=/dev/ttyS1
 """
+CLUSTER = "root/cluster"
+NODE = "machine"
+SELINUX_MODULE = """\
+(type container_t)
+(roletype system_r container_t)
+(typeattributeset domain (container_t))
+(type container_file_t)
+(type container_ro_file_t)
+(typeattributeset file_type (container_file_t container_ro_file_t))
+"""
+"""The types that Docker takes by default, which Debian's policy names in its contexts and does not define."""
+SELINUX_ARGUMENTS = "security=selinux selinux=1 enforcing=0"
 NETWORK = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n"
 
 
-def run(command: Sequence[str], *, bare: bool = False, timeout_seconds: float = 3600.0) -> int:
+@dataclass(frozen=True)
+class Variant:
+    """What the machine has beside the kernel and systemd."""
+
+    bare: bool = False
+    cluster: bool = False
+    selinux: bool = False
+
+
+def run(command: Sequence[str], variant: Variant, timeout_seconds: float = 3600.0) -> int:
     """The command's exit code."""
     debian.ensure("qemu-system-x86", "e2fsprogs")
-    with _disk(command, bare) as (disk, boot):
-        return _boot(disk, boot, timeout_seconds)
+    with contextlib.ExitStack() as stack:
+        cluster = stack.enter_context(_control_plane()) if variant.cluster else None
+        disk, boot = stack.enter_context(_disk(command, variant, cluster))
+        return _boot(disk, boot, SELINUX_ARGUMENTS if variant.selinux else "", timeout_seconds)
 
 
 @contextlib.contextmanager
-def _disk(command: Sequence[str], bare: bool) -> Iterator[tuple[Path, Path]]:
+def _control_plane() -> Iterator[Cluster]:
+    with contextlib.ExitStack() as stack:
+        with step("starting a control plane"):
+            cluster = stack.enter_context(Cluster.start(stack.enter_context(Lab.start())))
+        yield cluster
+
+
+@contextlib.contextmanager
+def _disk(command: Sequence[str], variant: Variant, cluster: Cluster | None) -> Iterator[tuple[Path, Path]]:
     """The machine's disk, and the directory with its kernel."""
-    tree = _base(BARE) if bare else _with_programs()
+    tree = _base(BARE) if variant.bare else _with_programs()
     with fresh.machine_files(tree) as root:
         with step("git clone"):
             clone = f"{root}{fresh.CLONE}"
             subprocess.run(
                 ["git", "-c", "safe.directory=*", "clone", "--quiet", str(fresh.REPOSITORY), clone], check=True
             )
-        if not bare:
+        if not variant.bare:
             with step(f"installing the checkout in {PROGRAMS}"):
                 _inside(
                     root, f"{PROGRAMS}/bin/pip install --quiet --no-deps {fresh.CLONE} && rm -rf {fresh.CLONE}/build"
                 )
         _configure(root, command)
+        if variant.selinux:
+            with step("adding containers to the SELinux policy"):
+                (root / "tmp/container.cil").write_text(SELINUX_MODULE)
+                _inside(root, "semodule --noreload --store default --install /tmp/container.cil")
+        if cluster is not None:
+            _write_credentials(root / CLUSTER, cluster)
         disk = root.with_suffix(".disk")
         try:
             with step("making the disk"):
@@ -159,6 +203,18 @@ def _configure(root: Path, command: Sequence[str]) -> None:
     _enable(units, "default.target", Path("/etc/systemd/system/command.service"))
 
 
+def _write_credentials(directory: Path, cluster: Cluster) -> None:
+    """A kubeconfig of the node's and one of the administrator's, with the files that they name beside them."""
+    directory.mkdir(mode=0o700)
+    server = f"https://{VIRTUAL_MACHINE_HOST}:{cluster.outside_port()}"
+    shutil.copy(cluster.client_ca, directory / "ca.crt")
+    for name, user in (("admin", cluster.admin), ("node", cluster.node_user(NODE))):
+        shutil.copy(user.certificate, directory / f"{name}.crt")
+        shutil.copy(user.key, directory / f"{name}.key")
+        files = {"client-certificate": f"{name}.crt", "client-key": f"{name}.key"}
+        (directory / f"{name}.kubeconfig").write_text(pki.kubeconfig(server, Path("ca.crt"), files))
+
+
 def _enable(units: Path, wanted_by: str, unit: Path) -> None:
     directory = units / f"{wanted_by}.wants"
     directory.mkdir(exist_ok=True)
@@ -166,12 +222,12 @@ def _enable(units: Path, wanted_by: str, unit: Path) -> None:
     (directory / unit.name).symlink_to(unit)
 
 
-def _boot(disk: Path, boot: Path, timeout_seconds: float) -> int:
+def _boot(disk: Path, boot: Path, kernel_arguments: str, timeout_seconds: float) -> int:
     console, line = disk.with_suffix(".console"), disk.with_suffix(".line")
     command = [
         "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", str(MEMORY_MIB),
         "-kernel", str(next(boot.glob("vmlinuz-*"))), "-initrd", str(next(boot.glob("initrd.img-*"))),
-        "-append", "root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1",
+        "-append", f"root=/dev/vda rw console=ttyS0 net.ifnames=0 panic=-1 {kernel_arguments}",
         "-drive", f"file={disk},if=virtio,format=raw,cache=unsafe",
         "-nic", "user,model=virtio-net-pci", "-display", "none", "-no-reboot",
         "-serial", f"file:{console}",
@@ -221,12 +277,16 @@ def _tail(console: Path) -> str:
 def main() -> int:
     """The command's exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.lab.machine", description="A clone on a machine that boots.")
-    parser.add_argument("--bare", action="store_true", help="install nothing but git, make and python3")
+    kind = parser.add_mutually_exclusive_group()
+    kind.add_argument("--bare", action="store_true", help="install nothing but git, make and python3")
+    kind.add_argument("--cluster", action="store_true", help="with a control plane that it reaches")
+    kind.add_argument("--selinux", action="store_true", help="with SELinux, permissive, instead of AppArmor")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds until it is ended (%(default)s)")
     parser.add_argument("command", nargs="+", help="what to run in the clone")
     arguments = parser.parse_args()
     try:
-        return run(arguments.command, bare=arguments.bare, timeout_seconds=arguments.timeout)
+        variant = Variant(arguments.bare, arguments.cluster, arguments.selinux)
+        return run(arguments.command, variant, arguments.timeout)
     except (LabError, debian.PackageError) as error:
         say(str(error))
         return 1

@@ -231,6 +231,37 @@ def test_memory_files_of_pods() -> None:
     assert rules.compute_pod_limits(pod, V1).unified == {}
 
 
+def test_classes_have_the_sum_of_their_pods() -> None:
+    """Of CPU time the Burstable one; with TieredReservation the memory of pods is protected on every level above."""
+    pods = {
+        "g": a_pod(a_container(**sized(FULL, FULL))),
+        "b1": a_pod(a_container(**sized({"cpu": "250m", "memory": "1Gi"}))),
+        "b2": a_pod(a_container(**sized({"cpu": "750m"}))),
+        "n": a_pod(),
+    }
+    asked = {uid: rules.qos_requests_of(pod) for uid, pod in pods.items()}
+    tiered = CgroupSettings(unified=True, tiered_memory_reservation=True)
+    assert rules.compute_class_limits(asked, tiered) == {
+        QosClass.GUARANTEED: CgroupLimits(unified={"memory.min": str(2 * GIB), "memory.low": str(GIB)}),
+        QosClass.BURSTABLE: CgroupLimits(cpu_shares=1024, unified={"memory.low": str(GIB)}),
+        QosClass.BEST_EFFORT: CgroupLimits(cpu_shares=2),
+    }
+    # what an earlier setting left is taken back
+    without = {
+        QosClass.GUARANTEED: CgroupLimits(unified={"memory.min": "0", "memory.low": "0"}),
+        QosClass.BURSTABLE: CgroupLimits(cpu_shares=1024, unified={"memory.low": "0"}),
+        QosClass.BEST_EFFORT: CgroupLimits(cpu_shares=2),
+    }
+    assert rules.compute_class_limits(asked, V2) == without
+    off = CgroupSettings(unified=True, tiered_memory_reservation=True, memory_qos=False)
+    assert rules.compute_class_limits(asked, off) == without
+    assert rules.compute_class_limits({}, V1) == {
+        QosClass.GUARANTEED: CgroupLimits(),
+        QosClass.BURSTABLE: CgroupLimits(cpu_shares=2),
+        QosClass.BEST_EFFORT: CgroupLimits(cpu_shares=2),
+    }
+
+
 def test_sandbox_resources_and_overhead() -> None:
     """The sandbox config carries the sum of the containers, and what the sandbox costs beside."""
     pod = a_pod(a_container(**sized(FULL, FULL)), a_container("b", **sized(FULL, FULL)), overhead={"cpu": "1"})

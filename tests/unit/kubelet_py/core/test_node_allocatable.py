@@ -1,7 +1,12 @@
 """What the cgroups of pods and daemons may use."""
 
-from kubelet_py.core.cgroup_rules import CgroupLimits
-from kubelet_py.core.node_allocatable import ReservedCgroup, compute_pods_limits, reserved_cgroups
+from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits
+from kubelet_py.core.node_allocatable import (
+    ReservedCgroup,
+    compute_pods_limits,
+    existing_cgroup_paths,
+    reserved_cgroups,
+)
 from kubelet_py.core.node_rules import Hugepages, MachineInfo, NodeObservation, NodeSettings, compute_capacity
 
 GI = 1 << 30
@@ -48,3 +53,13 @@ def test_daemons_are_held_to_what_is_reserved_for_them() -> None:
     (only,) = reserved_cgroups(["system-reserved"], cgroups, reservations, protects_memory=False)
     assert only.limits.unified == {}
     assert reserved_cgroups(["pods"], cgroups, reservations, protects_memory=True) == ()
+
+
+def test_a_reserved_cgroup_may_be_named_as_systemd_names_it() -> None:
+    """As it is written comes first; nothing is nowhere."""
+    assert existing_cgroup_paths("/daemons/kube", CgroupDriver.CGROUPFS) == ("/daemons/kube",)
+    assert existing_cgroup_paths("/system", CgroupDriver.SYSTEMD) == ("/system", "/system.slice")
+    assert existing_cgroup_paths("a-b.slice", CgroupDriver.SYSTEMD) == ("a-b.slice", "/a.slice/a-b.slice")
+    assert existing_cgroup_paths("/a.slice/a-b.slice/", CgroupDriver.SYSTEMD)[1] == "/a.slice/a-b.slice"
+    assert existing_cgroup_paths("/system.slice", CgroupDriver.SYSTEMD) == ("/system.slice",)
+    assert existing_cgroup_paths("", CgroupDriver.CGROUPFS) == existing_cgroup_paths("/", CgroupDriver.SYSTEMD) == ()

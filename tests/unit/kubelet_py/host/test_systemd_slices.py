@@ -25,6 +25,7 @@ class Systemd(SystemdManager):
         self.units: dict[str, dict[str, object]] = {}
         self.calls: list[str] = []
         self.is_slow = False
+        self.errors_of = {"NoSuchUnit": "systemd1", "InvalidArgs": "DBus.Error"}
 
     def start_slice(self, unit: str, properties: Iterable[Property]) -> None:
         self.calls.append(f"start {unit}")
@@ -36,6 +37,9 @@ class Systemd(SystemdManager):
 
     def set_properties(self, unit: str, properties: Iterable[Property]) -> None:
         self.calls.append(f"set {unit}")
+        if unit not in self.units:
+            kind = "NoSuchUnit" if "." in unit else "InvalidArgs"
+            raise SystemdError(f"Unit {unit} not loaded", f"org.freedesktop.{self.errors_of[kind]}.{kind}")
         self.units[unit] |= dict(properties)
 
     def stop(self, unit: str) -> None:
@@ -72,6 +76,22 @@ def test_one_that_is_there_is_told_what_changed(systemd: Systemd, tree: SliceTre
     tree.ensure(POD)
     assert systemd.calls == [f"start {UNIT}", f"start {UNIT}", f"set {UNIT}", f"start {UNIT}"]
     assert systemd.units[UNIT]["MemoryMax"] == ("t", 128)
+
+
+def test_the_limits_of_who_was_made_by_others_are_told_too(systemd: Systemd, tree: SliceTree) -> None:
+    """Where systemd does not know the cgroup, or its name is no unit's, the files are all there is."""
+    for name in ("daemons.slice", "gone.slice", "daemons"):
+        directory = systemd.root / name
+        directory.mkdir()
+        (directory / "cgroup.controllers").write_text("memory")
+        if name == "daemons.slice":
+            systemd.units[name] = {}
+        tree.update(f"/{name}", CgroupLimits(memory_bytes=4096))
+        assert (directory / "memory.max").read_text() == "4096"
+    assert systemd.units == {"daemons.slice": {"MemoryMax": ("t", 4096)}}
+    systemd.errors_of["NoSuchUnit"] = "else"
+    with pytest.raises(SystemdError):
+        tree.update("/gone.slice", CgroupLimits(memory_bytes=1))
 
 
 def test_removed_again_is_fine(systemd: Systemd, tree: SliceTree) -> None:

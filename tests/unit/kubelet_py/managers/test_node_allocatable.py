@@ -21,7 +21,7 @@ class Tree:
         self.errors: list[OSError] = []
 
     def exists(self, path: str) -> bool:
-        return path == "/system"
+        return path in ("/system", "/daemons.slice/daemons-kube.slice")
 
     def ensure(self, path: str, limits: CgroupLimits) -> None:
         if self.errors:
@@ -83,6 +83,14 @@ async def test_daemons_are_held_to_their_limits() -> None:
     await node.manager.enforce_reserved()
     assert node.tree.written == [("/system", LIMITS)]
     assert node.events == [("Normal", "NodeAllocatableEnforced", "Updated limits on system reserved cgroup /system")]
+
+
+@pytest.mark.parametrize("setting", ["/daemons-kube", "daemons-kube.slice", "/daemons.slice/daemons-kube.slice"])
+async def test_with_the_systemd_driver_the_setting_names_a_slice(setting: str) -> None:
+    node = Node(ReservedCgroup("Kube", setting, LIMITS), driver=CgroupDriver.SYSTEMD)
+    await node.manager.enforce_reserved()
+    assert node.tree.written == [("/daemons.slice/daemons-kube.slice", LIMITS)]
+    assert node.events == [("Normal", "NodeAllocatableEnforced", f"Updated limits on kube reserved cgroup {setting}")]
 
 
 @pytest.mark.parametrize(("path", "why"), [("/kube", "there is no cgroup /kube"), ("", "there is no cgroup named")])

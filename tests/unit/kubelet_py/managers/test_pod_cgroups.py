@@ -32,6 +32,8 @@ class Tree:
         self.ensured.append(path)
         self.made[path] = limits
 
+    update = ensure
+
     def remove(self, path: str) -> None:
         if self.error is not None:
             raise self.error
@@ -96,6 +98,19 @@ async def test_the_burstable_class_shares_cpu_by_its_requests() -> None:
     shares = node.tree.made["/kubepods/burstable"]
     assert shares is not None
     assert shares.cpu_shares == 512
+
+
+async def test_the_classes_protect_the_memory_of_their_pods() -> None:
+    """A pod's memory is protected no further than that of the cgroups around it."""
+    node = Node(unified=True, tiered_memory_reservation=True)
+    await node.cgroups.ensure_pod(a_pod("g", GUARANTEED))
+    await node.cgroups.ensure_pod(a_pod("b", {"requests": {"memory": "3"}}))
+    assert node.tree.made["/kubepods"] == CgroupLimits(unified={"memory.min": "1048579", "memory.low": "3"})
+    burstable = node.tree.made["/kubepods/burstable"]
+    assert burstable is not None
+    assert burstable.unified == {"memory.low": "3"}
+    await node.cgroups.remove_pod(a_pod("b"))
+    assert node.tree.made["/kubepods"] == CgroupLimits(unified={"memory.min": "1048576", "memory.low": "0"})
 
 
 async def test_a_removed_pod_leaves_nothing_and_can_come_back() -> None:
