@@ -3,7 +3,6 @@
 Upstream counterpart: pkg/kubelet/kuberuntime/kuberuntime_sandbox.go, kuberuntime_sandbox_linux.go.
 """
 
-import ipaddress
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
@@ -75,7 +74,7 @@ def compute_port_mappings(pod: core_v1.Pod) -> list[cri.PortMapping]:
         seen = set()
         for port in container.ports or ():
             protocol = port.protocol or "TCP"
-            key = port.name or (_family(port.hostIP), protocol, port.hostIP, port.containerPort, port.hostPort)
+            key = port.name or (protocol, port.hostIP, port.containerPort, port.hostPort)
             if key in seen:
                 continue
             seen.add(key)
@@ -142,9 +141,3 @@ def _linux_config(pod: core_v1.Pod, context: SandboxContext) -> cri.LinuxPodSand
         resources=cgroup_rules.compute_sandbox_resources(pod, settings),
         overhead=cgroup_rules.compute_overhead_resources(pod, settings),
     )
-
-
-def _family(host_ip: str | None) -> str:
-    if not host_ip:
-        return "any"
-    return f"v{ipaddress.ip_address(host_ip).version}"

@@ -39,7 +39,7 @@ class SysctlAllowlist:
     def refusal(self, pod: core_v1.Pod) -> str:
         """What is wrong with the pod's sysctls, or ""."""
         spec = podlib.spec_of(pod)
-        # A pod always has a UTS namespace of its own.
+        # The Go kubelet asks nothing of UTS here, though pods on the node's network share it.
         shared = {"IPC": spec.hostIPC, "Net": spec.hostNetwork, "User": spec.hostUsers is not False}
         for sysctl in (spec.securityContext.sysctls if spec.securityContext is not None else None) or ():
             name = normal_sysctl_name(sysctl.name)

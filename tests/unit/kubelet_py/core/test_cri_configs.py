@@ -11,6 +11,7 @@ from kubelet_py.api import pod as podlib
 from kubelet_py.core import labels
 from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupSettings
 from kubelet_py.core.container_config import ContainerContext, compute_container_config, to_cri_env
+from kubelet_py.core.dns import NodeDns
 from kubelet_py.core.env import EnvSources
 from kubelet_py.core.sandbox_config import (
     SandboxContext,
@@ -143,6 +144,22 @@ def test_a_container_as_a_whole() -> None:
     assert (security.run_as_user.value, security.readonly_rootfs) == (5, True)
 
 
+def test_ids_and_groups_reach_sandbox_and_container() -> None:
+    """A pod with a user namespace of its own runs under its mapping everywhere, with the groups of its volumes."""
+    mapping = cri.UserNamespace(mode=cri.POD, uids=[cri.IDMapping(host_id=65536, length=65536)])
+    sandbox = compute_sandbox_config(a_pod(), 0, SandboxContext(user_namespace=mapping, volume_groups=(9,)))
+    container = _config(a_container(), ContainerContext("sha256:1", user_namespace=mapping, volume_groups=(9,)))
+    for security in (sandbox.linux.security_context, container.linux.security_context):
+        assert security.namespace_options.userns_options == mapping
+        assert list(security.supplemental_groups) == [9]
+
+
+def test_the_hostname_may_be_the_full_one() -> None:
+    dns = NodeDns(cluster_domain="c.local")
+    pod = a_pod(subdomain="sub", setHostnameAsFQDN=True)
+    assert compute_sandbox_config(pod, 0, SandboxContext(dns=dns)).hostname == "web.sub.shop.svc.c.local"
+
+
 def test_sandbox_on_the_host_network_has_no_name() -> None:
     """The node's own name holds there."""
     assert compute_sandbox_config(a_pod(hostNetwork=True), 0, SandboxContext()).hostname == ""
@@ -170,6 +187,8 @@ def test_port_mappings() -> None:
         {"containerPort": 53, "hostPort": 53, "protocol": "UDP", "hostIP": "192.0.2.1"},
         {"containerPort": 9, "protocol": "SCTP"},
         {"containerPort": 10, "protocol": "ODD"},
+        {"containerPort": 9, "protocol": "TCP"},
+        {"containerPort": 9},
     ]
     mappings = compute_port_mappings(a_pod(a_container(ports=ports), a_container("b")))
     assert [(m.protocol, m.container_port, m.host_port, m.host_ip) for m in mappings] == [
@@ -178,6 +197,7 @@ def test_port_mappings() -> None:
         (cri.UDP, 53, 53, "fd00::1"),
         (cri.SCTP, 9, 0, ""),
         (cri.TCP, 10, 0, ""),
+        (cri.TCP, 9, 0, ""),
     ]
 
 
@@ -284,6 +304,12 @@ def test_container_mounts() -> None:
     assert all(m.uidMappings[0].host_id == 65536 and m.gidMappings[0].length == 2 for m in mounts)
     assert not volume.uidMappings
     assert not _config(a_container()).mounts
+    ended = a_container(terminationMessagePath="/dev/termination-log")
+    assert not _config(ended, ContainerContext("sha256:1", env=EnvSources(pod_ips=("10.0.0.1",)))).mounts
+    nowhere = ContainerContext("sha256:1", termination_message_host_path="/p/0000beef", hosts_file_host_path="/p/hosts")
+    assert not _config(a_container(), nowhere).mounts
+    (hosts,) = _config(a_container(), nowhere, hostNetwork=True).mounts
+    assert hosts.container_path == "/etc/hosts"
 
 
 def test_ephemeral_container_joins_its_target() -> None:

@@ -38,13 +38,19 @@ def test_from_the_tenth_message_on_similar_events_are_one() -> None:
     assert events[9] is events[14]
     assert events[14] is not None
     assert events[14].message == COMBINED_PREFIX + "m14"
+    known = correlator.correlate(occurrence("m3"))
+    assert known is events[14], "what came before is one of them now"
+    assert known.message == COMBINED_PREFIX + "m3"
 
 
 def test_after_ten_quiet_minutes_messages_stand_alone_again() -> None:
     correlator = Correlator()
     for number in range(15):
         correlator.correlate(occurrence(f"m{number}"))
-    later = correlator.correlate(occurrence("later", seconds=601))
+    soon = correlator.correlate(occurrence("soon", seconds=600))
+    assert soon is not None
+    assert soon.message == COMBINED_PREFIX + "soon", "ten minutes are not over"
+    later = correlator.correlate(occurrence("later", seconds=1201))
     assert later is not None
     assert later.message == "later"
 
@@ -63,6 +69,18 @@ def test_memory_is_bounded() -> None:
     for number in range(1000):
         correlator.correlate(occurrence("m", name=f"p{number}"))
     assert len(correlator._sent._entries) == 10
+
+
+def test_what_was_not_used_for_longest_is_forgotten() -> None:
+    correlator = Correlator(cache_entries=2)
+    for name in ("a", "b", "a", "c"):
+        correlator.correlate(occurrence("m", name=name))
+    counts = {}
+    for name in ("a", "b"):
+        event = correlator.correlate(occurrence("m", name=name))
+        assert event is not None
+        counts[name] = event.count
+    assert counts == {"a": 3, "b": 1}
 
 
 def test_a_node_event_lives_in_default_and_a_long_message_is_cut() -> None:

@@ -50,8 +50,17 @@ def test_a_pod_that_is_gone_keeps_nothing() -> None:
     assert dead_containers(seen, GcPolicy(), NOW, everybody, sources_ready=False) == ("u-app-0",)
 
 
+def test_only_the_pods_that_are_gone_lose_all() -> None:
+    """Containers, sandboxes and logs of their neighbours keep their newest."""
+    seen = [dead(0), dead(1), dead(0, uid="v"), dead(1, uid="v")]
+    assert dead_containers(seen, GcPolicy(), NOW, lambda uid: uid == "v") == ("u-app-0", "v-app-0", "v-app-1")
+    sandboxes = [GcSandbox(f"{uid}{n}", uid, False, n) for uid in "uv" for n in range(2)]
+    assert dead_sandboxes(sandboxes, [], lambda uid: uid == "v") == ("u0", "v0", "v1")
+
+
 def test_young_containers_are_spared() -> None:
     """By the age of their creation."""
+    assert dead_containers([dead(1)], GcPolicy(min_age_seconds=99), NOW, everybody) == ("u-app-1",), "just old enough"
     policy = GcPolicy(min_age_seconds=99)
     assert dead_containers([dead(0), dead(2)], policy, NOW, everybody) == ("u-app-0",)
 
@@ -70,6 +79,10 @@ def test_the_limit_of_the_node_is_shared_out() -> None:
     assert dead_containers(seen, many, NOW, nobody) == ()
     six = GcPolicy(max_per_container=3, max_containers=6)
     assert dead_containers(seen, six, NOW, nobody) == ("u-a-0", "u-b-0")
+    none = GcPolicy(max_per_container=3, max_containers=0)
+    assert len(dead_containers(seen, none, NOW, nobody)) == len(seen)
+    four = GcPolicy(max_per_container=3, max_containers=4)
+    assert dead_containers(seen, four, NOW, nobody) == ("u-a-0", "u-b-0", "u-a-1", "u-b-1")
     two = GcPolicy(max_per_container=3, max_containers=2)
     assert dead_containers(seen, two, NOW, nobody) == ("u-a-0", "u-b-0", "u-a-1", "u-b-1", "u-a-2")
 

@@ -128,8 +128,9 @@ def test_resolv_conf_is_read_as_resolvers_do() -> None:
     assert dns.parse_resolv_conf(text) == ResolvConf(
         ("192.0.2.1", "192.0.2.2"), ("a.example", "b.example"), ("ndots:3", "rotate")
     )
-    with pytest.raises(ValueError, match="no address"):
+    with pytest.raises(ValueError, match=r"^a nameserver line names no address$"):
         dns.parse_resolv_conf("nameserver\n")
+    assert dns.parse_resolv_conf("#nameserver 192.0.2.1\noptions a:b:c a:d:e\n") == ResolvConf((), (), ("a:d:e",))
 
 
 @pytest.mark.parametrize(
@@ -159,6 +160,10 @@ def test_resolv_conf_is_read_as_resolvers_do() -> None:
                 },
             },
             (["192.0.2.1", "192.0.2.3"], ["example.com", "x.example"], ["timeout:9", "edns0"]),
+        ),
+        (
+            {"dnsPolicy": "None", "dnsConfig": {"options": [{"name": "odd", "value": "a:b"}]}},
+            ([], [], ["odd:a:b"]),
         ),
     ],
 )
@@ -219,6 +224,16 @@ def test_limits_are_kept_and_told() -> None:
     long = {"nameservers": ["192.0.2.1"], "searches": [f"{i:0200}" for i in range(20)]}
     result = dns.compute_pod_dns(a_pod(dnsPolicy="None", dnsConfig=long), CLUSTER)
     assert len(result.config.searches) == 10
+
+
+def test_the_last_that_fits_is_kept() -> None:
+    """Three nameservers; a path of 253 characters; a line of 2048."""
+    lines = ["a" * 253, *(f"{i:0199}" for i in range(8)), "b" * 194]
+    assert len(" ".join(lines)) == 2048
+    fitting = {"nameservers": [f"192.0.2.{i}" for i in range(3)], "searches": lines}
+    result = dns.compute_pod_dns(a_pod(dnsPolicy="None", dnsConfig=fitting), CLUSTER)
+    assert (len(result.config.servers), list(result.config.searches), result.warnings) == (3, lines, ())
+    assert dns.check_resolv_conf_limits(NodeDns(host=ResolvConf((), tuple(lines)))) is None
 
 
 @given(st.lists(st.text(alphabet="ab.", min_size=1, max_size=300), max_size=50))

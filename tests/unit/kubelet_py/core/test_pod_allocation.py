@@ -59,6 +59,12 @@ class TestValues:
         assert changed.metadata is POD.metadata
         assert resources_of(POD).containers["app"] == REQUIREMENTS(**sized("1")), "the pod itself is as it was"
 
+    def test_the_resources_of_the_pod_as_a_whole_are_taken_and_given(self) -> None:
+        pod = make_pod("app", resources={"limits": {"cpu": "3"}})
+        assert resources_of(pod).pod_level == REQUIREMENTS(limits={"cpu": "3"})
+        changed = with_resources(pod, PodResources({}, REQUIREMENTS(limits={"cpu": "4"})))
+        assert pods.spec_of(changed).resources == REQUIREMENTS(limits={"cpu": "4"})
+
     def test_a_pod_without_init_containers(self) -> None:
         pod = make_pod("app")
         pods.spec_of(pod).initContainers = None

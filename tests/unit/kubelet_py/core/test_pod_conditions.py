@@ -44,16 +44,17 @@ class TestContainersReady:
         assert verdict == Verdict("ContainersReady", True)
 
     def test_who_is_not(self) -> None:
-        verdict = judge_containers_ready(self.POD, facts(a=container(), s=container(ready=True)))
-        message = "containers with unknown status: [b], containers with unready status: [a]"
+        verdict = judge_containers_ready(self.POD, facts(a=container(), s=container()))
+        message = "containers with unknown status: [b], containers with unready status: [s a]"
         assert verdict == Verdict("ContainersReady", False, "ContainersNotReady", message)
 
     def test_final_phases(self) -> None:
         """A pod that succeeded and one that failed are not ready, for a reason of their own."""
         done = container()
-        assert judge_containers_ready(self.POD, facts("Succeeded", a=done, b=done, s=done)).reason == "PodCompleted"
+        completed = Verdict("ContainersReady", False, "PodCompleted")
+        assert judge_containers_ready(self.POD, facts("Succeeded", a=done, b=done, s=done)) == completed
         assert judge_containers_ready(self.POD, facts("Succeeded", a=done)).reason == "ContainersNotReady"
-        assert judge_containers_ready(self.POD, facts("Failed")).reason == "PodFailed"
+        assert judge_containers_ready(self.POD, facts("Failed")) == Verdict("ContainersReady", False, "PodFailed")
 
 
 class TestReady:
@@ -65,7 +66,7 @@ class TestReady:
     def test_gates_have_a_say(self) -> None:
         pod = make_pod("a", readinessGates=[{"conditionType": t} for t in ("x/up", "x/no", "x/none")])
         verdict = judge_ready(pod, Verdict("ContainersReady", True), [condition("x/up"), condition("x/no", "False")])
-        assert verdict.reason == "ReadinessGatesNotReady"
+        assert (verdict.type, verdict.is_true, verdict.reason) == ("Ready", False, "ReadinessGatesNotReady")
         assert verdict.message == (
             'the status of pod readiness gate "x/no" is not "True", but False, '
             'corresponding condition of pod readiness gate "x/none" does not exist.'
@@ -94,7 +95,7 @@ class TestInitialized:
 
     def test_a_pod_that_succeeded(self) -> None:
         done = facts("Succeeded", i=container(), s=container())
-        assert judge_initialized(self.POD, done, None).reason == "PodCompleted"
+        assert judge_initialized(self.POD, done, None) == Verdict("Initialized", True, "PodCompleted")
         assert judge_initialized(self.POD, facts("Succeeded", i=container()), None).reason == (
             "ContainersNotInitialized"
         )
@@ -113,6 +114,13 @@ class TestAll:
         made = compute(pod, facts(app=container(ready=True)))
         assert list(made) == ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled"]
         assert all(c == condition(c.type, lastTransitionTime=NOW, observedGeneration=7) for c in made.values())
+
+    def test_what_was_initialized_stays_so(self) -> None:
+        """As the status that is held says, though the containers are removed for a restart."""
+        pod = make_pod("app", init=["setup"])
+        waits = facts(setup=container(), app=container())
+        assert compute(pod, waits, condition("Initialized"))["Initialized"].status == "True"
+        assert compute(pod, waits)["Initialized"].status == "False"
 
     def test_the_sandbox(self) -> None:
         made = compute(make_pod("app"), facts(sandbox_problem="pod sandbox is not ready"))["PodReadyToStartContainers"]
@@ -159,6 +167,7 @@ class TestAll:
         pod = make_pod(make_container("app", restartPolicy="Never", restartPolicyRules=rules))
         made = compute(pod, ConditionFacts(phase, {}, "", is_restarting_all=restarting))["AllContainersRestarting"]
         assert (made.status, made.reason) == (status, reason)
+        assert made.message == ("container exited with restart policy rule" if status == "True" else None)
         assert "AllContainersRestarting" not in compute(pod, ConditionFacts(phase, {}, ""))
 
 

@@ -104,6 +104,17 @@ def test_a_result_changes_when_its_threshold_is_reached() -> None:
     assert fed(ProbeKind.READINESS, timing, SUCCESS, SUCCESS, FAILURE, FAILURE).result is FAILURE
 
 
+def test_each_answer_has_its_own_threshold() -> None:
+    """Five failures make it unready, and one success ready again; and the other way round."""
+    timing = ProbeTiming(success_threshold=1, failure_threshold=5)
+    assert fed(ProbeKind.READINESS, timing, SUCCESS, *[FAILURE] * 4).result is SUCCESS
+    assert fed(ProbeKind.READINESS, timing, SUCCESS, *[FAILURE] * 5).result is FAILURE
+    assert fed(ProbeKind.READINESS, timing, SUCCESS, *[FAILURE] * 5, SUCCESS).result is SUCCESS
+    timing = ProbeTiming(success_threshold=3, failure_threshold=1)
+    assert fed(ProbeKind.READINESS, timing, SUCCESS, SUCCESS).result is FAILURE
+    assert fed(ProbeKind.READINESS, timing, *[SUCCESS] * 3, FAILURE).result is FAILURE
+
+
 def test_a_container_that_is_to_be_restarted_is_asked_no_more() -> None:
     """Liveness and startup are on hold after the failure; startup also after its success, readiness never."""
     once = ProbeTiming(failure_threshold=1)

@@ -96,6 +96,11 @@ def test_sidecar_outlives_the_containers_it_serves() -> None:
     big = a_container("side", restartPolicy="Always", **sized({"memory": "4Gi"}))
     pod = a_pod(a_container(**sized({"memory": "2Gi"})), initContainers=[big])
     assert oom_score_adj(pod, podlib.init_containers_of(pod)[0], 10 * GIB) == 600
+    once = a_container("once", **sized({"memory": "512Mi"}))
+    pod = a_pod(a_container(**sized({"memory": "2Gi"})), initContainers=[once])
+    assert oom_score_adj(pod, podlib.init_containers_of(pod)[0], 10 * GIB) == 950, "it serves nobody"
+    pod = a_pod(a_container("big", restartPolicy="Always", **sized({"memory": "1Gi"})), a_container("b"))
+    assert _score(pod) == 900, "and neither does a main container that is always restarted"
 
 
 def test_pod_level_leftover_is_shared() -> None:
@@ -103,6 +108,10 @@ def test_pod_level_leftover_is_shared() -> None:
     pod = a_pod(a_container(**sized({"memory": "1Gi"})), a_container("b"), resources={"requests": {"memory": "3Gi"}})
     assert _score(pod) == 1000 - 200
     assert _score(pod, 1) == 1000 - 100
+    side = a_container("side", restartPolicy="Always")
+    pod = a_pod(a_container(), initContainers=[side], resources={"requests": {"memory": "4Gi"}})
+    assert _score(pod) == 1000 - 200
+    assert oom_score_adj(pod, podlib.init_containers_of(pod)[0], 10 * GIB) == 1000 - 200
     pod = a_pod(a_container(**sized({"memory": "1Gi"})), resources={"requests": {"cpu": "3"}})
     assert _score(pod) == 900
 

@@ -63,6 +63,7 @@ def test_mounts_in_their_order_with_read_only_from_mount_or_volume() -> None:
         ("/b", "x/y", True, cri.PROPAGATION_PRIVATE),
         ("/c", "", True, cri.PROPAGATION_PRIVATE),
     ]
+    assert [(p.index, p.volume.name) for p in plans] == [(0, "disk"), (1, "disk"), (2, "files")]
 
 
 @pytest.mark.parametrize(
@@ -100,9 +101,16 @@ def test_a_mount_that_cannot_be_is_refused(mount: dict[str, Any], complaint: str
     [("Disabled", True, False), ("IfPossible", False, False), ("IfPossible", True, True), ("Enabled", True, True)],
 )
 def test_recursive_read_only_where_the_runtime_has_it(mode: str, supported: bool, expected: bool) -> None:
-    mount = {"name": "disk", "mountPath": "/a", "readOnly": True, "recursiveReadOnly": mode}
     context = MountContext(recursive_read_only_supported=supported)
-    assert plan.compute_mount_plans(container(mount), MOUNTED, context)[0].recursive_read_only is expected
+    for propagation in (None, "", "None"):
+        mount = {
+            "name": "disk",
+            "mountPath": "/a",
+            "readOnly": True,
+            "recursiveReadOnly": mode,
+            "mountPropagation": propagation,
+        }
+        assert plan.compute_mount_plans(container(mount), MOUNTED, context)[0].recursive_read_only is expected
 
 
 @pytest.mark.parametrize(
@@ -153,6 +161,8 @@ def test_an_image_volume_is_read_only_and_the_runtime_finds_its_sub_path() -> No
     pulled = cri.ImageSpec(image="sha256:1", user_specified_image="x")
     (planned,) = plan.compute_mount_plans(container(mount), {}, MountContext(images={"image": pulled}))
     assert (planned.image, planned.sub_path, planned.read_only) == (pulled, "etc", True)
+    assert planned.volume == MountedVolume("image", "", VolumeKind.IMAGE, read_only=True)
+    assert list(plan.image_volumes_of(described, container({"name": "disk", "mountPath": "/d"}))) == []
 
 
 @given(st.integers(0, 0o777), st.booleans(), st.booleans())
@@ -161,6 +171,8 @@ def test_fs_group_adds_bits_and_takes_none(mode: int, is_directory: bool, read_o
     assert wanted & mode == mode
     assert wanted & 0o440 == 0o440
     assert bool(wanted & 0o2000) == is_directory
+    assert bool(wanted & ~mode & 0o220) <= (not read_only), "what is only read gets no right to write"
+    assert read_only or wanted & 0o660 == 0o660
     assert plan.fs_group_mode(wanted, is_directory=is_directory, read_only=read_only) == wanted
 
 
@@ -174,6 +186,7 @@ def test_memory_volumes_take_the_smallest_bound(bounds: tuple[int | None, int | 
 
 def test_the_agents_own_mounts() -> None:
     assert plan.to_cri_etc_hosts_mount("/h") == cri.Mount(container_path="/etc/hosts", host_path="/h")
+    assert plan.to_cri_etc_hosts_mount("/h", read_only=True).readonly
     assert plan.mounts_etc_hosts(container({"name": "disk", "mountPath": "/etc/hosts/"}))
     assert not plan.mounts_etc_hosts(container({"name": "disk", "mountPath": "/etc"}))
     main = core_v1.Container(name="c", terminationMessagePath="/dev/termination-log")
