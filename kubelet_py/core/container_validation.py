@@ -102,7 +102,7 @@ def check_profile(
     """A seccomp or AppArmor profile: a name for Localhost, none for the others."""
     if profile is None:
         return
-    problems.one_of(f"{path}.type", profile.type, ("Localhost", "RuntimeDefault", "Unconfined"), optional=False)
+    problems.one_of(f"{path}.type", profile.type, ("Localhost", "RuntimeDefault", "Unconfined"))
     reference = profile.localhostProfile
     if profile.type == "Localhost":
         if not reference:

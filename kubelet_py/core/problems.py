@@ -58,9 +58,9 @@ class ProblemList:
         """It may not stand here."""
         self.found.append(Problem(path, f"Forbidden: {why}"))
 
-    def one_of(self, path: str, value: Any, allowed: Iterable[str], optional: bool = True) -> None:
-        """One of a few words; None passes when `optional`."""
-        if value is None and optional:
+    def one_of(self, path: str, value: Any, allowed: Iterable[str]) -> None:
+        """One of a few words, or None."""
+        if value is None:
             return
         words = tuple(allowed)
         if value not in words:

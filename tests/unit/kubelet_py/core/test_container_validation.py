@@ -242,6 +242,26 @@ _PROBE = {"exec": {"command": ["x"]}}
             sized({"cpu": "2"}, {"cpu": "1"}),
             'resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1',
         ),
+        (
+            {"securityContext": {"runAsGroup": 2**31}},
+            "securityContext.runAsGroup: Invalid value: 2147483648: must be between 0 and 2147483647, inclusive",
+        ),
+        (
+            {"lifecycle": {"postStart": {"sleep": {"seconds": -1}}}},
+            (
+                "lifecycle.postStart.sleep: Invalid value: -1: must be non-negative and at most "
+                "terminationGracePeriodSeconds (30)"
+            ),
+        ),
+        (
+            {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": "metadata.labels['a"}}}]},
+            (
+                'env[0].valueFrom.fieldRef.fieldPath: Unsupported value: "metadata.labels[\'a": supported values: '
+                '"metadata.name", "metadata.namespace", "metadata.uid", "spec.nodeName", '
+                '"spec.serviceAccountName", "status.hostIP", "status.hostIPs", "status.podIP", '
+                '"status.podIPs"'
+            ),
+        ),
         (sized({"cpu": "-1"}), 'resources.requests[cpu]: Invalid value: "-1": must be greater than or equal to 0'),
         (sized({"cpu": "x"}), f'resources.requests[cpu]: Invalid value: "x": {NO_QUANTITY}'),
         (sized(None, {"cpu": "x"}), f'resources.limits[cpu]: Invalid value: "x": {NO_QUANTITY}'),
@@ -311,6 +331,93 @@ def test_containers(container: dict[str, Any], problem: str) -> None:
     assert found[0] == problem
 
 
+_RIGHT: list[dict[str, Any]] = [
+    *({"imagePullPolicy": policy} for policy in ("Always", "IfNotPresent", "Never")),
+    *({"terminationMessagePolicy": policy} for policy in ("File", "FallbackToLogsOnError")),
+    *({"restartPolicy": policy} for policy in ("Always", "OnFailure", "Never")),
+    *({"ports": [{"containerPort": port, "hostPort": port}]} for port in (1, 65535)),
+    {"ports": [{"containerPort": 1, "hostPort": 5, "protocol": protocol} for protocol in ("TCP", "UDP", "SCTP")]},
+    {"ports": [{"containerPort": 1, "hostPort": 5, "hostIP": ip} for ip in ("192.0.2.1", "192.0.2.2")]},
+    *(
+        {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}}]}
+        for path in ("metadata.annotations['a']", "metadata.labels['a']", "status.hostIPs", "spec.nodeName")
+    ),
+    *(
+        {"env": [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": resource}}}]}
+        for resource in ("requests.cpu", "limits.memory", "requests.ephemeral-storage", "requests.hugepages-2Mi")
+    ),
+    *(
+        {"volumeMounts": [{"name": "v", "mountPath": "/x", "mountPropagation": propagation}]}
+        for propagation in ("None", "HostToContainer")
+    ),
+    *(
+        {"volumeMounts": [{"name": "v", "mountPath": "/x", "readOnly": True, "recursiveReadOnly": mode, **more}]}
+        for mode in ("Disabled", "IfPossible", "Enabled")
+        for more in ({}, {"mountPropagation": "None"})
+    ),
+    *({"livenessProbe": {**_PROBE, name: 0}} for name in ("initialDelaySeconds", "periodSeconds", "timeoutSeconds")),
+    {"livenessProbe": {**_PROBE, "successThreshold": 1, "terminationGracePeriodSeconds": 1}},
+    *({"startupProbe": {"httpGet": {"port": 1, "scheme": scheme}}} for scheme in ("HTTP", "HTTPS")),
+    *({"lifecycle": {"preStop": {"sleep": {"seconds": seconds}}}} for seconds in (0, 30)),
+    *({"lifecycle": {"postStart": {kind: {"port": 1}}}} for kind in ("httpGet", "tcpSocket")),
+    sized({"cpu": "0", "memory": "1"}, {"cpu": "0", "memory": "1"}),
+    sized({"ephemeral-storage": "1"}),
+    {"securityContext": {"procMount": "Default", "runAsUser": 0, "runAsGroup": 2**31 - 1}},
+]
+
+
+@pytest.mark.parametrize("container", _RIGHT)
+def test_the_last_of_what_is_right(container: dict[str, Any]) -> None:
+    """The words and the numbers at the ends."""
+    assert problems_of(a_pod({**a_container(), **container}, volumes=[{"name": "v", "emptyDir": {}}])) == []
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ({}, {}),
+        ({"protocol": "TCP"}, {}),
+        ({"hostIP": "192.0.2.1"}, {"hostIP": "192.0.2.1"}),
+    ],
+)
+def test_a_host_port_is_given_once(one: dict[str, Any], other: dict[str, Any]) -> None:
+    """Between containers and sidecars too; other init containers run one after the other."""
+    port = {"containerPort": 1, "hostPort": 5}
+    first, second = a_container("a", ports=[{**port, **one}]), a_container("b", ports=[{**port, **other}])
+    assert problems_of(a_pod(first, second)) == ["spec.containers[1].ports[0].hostPort: Duplicate value: 5"]
+    sidecar = {**second, "restartPolicy": "Always"}
+    assert problems_of(a_pod(first, initContainers=[sidecar])) == [
+        "spec.initContainers[0].ports[0].hostPort: Duplicate value: 5"
+    ]
+    assert problems_of(a_pod(first, initContainers=[second])) == []
+
+
+def test_all_that_is_wrong_is_told() -> None:
+    """What is no quantity hides nothing after it, and neither does the port of an init container."""
+    resources = {"limits": {"cpu": "x", "memory": "-1", "example.com/gpu": "500m"}}
+    assert problems_of(a_pod(a_container(resources=resources)))[:3] == [
+        f'spec.containers[0].resources.limits[cpu]: Invalid value: "x": {NO_QUANTITY}',
+        'spec.containers[0].resources.limits[memory]: Invalid value: "-1": must be greater than or equal to 0',
+        'spec.containers[0].resources.limits[example.com/gpu]: Invalid value: "500m": must be an integer',
+    ]
+    requests = {"requests": {"cpu": "x"}, "limits": {"memory": "1"}}
+    assert problems_of(a_pod(a_container(resources=requests))) == [
+        f'spec.containers[0].resources.requests[cpu]: Invalid value: "x": {NO_QUANTITY}'
+    ]
+    ports = [{"containerPort": 1, "hostPort": 5}, {"containerPort": 0}]
+    assert problems_of(a_pod(initContainers=[a_container("i", ports=ports)])) == [
+        "spec.initContainers[0].ports[1].containerPort: Invalid value: 0: must be between 1 and 65535, inclusive"
+    ]
+
+
+def test_mounts_name_all_volumes_that_there_are() -> None:
+    mounts = [{"name": "no", "mountPath": "/x"}]
+    pod = a_pod(a_container(volumeMounts=mounts), volumes=[{"name": "w"}, {"name": "v"}])
+    assert problems_of(pod) == [
+        'spec.containers[0].volumeMounts[0].name: Not found: "no": the pod has the volumes v, w'
+    ]
+
+
 def test_fractions_of_devices() -> None:
     """Nobody has half a device."""
     assert _of_container(sized(None, {"example.com/gpu": "500m"}))[0] == (
@@ -341,7 +448,7 @@ def test_unmasked_proc_needs_a_user_namespace() -> None:
 def test_init_containers_have_no_probes_or_hooks() -> None:
     """Unless they keep running."""
     init = a_container("i", livenessProbe=_PROBE, lifecycle={"preStop": _PROBE})
-    assert [p.split(":")[0] for p in problems_of(a_pod(initContainers=[init]))] == [
-        "spec.initContainers[0].livenessProbe",
-        "spec.initContainers[0].lifecycle",
+    assert problems_of(a_pod(initContainers=[init])) == [
+        f"spec.initContainers[0].{name}: Forbidden: may not be set for init containers without restartPolicy=Always"
+        for name in ("livenessProbe", "lifecycle")
     ]

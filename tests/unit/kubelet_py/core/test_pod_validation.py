@@ -319,6 +319,25 @@ def test_metadata(metadata: dict[str, Any], problem: str) -> None:
             ),
         ),
         ({"overhead": {"cpu": "x"}}, f'spec.overhead.limits[cpu]: Invalid value: "x": {NO_QUANTITY}'),
+        *(
+            (
+                {"securityContext": {name: -1}},
+                f"spec.securityContext.{name}: Invalid value: -1: must be between 0 and 2147483647, inclusive",
+            )
+            for name in ("runAsGroup", "fsGroup")
+        ),
+        *(
+            ({"hostUsers": False, name: True}, f"spec.{name}: Forbidden: when `pod.Spec.HostUsers` is false")
+            for name in ("hostPID", "hostNetwork")
+        ),
+        *(
+            ({name: "A"}, f'spec.{name}: Invalid value: "A": {DNS_SUBDOMAIN_MESSAGE}')
+            for name in ("runtimeClassName", "priorityClassName")
+        ),
+        (
+            {"activeDeadlineSeconds": 2**31},
+            "spec.activeDeadlineSeconds: Invalid value: 2147483648: must be between 1 and 2147483647",
+        ),
         ({"imagePullSecrets": [{}]}, "spec.imagePullSecrets[0].name: Required value"),
         (
             {"readinessGates": [{"conditionType": "-"}]},
@@ -341,6 +360,48 @@ def test_spec(spec: dict[str, Any], problem: str) -> None:
     spec = {"containers": [a_container()], **spec}
     pod = codec.from_builtins(core_v1.Pod, {"metadata": {"name": "web", "namespace": "shop"}, "spec": spec})
     assert problems_of(pod) == [problem]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        *({"restartPolicy": policy} for policy in ("Always", "OnFailure", "Never")),
+        *({"dnsPolicy": policy} for policy in ("ClusterFirst", "ClusterFirstWithHostNet", "Default")),
+        {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.1", "192.0.2.2", "fd00::1"]}},
+        {"dnsConfig": {"searches": ["x"] * 32}},
+        {"dnsConfig": {"searches": ["x" * 1024, "x" * 1023]}},
+        *({"activeDeadlineSeconds": seconds} for seconds in (1, 2**31 - 1)),
+        *({"os": {"name": name}} for name in ("linux", "windows")),
+        *(
+            {"tolerations": [{"key": "a", "effect": effect}]}
+            for effect in ("NoSchedule", "PreferNoSchedule", "NoExecute", "")
+        ),
+        *({"tolerations": [{"key": "a", "operator": operator}]} for operator in ("Equal", "Exists", "Lt", "Gt", "")),
+        {"hostnameOverride": "a." * 31 + "aa"},
+        {"hostnameOverride": "a", "setHostnameAsFQDN": False},
+        {"shareProcessNamespace": True},
+        {"hostUsers": True, "hostPID": True, "hostIPC": True, "hostNetwork": True},
+        {"securityContext": {"runAsUser": 0, "runAsGroup": 0, "fsGroup": 2**31 - 1}},
+        *({"securityContext": {"supplementalGroupsPolicy": policy}} for policy in ("Merge", "Strict")),
+        *({"securityContext": {"fsGroupChangePolicy": policy}} for policy in ("OnRootMismatch", "Always")),
+        {"securityContext": {"sysctls": [{"name": "a.b", "value": "1"}, {"name": "a.c", "value": "1"}]}},
+        {"securityContext": {"seccompProfile": {"type": "RuntimeDefault"}, "appArmorProfile": {"type": "Unconfined"}}},
+        {"overhead": {"cpu": "0", "ephemeral-storage": "1"}},
+        {"serviceAccountName": "a", "runtimeClassName": "b.c", "priorityClassName": "d"},
+    ],
+)
+def test_the_last_of_what_is_right(spec: dict[str, Any]) -> None:
+    """The words and the numbers at the ends."""
+    assert problems_of(a_pod(**spec)) == []
+
+
+def test_annotations_may_have_256_kibibytes_together() -> None:
+    """Keys and values."""
+    fitting = {"a": "x" * (2**17 - 1), "b": "x" * (2**17 - 1)}
+    assert problems_of(a_pod(metadata={"annotations": fitting})) == []
+    assert problems_of(a_pod(metadata={"annotations": {**fitting, "c": ""}})) == [
+        "metadata.annotations: Forbidden: may not be more than 262144 bytes"
+    ]
 
 
 def test_no_spec() -> None:
