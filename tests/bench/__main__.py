@@ -1,7 +1,8 @@
 """`make bench`: the same pods on the same runtime, once with the Go kubelet and once with ours, round after round.
 
 One containerd and one control plane for the whole run; the agents take turns and the order changes each round, so that
-a machine that slows down does so for both. Writes bench/out/table.md, results.json and pods.png.
+a machine that slows down does so for both. Before them, each round makes as many pods by bare CRI calls, without any
+agent: less than the runtime's own time nobody can take. Writes bench/out/table.md, results.json and pods.png.
 """
 
 import argparse
@@ -10,6 +11,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+from tests.bench import cri_load
+from tests.bench.cri_load import Load
 from tests.bench.pods import AgentMeter, Batch, PodBench
 from tests.bench.report import write
 from tests.lab import gokubelet, node
@@ -20,6 +23,8 @@ from tests.lab.process import LabProcess
 OURS, PEER = "kubelet-py", "Go kubelet"
 NODE = "node-1"
 ONE_IN_TURN = 20
+BARE_AT_ONCE = 16
+"""Pods in the hands of the runtime at any time when no agent is there."""
 
 
 def main() -> int:
@@ -34,16 +39,30 @@ def main() -> int:
     sizes = [int(text) for text in options.sizes.split(",")]
     agents = [options.only] if options.only else [PEER, OURS]
     results: dict[str, dict[int, list[Batch]]] = {agent: {size: [] for size in sizes} for agent in agents}
+    bare: dict[int, list[Load]] = {size: [] for size in sizes if size > 1}
     with Lab.start(containerd="1.6") as lab, Cluster.start(lab) as cluster:
         for number in range(options.rounds):
+            if not options.only:
+                _say(f"round {number + 1} of {options.rounds}: CRI calls without an agent")
+                _measure_bare(lab, bare)
             for agent in agents if number % 2 == 0 else list(reversed(agents)):
                 _say(f"round {number + 1} of {options.rounds}: {agent}")
                 _measure(lab, cluster, agent, results[agent], options.idle)
     if options.only:
         return 0
-    _say("\n" + write(results, OURS, PEER, options.out))
+    _say("\n" + write(results, bare, OURS, PEER, options.out))
     _say(f"written to {options.out}: table.md, results.json, pods.png")
     return 0
+
+
+def _measure_bare(lab: Lab, into: dict[int, list[Load]]) -> None:
+    runtime = cri_load.Runtime(lab.containerd_socket, lab.root / "bare-logs", image=PAUSE, command=())
+    try:
+        for size, loads in into.items():
+            loads.append(cri_load.many(runtime, size, BARE_AT_ONCE))
+            _say(f"  {size:4} pods: up {loads[-1].up_seconds:.2f} s, down {loads[-1].down_seconds:.2f} s")
+    finally:
+        runtime.close()
 
 
 def _measure(lab: Lab, cluster: Cluster, agent: str, into: dict[int, list[Batch]], idle_seconds: float) -> None:

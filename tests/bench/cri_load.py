@@ -35,15 +35,19 @@ class Pod:
 
 
 class Runtime:
-    """A client of one runtime."""
+    """A client of one runtime, and what its pods run."""
 
-    def __init__(self, socket: Path, logs: Path) -> None:
+    def __init__(
+        self, socket: Path, logs: Path, *, image: str = BUSYBOX, command: tuple[str, ...] = ("sleep", "100000")
+    ) -> None:
         self._channel = grpc.insecure_channel(
             f"unix://{socket}", options=[("grpc.max_receive_message_length", 16 * 1024 * 1024)]
         )
         self.runtime: Any = api_pb2_grpc.RuntimeServiceStub(self._channel)
         self.images: Any = api_pb2_grpc.ImageServiceStub(self._channel)
         self._logs = logs
+        self._image = image
+        self._command = command
 
     def close(self) -> None:
         """End the connection."""
@@ -67,8 +71,8 @@ class Runtime:
         """A container that is not started."""
         config = cri.ContainerConfig(
             metadata=cri.ContainerMetadata(name=name),
-            image=cri.ImageSpec(image=BUSYBOX),
-            command=["sleep", "100000"],
+            image=cri.ImageSpec(image=self._image),
+            command=self._command,
             log_path=f"{name}/0.log",
         )
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox_config)

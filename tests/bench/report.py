@@ -6,10 +6,14 @@ from dataclasses import asdict
 from pathlib import Path
 from statistics import median
 
+from tests.bench.cri_load import Load
 from tests.bench.pods import Batch
 
 Results = Mapping[str, Mapping[int, Sequence[Batch]]]
 """Agent, number of pods at once, one batch for each round."""
+Bare = Mapping[int, Sequence[Load]]
+"""What CRI calls alone took: number of pods, one load for each round."""
+ALL_READY, ALL_GONE = "all Ready s", "all gone s"
 
 
 def percentile(values: Sequence[float], fraction: float) -> float:
@@ -25,20 +29,28 @@ def merged(batches: Sequence[Batch]) -> dict[str, float]:
     return {
         "start p50 s": percentile(starts, 0.5),
         "start p99 s": percentile(starts, 0.99),
-        "all Ready s": median(batch.all_ready_seconds for batch in batches),
+        ALL_READY: median(batch.all_ready_seconds for batch in batches),
         "delete p50 s": percentile(deletions, 0.5),
         "delete p99 s": percentile(deletions, 0.99),
+        ALL_GONE: median(batch.all_gone_seconds for batch in batches),
         "CPU s": median(batch.cpu_seconds for batch in batches),
         "idle CPU %": median(batch.idle_cpu_percent for batch in batches),
         "RSS MiB": max(batch.resident_mib for batch in batches),
     }
 
 
-def table(results: Results, ours: str, peer: str) -> str:
-    """Markdown: a row for each agent and number of pods, then the ratio ours / peer."""
+def table(results: Results, bare: Bare, ours: str, peer: str) -> str:
+    """Markdown: for each number of pods a row for CRI calls alone, one for each agent, then the ratio ours / peer."""
     columns = list(merged(next(iter(results[ours].values()))))
     lines = ["| pods at once | agent | " + " | ".join(columns) + " |", "|---" * (len(columns) + 2) + "|"]
     for at_once in results[ours]:
+        if loads := bare.get(at_once):
+            alone = {
+                ALL_READY: median(load.up_seconds for load in loads),
+                ALL_GONE: median(load.down_seconds for load in loads),
+            }
+            cells = [f"{alone[name]:.2f}" if name in alone else "" for name in columns]
+            lines.append(f"| {at_once} | CRI calls alone | " + " | ".join(cells) + " |")
         figures = {agent: merged(results[agent][at_once]) for agent in (peer, ours)}
         for agent, row in figures.items():
             lines.append(f"| {at_once} | {agent} | " + " | ".join(f"{row[name]:.2f}" for name in columns) + " |")
@@ -49,15 +61,16 @@ def table(results: Results, ours: str, peer: str) -> str:
     return "\n".join(lines) + "\n"
 
 
-def write(results: Results, ours: str, peer: str, directory: Path) -> str:
+def write(results: Results, bare: Bare, ours: str, peer: str, directory: Path) -> str:
     """Writes table.md, results.json and pods.png; gives the table."""
     directory.mkdir(parents=True, exist_ok=True)
-    text = table(results, ours, peer)
+    text = table(results, bare, ours, peer)
     (directory / "table.md").write_text(text)
-    raw = {
+    raw: dict[str, object] = {
         agent: {str(n): [asdict(batch) for batch in batches] for n, batches in by_size.items()}
         for agent, by_size in results.items()
     }
+    raw["CRI calls alone"] = {str(n): [asdict(load) for load in loads] for n, loads in bare.items()}
     (directory / "results.json").write_text(json.dumps(raw, indent=1))
     _plot(results, directory / "pods.png")
     return text
