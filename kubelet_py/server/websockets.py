@@ -46,7 +46,10 @@ async def tunnel_messages(request: web.Request, url: str) -> web.StreamResponse:
     """A port-forward. RuntimeCallError when the runtime does not agree; the client has had no answer then."""
     async with dial_spdy(url, (portforward.PROTOCOL,)) as runtime:
         socket = await _accept(request, portforward.TUNNEL_PROTOCOL)
-        await _until_one_ends(_tunnel_up(socket, runtime), _tunnel_down(socket, runtime))
+        try:
+            await _until_one_ends(_tunnel_up(socket, runtime), _tunnel_down(socket, runtime))
+        except OSError as error:
+            _log.debug("stream_cut", path=request.path, error=str(error))
     await socket.close()
     return socket
 

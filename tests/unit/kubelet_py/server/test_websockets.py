@@ -1,6 +1,7 @@
 """WebSocket clients of a runtime that speaks SPDY only: every byte, the halves, the end, and what goes wrong."""
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ from kubelet_py.errors import RuntimeCallError
 from kubelet_py.server import websockets
 
 EVERYTHING = remotecommand.StreamSet(stdin=True, stdout=True, stderr=True, tty=False)
+NOTHING = remotecommand.StreamSet(stdin=False, stdout=False, stderr=False, tty=False)
 TERMINAL = remotecommand.StreamSet(stdin=True, stdout=True, stderr=False, tty=True)
 AGREED = http_upgrade.format_response(101, (("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1")))
 SUCCESS = {"metadata": {}, "status": "Success"}
@@ -292,8 +294,7 @@ async def test_a_tunnel_carries_spdy_as_it_is() -> None:
         runtime.say("data", b"pong")
         runtime.writer.close()
 
-    runtime = Runtime(work)
-    runtime.wanted = remotecommand.StreamSet(stdin=False, stdout=False, stderr=False, tty=False)
+    runtime = Runtime(work, wanted=NOTHING)
     client = SpdySession(client=True)
     async with client_of(runtime, None, portforward.TUNNEL_PROTOCOL) as socket:
         client.open({"streamtype": "error", "port": "80", "requestid": "0"})
@@ -307,6 +308,30 @@ async def test_a_tunnel_carries_spdy_as_it_is() -> None:
     assert DataReceived(data_id, b"pong") in events
     assert runtime.head is not None
     assert runtime.head.listed("x-stream-protocol-version") == ["portforward.k8s.io"]
+
+
+async def test_a_tunnel_that_breaks_is_an_end_and_no_fault_of_ours(caplog: pytest.LogCaptureFixture) -> None:
+    async def work(runtime: Runtime) -> None:
+        await runtime.until(lambda: "data" in runtime.received)
+        runtime.writer.transport.abort()
+
+    runtime = Runtime(work, wanted=NOTHING)
+    client = SpdySession(client=True)
+    client.open({"streamtype": "error", "port": "80", "requestid": "0"})
+    data_id = client.open({"streamtype": "data", "port": "80", "requestid": "0"})
+
+    async def flood(socket: ClientWebSocketResponse) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                client.send(data_id, bytes(32_768))
+                await socket.send_bytes(client.take_output())
+
+    async with client_of(runtime, None, portforward.TUNNEL_PROTOCOL) as socket, asyncio.TaskGroup() as group:
+        flooding = group.create_task(flood(socket))
+        async for _ in socket:
+            pass
+        flooding.cancel()
+    assert [record for record in caplog.records if record.levelname == "ERROR"] == []
 
 
 async def test_a_client_that_leaves_its_tunnel_leaves_no_connection() -> None:
