@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
@@ -111,7 +111,7 @@ class ContainerGc:
         """One pass; RuntimeCallError when the runtime cannot even list, or answers no more."""
         removed = await self._collect_containers()
         sandboxes = await self._collect_sandboxes()
-        logs = await asyncio.to_thread(self._collect_logs)
+        logs = await self._collect_logs()
         if removed or sandboxes or logs:
             _log.info("container_gc", containers=removed, sandboxes=sandboxes, log_directories=logs)
 
@@ -158,22 +158,32 @@ class ContainerGc:
             return False
         return True
 
-    def _collect_logs(self) -> int:
-        """In a thread."""
+    async def _collect_logs(self) -> int:
         root, knowledge = self._settings.pod_logs_root, self._knowledge
-        try:
-            names = [entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
-        except FileNotFoundError:
-            names = []
-        removed = 0
-        for name in gc_rules.dead_log_directories(names, knowledge.is_gone, knowledge.sources_ready()):
-            try:
-                remove_tree(root / name)
-                removed += 1
-            except (OSError, KubeletError) as error:
-                _log.warning("log_directory_stays", pod_uid=pod_uid_of_log_directory(name), error=str(error))
-        _remove_dead_links(self._settings.links_root)
+        names = await asyncio.to_thread(_directories_in, root)
+        # Decided here and not in a thread: there, the pods of a source could be heard of and not be taken in yet.
+        dead = gc_rules.dead_log_directories(names, knowledge.is_gone, knowledge.sources_ready())
+        removed = await asyncio.to_thread(_remove_directories, root, dead)
+        await asyncio.to_thread(_remove_dead_links, self._settings.links_root)
         return removed
+
+
+def _directories_in(root: Path) -> list[str]:
+    try:
+        return [entry.name for entry in os.scandir(root) if entry.is_dir(follow_symlinks=False)]
+    except FileNotFoundError:
+        return []
+
+
+def _remove_directories(root: Path, names: Iterable[str]) -> int:
+    removed = 0
+    for name in names:
+        try:
+            remove_tree(root / name)
+            removed += 1
+        except (OSError, KubeletError) as error:
+            _log.warning("log_directory_stays", pod_uid=pod_uid_of_log_directory(name), error=str(error))
+    return removed
 
 
 def _gc_container(container: cri.Container) -> GcContainer:

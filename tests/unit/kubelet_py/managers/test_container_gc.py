@@ -1,6 +1,7 @@
 """What a pass of garbage collection removes, from the runtime and from disk."""
 
 import asyncio
+import threading
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,22 @@ async def test_everything_of_a_pod_that_is_gone_goes(tmp_path: Path) -> None:
     assert list(runtime.sandboxes) == ["sandbox-live"]
     assert [path.name for path in runtime.logs.iterdir()] == ["ns_pod_live"]
     assert kept.exists()
+
+
+async def test_what_the_agent_knows_is_asked_where_it_changes(tmp_path: Path) -> None:
+    """In a thread the pods of a source that was just read would seem to be gone, until the last of them is taken in."""
+    runtime, _ = make(tmp_path, set())
+    runtime.add("a", "live", cri.CONTAINER_EXITED, 1)
+    asked_in = set()
+
+    def is_gone(uid: str) -> bool:
+        asked_in.add(threading.current_thread())
+        return False
+
+    settings = GcSettings(tmp_path / "pods", tmp_path / "links", GcPolicy())
+    await ContainerGc(runtime, PodKnowledge(is_gone, lambda: True), settings).collect()
+    assert asked_in == {threading.current_thread()}
+    assert [path.name for path in runtime.logs.iterdir()] == ["ns_pod_live"]
 
 
 async def test_nothing_of_an_unknown_pod_goes_before_all_sources_are_read(tmp_path: Path) -> None:
