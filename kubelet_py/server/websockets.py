@@ -130,7 +130,8 @@ class _Translation:
                         await self._pass(self._names[event.stream_id], event.data)
                     case spdy_session.StreamEnded() | spdy_session.StreamReset():
                         self._open -= {self._names[event.stream_id]}
-            await self._flush()
+            # Answers to pings. Not to wait for room: a runtime that waits for us to read would not make any.
+            self._writer.write(self._session.take_output())
 
     async def _pass(self, name: str, data: bytes) -> None:
         if name == remotecommand.ERROR:

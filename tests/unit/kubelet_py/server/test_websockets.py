@@ -13,6 +13,7 @@ from aiohttp import ClientSession, ClientWebSocketResponse, WSMsgType, WSServerH
 from aiohttp.test_utils import TestServer
 
 from cri_proto.wire import http_upgrade, portforward, remotecommand
+from cri_proto.wire.spdy_frames import FrameEncoder, Ping
 from cri_proto.wire.spdy_session import DataReceived, SpdySession, StreamEnded, StreamOpened, StreamReset
 from kubelet_py.errors import RuntimeCallError
 from kubelet_py.server import websockets
@@ -36,20 +37,28 @@ class Runtime:
     received: dict[str, bytes] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
     is_gone: asyncio.Event = field(default_factory=asyncio.Event)
+    is_through: asyncio.Event = field(default_factory=asyncio.Event)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    reads: asyncio.Event = field(default_factory=asyncio.Event)
     session: SpdySession = field(default_factory=lambda: SpdySession(client=False))
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writer = writer
-        self.head = http_upgrade.parse_request_head(await reader.readuntil(b"\r\n\r\n"))
-        writer.write(self.answer)
-        if self.answer == AGREED:
-            async with asyncio.TaskGroup() as group:
-                worker = group.create_task(self._work())
-                await self._read(reader)
-                self.is_gone.set()
-                worker.cancel()
-        writer.close()
+        self.reads.set()
+        try:
+            self.head = http_upgrade.parse_request_head(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(self.answer)
+            if self.answer == AGREED:
+                async with asyncio.TaskGroup() as group:
+                    worker = group.create_task(self._work())
+                    await self._read(reader)
+                    self.is_gone.set()
+                    worker.cancel()
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+            self.is_through.set()
 
     async def _work(self) -> None:
         await self.until(lambda: self.ids.keys() >= self.wanted.names(remotecommand.V4))
@@ -70,6 +79,7 @@ class Runtime:
             self.flush()
             async with self.changed:
                 self.changed.notify_all()
+            await self.reads.wait()
 
     @staticmethod
     async def _some(reader: asyncio.StreamReader) -> bytes:
@@ -96,6 +106,7 @@ class Runtime:
         self.session.send(self.ids["error"], remotecommand.format_status(outcome, remotecommand.V4))
         self.session.end(self.ids["error"])
         self.flush()
+        self.reads.set()
 
     def flush(self) -> None:
         self.writer.write(self.session.take_output())
@@ -122,27 +133,30 @@ async def client_of(
 
     app = web.Application()
     app.router.add_get("/", handle)
-    async with (
-        asyncio.timeout(20),
-        listener,
-        TestServer(app) as server,
-        ClientSession() as session,
-        session.ws_connect(server.make_url("/"), protocols=(protocol,), max_msg_size=0) as socket,
-    ):
-        assert socket.protocol == protocol
-        yield socket
+    async with asyncio.timeout(20), listener:
+        async with (
+            TestServer(app) as server,
+            ClientSession() as session,
+            session.ws_connect(server.make_url("/"), protocols=(protocol,), max_msg_size=0) as socket,
+        ):
+            assert socket.protocol == protocol
+            try:
+                yield socket
+            finally:
+                runtime.reads.set()
+        await runtime.is_through.wait()
 
 
 async def heard(socket: ClientWebSocketResponse) -> dict[str, bytes]:
     """Everything until the other side closes, by channel."""
-    channels: dict[str, bytes] = {}
+    channels: dict[str, bytearray] = {}
     async for message in socket:
         assert message.type is WSMsgType.BINARY
         part = remotecommand.decode_channel(message.data, remotecommand.V5)
         assert isinstance(part, remotecommand.ChannelData)
-        channels[part.name] = channels.get(part.name, b"") + part.data
+        channels.setdefault(part.name, bytearray()).extend(part.data)
     assert socket.close_code == 1000
-    return channels
+    return {name: bytes(data) for name, data in channels.items()}
 
 
 def status_of(channels: dict[str, bytes]) -> dict[str, object]:
@@ -221,16 +235,39 @@ async def test_a_process_that_reads_no_more_is_still_heard() -> None:
         runtime.flush()
         runtime.writer.close()
 
-    async with client_of(Runtime(work), EVERYTHING) as socket:
-        hearing = asyncio.ensure_future(heard(socket))  # noqa: TID251 # awaited below, beside what is sent
-        try:
-            while not hearing.done():
-                await socket.send_bytes(b"\0" + bytes(32_768))
-        except ConnectionError:
-            pass
-        channels = await hearing
+    async with client_of(Runtime(work), EVERYTHING) as socket, asyncio.TaskGroup() as group:
+        flooding = group.create_task(_flood(socket, lambda: b"\0" + bytes(32_768)))
+        channels = await heard(socket)
+        flooding.cancel()
     assert channels["stdout"] == b"enough"
     assert status_of(channels) == SUCCESS
+
+
+async def test_output_passes_while_nobody_reads_stdin() -> None:
+    """Not even pings, which are to be answered on the connection that is full, hold it up."""
+    piece, pieces = bytes(65_536), 300
+
+    async def work(runtime: Runtime) -> None:
+        await runtime.until(lambda: "stdin" in runtime.received)
+        runtime.reads.clear()
+        for _ in range(pieces):
+            runtime.writer.write(FrameEncoder().encode(Ping(2)))
+            runtime.say("stdout", piece)
+            await runtime.writer.drain()
+        runtime.finish(remotecommand.Outcome())
+
+    async with client_of(Runtime(work), EVERYTHING) as socket, asyncio.TaskGroup() as group:
+        flooding = group.create_task(_flood(socket, lambda: b"\0" + piece))
+        channels = await heard(socket)
+        flooding.cancel()
+    assert len(channels["stdout"]) == pieces * len(piece)
+    assert status_of(channels) == SUCCESS
+
+
+async def _flood(socket: ClientWebSocketResponse, make: Callable[[], bytes]) -> None:
+    with contextlib.suppress(ConnectionError):
+        while True:
+            await socket.send_bytes(make())
 
 
 async def test_an_error_stream_that_ends_without_a_word_is_a_success() -> None:
@@ -320,14 +357,12 @@ async def test_a_tunnel_that_breaks_is_an_end_and_no_fault_of_ours(caplog: pytes
     client.open({"streamtype": "error", "port": "80", "requestid": "0"})
     data_id = client.open({"streamtype": "data", "port": "80", "requestid": "0"})
 
-    async def flood(socket: ClientWebSocketResponse) -> None:
-        with contextlib.suppress(ConnectionError):
-            while True:
-                client.send(data_id, bytes(32_768))
-                await socket.send_bytes(client.take_output())
+    def more() -> bytes:
+        client.send(data_id, bytes(32_768))
+        return client.take_output()
 
     async with client_of(runtime, None, portforward.TUNNEL_PROTOCOL) as socket, asyncio.TaskGroup() as group:
-        flooding = group.create_task(flood(socket))
+        flooding = group.create_task(_flood(socket, more))
         async for _ in socket:
             pass
         flooding.cancel()
