@@ -12,7 +12,7 @@ import json
 import os
 import tarfile
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from tests.lab.images import content
@@ -54,8 +54,35 @@ def _nginx(version: str) -> Image:
     return _busybox(content.NGINX, version=version, command=("nginx",), ports=("80/tcp",))
 
 
+def served_layer(reference: str, name: str, tag: str) -> Layer:
+    """An image as agnhost's own registry serves it, in that program's directory."""
+
+    def write(layer: LayerWriter) -> None:
+        held = manifest(reference)
+        digest = f"sha256:{hashlib.sha256(held.text).hexdigest()}"
+        files: dict[str, bytes | Path] = {
+            f"manifests/{tag}": f"{digest}\n".encode(),
+            _stored("manifests", digest): held.text,
+            _stored("blobs", f"sha256:{hashlib.sha256(held.configuration).hexdigest()}"): held.configuration,
+            **{_stored("blobs", blob): path for blob, path in held.layers.items()},
+        }
+        for path, content_of in files.items():
+            whole = PurePath("var/registry", name, path)
+            for parent in reversed(whole.parents):  # an engine that makes them by itself lets root alone in
+                layer.directory(str(parent))
+            layer.file(str(whole), content_of)
+
+    return Layer("served", f"2 {reference} {name}:{tag} {content.PAUSE.key}", write)
+
+
+def _stored(kind: str, digest: str) -> str:
+    algorithm, _, name = digest.partition(":")
+    return f"{kind}/{algorithm}/{name[:2]}/{name}/data"
+
+
 def _agnhost(version: str) -> Image:
-    layers = (content.AGNHOST_USERLAND, content.AGNHOST)
+    served = served_layer("registry.k8s.io/pause:3.10.2", "pause", "testing")
+    layers = (content.AGNHOST_USERLAND, content.AGNHOST, served)
     return Image(layers, entrypoint=("/agnhost",), command=("pause",), labels={"version": version}, ports=("80/tcp",))
 
 

@@ -100,6 +100,25 @@ def test_the_configuration_carries_what_runtimes_read() -> None:
     assert len(described["rootfs"]["diff_ids"]) == 1
 
 
+def test_an_image_is_laid_out_as_agnhosts_registry_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tag's file leads to the manifest; every file stands under its digest, and everybody may read it."""
+    (tmp_path / "layer").write_bytes(b"layer")
+    layer_digest = f"sha256:{hashlib.sha256(b'layer').hexdigest()}"
+    held = catalog.Manifest(b"manifest", b"configuration", {layer_digest: tmp_path / "layer"})
+    monkeypatch.setattr(catalog, "manifest", lambda reference: held)
+    with tarfile.open(tmp_path / "served.tar", "w") as tar:
+        catalog.served_layer("registry.k8s.io/pause:3.10.2", "pause", "testing").write(LayerWriter(tar))
+    with tarfile.open(tmp_path / "served.tar") as tar:
+        tar.extractall(tmp_path, filter="tar")
+        assert {(member.isdir(), member.mode) for member in tar} == {(True, 0o755), (False, 0o644)}
+    root = tmp_path / "var" / "registry" / "pause"
+    found = {path.parent.name: path.read_bytes() for path in root.glob("*/sha256/*/*/data")}
+    assert sorted(found.values()) == [b"configuration", b"layer", b"manifest"]
+    assert all(hashlib.sha256(data).hexdigest() == name for name, data in found.items())
+    tagged = (root / "manifests" / "testing").read_text().strip().removeprefix("sha256:")
+    assert (root / "manifests" / "sha256" / tagged[:2] / tagged / "data").read_bytes() == b"manifest"
+
+
 def test_an_image_that_is_not_there_is_named() -> None:
     with pytest.raises(LabError, match="the lab has no image 'busybox:latest'"):
         catalog.image("busybox:latest")
