@@ -57,7 +57,12 @@ class AttachmentRecords:
         return None
 
     def _of_libcni(self, sandbox_id: str) -> list[Path]:
-        return sorted((self._state_directory / "results").glob(f"*-{sandbox_id}-*"))
+        # no glob: fnmatch keeps the expression of each pattern it ever saw, up to 32,768, and each pod has its own
+        results = self._state_directory / "results"
+        try:
+            return sorted(results / name for name in os.listdir(results) if f"-{sandbox_id}-" in name)
+        except FileNotFoundError:
+            return []
 
     def sandbox_ids(self) -> list[str]:
         """Those that have a record of ours."""
