@@ -118,11 +118,17 @@ def _read(path: Path) -> Mapping[str, Any] | None:
 
 
 def from_libcni(content: Mapping[str, Any]) -> dict[str, Any] | None:
-    """A file of libcni's cache as a record of ours; None for what cannot be read."""
+    """A file of libcni's cache as a record of ours; None for what cannot be read, and for the loopback interface.
+
+    The dockershim of Kubernetes and cri-dockerd attach each pod to two networks under one interface name. Loopback has
+    nothing to give back; the other one does, and its file would not be the first of the two.
+    """
     if content.get("kind") != _LIBCNI_KIND:
         return None
     try:
         network = cni_config.parse(base64.b64decode(content["config"], validate=True))
+        if all(plugin.get("type") == "loopback" for plugin in network.plugins):
+            return None
         arguments = ";".join(f"{name}={value}" for name, value in content.get("cniArgs") or ())
         return {
             "kind": KIND,

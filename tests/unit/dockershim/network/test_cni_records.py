@@ -10,19 +10,30 @@ from pathlib import Path
 from dockershim.network.cni_records import AttachmentRecords
 
 PODS = 300
-NETWORK = b'{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "bridge"}]}'
+
+
+def keep_result(directory: Path, network: str, sandbox_id: str, plugin: str) -> Path:
+    """A file as libcni writes it."""
+    config = {"cniVersion": "0.4.0", "name": network, "plugins": [{"type": plugin}]}
+    content = {"kind": "cniCacheV1", "containerId": sandbox_id, "ifName": "eth0", "networkName": network, "result": {}}
+    path = directory / "results" / f"{network}-{sandbox_id}-eth0"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(content | {"config": base64.b64encode(json.dumps(config).encode()).decode()}))
+    return path
 
 
 def test_a_result_of_libcni_is_found_by_its_sandbox_and_goes_with_it(tmp_path: Path) -> None:
-    mine, others = tmp_path / "results" / "pods-abc123-eth0", tmp_path / "results" / "pods-abc1234-eth0"
-    mine.parent.mkdir()
-    for path, identifier in ((mine, "abc123"), (others, "abc1234")):
-        content = {"kind": "cniCacheV1", "containerId": identifier, "ifName": "eth0", "result": {"ips": []}}
-        path.write_text(json.dumps(content | {"config": base64.b64encode(NETWORK).decode()}))
+    """Of the two networks that cri-dockerd attaches a pod to it is the one that has something to give back."""
+    loopback = keep_result(tmp_path, "cni-loopback", "abc123", "loopback")
+    mine = keep_result(tmp_path, "pods", "abc123", "bridge")
+    others = keep_result(tmp_path, "pods", "abc1234", "bridge")
     records = AttachmentRecords(tmp_path, tmp_path / "netns")
-    assert records.find("abc123") is not None
+    found = records.find("abc123")
+    assert found is not None
+    assert found["network"]["name"] == "pods"
     assert records.find("abc") is None
     records.forget("abc123")
+    assert not loopback.exists()
     assert not mine.exists()
     assert others.exists()
 
