@@ -18,6 +18,7 @@ from kubelet_py.app.node_parts import (
     NodeIdentity,
     counts_swap,
     has_apparmor,
+    has_selinux,
     is_unified_cgroup,
     read_user_ids,
 )
@@ -99,6 +100,7 @@ class Agent:
             lambda: self.cgroup_driver,
             is_unified_cgroup(),
             counts_swap(tree),
+            has_selinux(),
         )
         api = self.clients
         self.gate = StartGate()
@@ -114,6 +116,7 @@ class Agent:
             Path(settings.flags.root_dir),
             self.objects if isinstance(self.objects, ApiObjects) else None,
             VolumeSettings(
+                selinux_enabled=self.node.selinux_enabled,
                 node_allocatable_memory_bytes=lambda: self.node.cgroups().node_allocatable_memory_bytes,
                 node_facts=lambda: NodeFacts(
                     self.identity.settings.name, self.node.host_ips(), dict(self.node.allocatable())

@@ -138,6 +138,14 @@ def counts_swap(tree: CgroupTree) -> bool:
     return tree.counts_swap(next((line.removeprefix("0::") for line in lines if line.startswith("0::")), ""))
 
 
+def has_selinux() -> bool:
+    """The kernel labels processes and files: with a policy loaded, what a process is called is more than "kernel"."""
+    try:
+        return Path("/sys/fs/selinux/enforce").exists() and ":" in Path("/proc/self/attr/current").read_text()
+    except OSError:
+        return False
+
+
 def has_apparmor() -> bool:
     """The kernel enforces AppArmor profiles; looked at once, since a host does not change that while it runs."""
     try:

@@ -66,6 +66,7 @@ class HostView:
     cgroup_driver: Callable[[], CgroupDriver]
     cgroup_unified: bool
     counts_swap: bool
+    selinux_enabled: bool
     _hosts: CachedFile = field(default_factory=lambda: CachedFile("/etc/hosts"))
     _resolv: CachedFile = field(init=False)
     _allocatable: dict[str, Quantity] = field(init=False)
@@ -157,6 +158,7 @@ class HostView:
             seccomp_default=self.settings.config.seccompDefault,
             seccomp_root=root,
             extra_masked_paths=self._thermal_paths,
+            selinux_enabled=self.selinux_enabled,
         )
 
     def host_ips(self) -> tuple[str, ...]:

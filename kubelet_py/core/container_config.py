@@ -46,7 +46,6 @@ class ContainerContext:
     extra_env: Mapping[str, str] = field(default_factory=dict)
     """From device plugins; the pod's own variables win."""
     extra_annotations: Mapping[str, str] = field(default_factory=dict)
-    selinux_enabled: bool = False
 
 
 def compute_container_config(
@@ -104,7 +103,7 @@ def _mounts(pod: core_v1.Pod, container: AnyContainer, context: ContainerContext
             cri.Mount(
                 container_path=HOSTS_PATH,
                 host_path=context.hosts_file_host_path,
-                selinux_relabel=context.selinux_enabled,
+                selinux_relabel=context.security.selinux_enabled,
             )
         )
     if context.termination_message_host_path and container.terminationMessagePath:
@@ -112,7 +111,7 @@ def _mounts(pod: core_v1.Pod, container: AnyContainer, context: ContainerContext
             cri.Mount(
                 container_path=container.terminationMessagePath,
                 host_path=context.termination_message_host_path,
-                selinux_relabel=context.selinux_enabled,
+                selinux_relabel=context.security.selinux_enabled,
             )
         )
     if context.user_namespace is not None:

@@ -62,6 +62,8 @@ class SecuritySettings:
     seccomp_root: str = "/var/lib/kubelet/seccomp"
     extra_masked_paths: tuple[str, ...] = ()
     """/sys/devices/system/cpu/cpu*/thermal_throttle, those that exist."""
+    selinux_enabled: bool = False
+    """Files of a pod must get its label, else its processes cannot have them."""
 
 
 def effective(pod: core_v1.Pod, container: AnyContainer, name: str) -> Any:

@@ -22,7 +22,7 @@ from kubelet_py.core.sandbox_config import (
     normal_sysctl_name,
     sysctl_namespace,
 )
-from kubelet_py.core.security import ImageUser
+from kubelet_py.core.security import ImageUser, SecuritySettings
 from kubelet_py.errors import SyncError
 from tests.unit.kubelet_py.core.pod_builder import UID, a_container, a_pod, sized
 
@@ -293,7 +293,7 @@ def test_container_mounts() -> None:
         hosts_file_host_path="/p/etc-hosts",
         termination_message_host_path="/p/0000beef",
         user_namespace=mapping,
-        selinux_enabled=True,
+        security=SecuritySettings(selinux_enabled=True),
     )
     mounts = _config(a_container(terminationMessagePath="/dev/termination-log"), context).mounts
     assert [(m.container_path, m.host_path, m.selinux_relabel) for m in mounts] == [
