@@ -13,8 +13,9 @@ import os
 import structlog
 
 from dockershim import inotify
-from dockershim.logs import LogSource, docker_json, output
+from dockershim.logs import LogSource, docker_json
 from dockershim.logs.generations import Generations
+from dockershim.logs.output import OutputFile
 from dockershim.logs.position import BEGINNING, Anchor, Position, PositionStore
 
 SLICE_BYTES = 1 << 16
@@ -36,11 +37,10 @@ class Follower:
         self.ending = False
         self._store = store
         self._generations = Generations(source.docker_log_path)
-        self._output = -1
+        self.output = OutputFile(source.cri_log_path)
         self._start = Anchor(BEGINNING, 0)
         self._skip_bytes = 0  # so many bytes of the translation from here on are in the output already
         self._verify_at = -1  # where in the output they are, as long as that is worth a look
-        self._unsaved_bytes = 0
         self._slice_bytes = slice_bytes
         self._read_bytes = slice_bytes
         self.has_ended = False
@@ -64,31 +64,28 @@ class Follower:
         self.save()
 
     def _open_at(self, position: Position) -> None:
-        mine = output.find(self.source.cri_log_path, position.output_device, position.output_inode)
-        if mine is None:  # removed while nobody looked: what it held is still in the source
-            self._output = output.create(self.source.cri_log_path)
+        if not self.output.find(position.output_device, position.output_inode):
+            # removed while nobody looked: what it held is still in the source
+            self.output.create()
             self._generations.seek(position.start.source)
             self._start = self._here()
             return
-        self._output = mine
-        size_bytes = os.fstat(mine).st_size
+        size_bytes = self.output.size_bytes
         anchor = position.latest if size_bytes >= position.latest.output_bytes else position.start
         self._generations.seek(anchor.source)
         self._start = position.start
         self._skip_bytes = max(0, size_bytes - anchor.output_bytes)
         self._verify_at = anchor.output_bytes
-        current = output.create(self.source.cri_log_path) if os.path.lexists(self.source.cri_log_path) else None
-        if current is None or os.path.sameopenfile(current, mine):
-            if current is not None:
-                os.close(current)
-            return
-        # killed in the middle of a reopen: ours was moved away, and the file after it is there
-        os.close(mine)
-        self._output, self._verify_at = current, -1
+        if os.path.lexists(self.source.cri_log_path) and self.output.reopen():
+            # killed in the middle of a reopen: ours was moved away, and the file after it is there
+            self._begin_output()
+
+    def _begin_output(self) -> None:
+        self._verify_at = -1
         self._start = self._here()
 
     def _open_without_position(self) -> None:
-        self._output = output.create(self.source.cri_log_path)
+        self.output.create()
         self._generations.seek(BEGINNING)
         self._start = self._here()
         if self._start.output_bytes:
@@ -96,7 +93,9 @@ class Follower:
 
     def _resume_after_last_line(self, size_bytes: int) -> None:
         """The record is lost but the output is not: go on after the source line that its last line came from."""
-        tail = os.pread(self._output, docker_json.MAX_LINE_BYTES, max(0, size_bytes - docker_json.MAX_LINE_BYTES))
+        tail = os.pread(
+            self.output.descriptor, docker_json.MAX_LINE_BYTES, max(0, size_bytes - docker_json.MAX_LINE_BYTES)
+        )
         end = tail.rfind(b"\n") + 1
         line = tail[tail.rfind(b"\n", 0, end - 1) + 1 : end]
         if not line:
@@ -129,7 +128,7 @@ class Follower:
             return self._at_end_of_generation()
         self._write(docker_json.translate(chunk))
         self._consume(len(chunk))
-        if self._unsaved_bytes >= SAVE_EVERY_BYTES:
+        if self.output.unsaved_bytes >= SAVE_EVERY_BYTES:
             self.save()
         return True
 
@@ -183,18 +182,18 @@ class Follower:
         rest = memoryview(data)[skipped:]
         while rest:
             try:
-                written = os.write(self._output, rest)
+                written = os.write(self.output.descriptor, rest)
             except OSError:
                 self._skip_bytes, self._verify_at = len(data) - len(rest), -1  # the next try makes the same bytes
                 raise
             rest = rest[written:]
-            self._unsaved_bytes += written
+            self.output.unsaved_bytes += written
         self._skip_bytes = max(0, self._skip_bytes - skipped)
 
     def _is_in_output(self, data: bytes) -> bool:
         if self._verify_at < 0:
             return True
-        same = os.pread(self._output, len(data), self._verify_at) == data
+        same = os.pread(self.output.descriptor, len(data), self._verify_at) == data
         self._verify_at += len(data)
         return same
 
@@ -208,39 +207,25 @@ class Follower:
 
     def reopen(self) -> None:
         """Go on in a new file at the path; nothing happens when ours is still there."""
-        fresh = output.create(self.source.cri_log_path)
-        if os.path.sameopenfile(fresh, self._output):
-            os.close(fresh)
-            return
-        os.close(self._output)
-        self._output, self._verify_at = fresh, -1
-        self._start = self._here()
-        self.save()  # before the first write, so that a file that is not recorded is known to be empty
+        if self.output.reopen():
+            self._begin_output()
+            self.save()  # before the first write, so that a file that is not recorded is known to be empty
 
     def save(self, *, ended: bool = False) -> None:
         """Record the place."""
-        if self._output < 0:
-            return
-        status = os.fstat(self._output)
-        position = Position(status.st_dev, status.st_ino, self._here(), self._start, ended=ended)
-        self._store.save(self.source.container_id, position)
-        self._unsaved_bytes = 0
+        if self.output.is_open:
+            position = Position(*self.output.identity, self._here(), self._start, ended=ended)
+            self._store.save(self.source.container_id, position)
+            self.output.unsaved_bytes = 0
 
     def _here(self) -> Anchor:
         """Both places as they belong together. With bytes to skip, the output is ahead of the source by these."""
         mark = self._generations.mark(self._oversized_from if self._oversized_from >= 0 else None)
-        return Anchor(mark, os.fstat(self._output).st_size - self._skip_bytes)
-
-    @property
-    def is_unsaved(self) -> bool:
-        """Something was written since the last record."""
-        return self._unsaved_bytes > 0
+        return Anchor(mark, self.output.size_bytes - self._skip_bytes)
 
     def close(self) -> None:
         """Give the files back; what is not recorded is found again."""
-        if self._output >= 0:
-            os.close(self._output)
-            self._output = -1
+        self.output.close()
         self._skip_bytes, self._verify_at, self._oversized_from = 0, -1, -1
         self._generations.close()
         self._generations = Generations(self.source.docker_log_path)

@@ -1,4 +1,4 @@
-"""The CRI log file of a container: made, and found again where somebody moved it.
+"""The CRI log file of a container: made, found again where somebody moved it, and held open by whoever writes it.
 
 Must not know what is written into it. Upstream counterpart: containerd's internal/cri/io.
 """
@@ -44,3 +44,65 @@ def find(path: str, device: int, inode: int) -> int | None:
             return descriptor
         os.close(descriptor)
     return None
+
+
+class OutputFile:
+    """The open file of a container's log. OSError where the disk refuses."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.descriptor = -1
+        self.unsaved_bytes = 0
+        """So much was written since somebody recorded the place."""
+
+    @property
+    def is_open(self) -> bool:
+        """Whether there is one."""
+        return self.descriptor >= 0
+
+    @property
+    def is_unsaved(self) -> bool:
+        """Something was written since the last record."""
+        return self.unsaved_bytes > 0
+
+    @property
+    def size_bytes(self) -> int:
+        """How much it holds."""
+        return os.fstat(self.descriptor).st_size
+
+    @property
+    def identity(self) -> tuple[int, int]:
+        """Device and inode, by which it is found again."""
+        status = os.fstat(self.descriptor)
+        return status.st_dev, status.st_ino
+
+    def create(self) -> None:
+        """Open it at its path, made where there is none."""
+        self._take(create(self.path))
+
+    def find(self, device: int, inode: int) -> bool:
+        """Open one particular file; False where it is not any more."""
+        found = find(self.path, device, inode)
+        if found is not None:
+            self._take(found)
+        return found is not None
+
+    def reopen(self) -> bool:
+        """Go on in a new file at the path; False when ours is still there."""
+        fresh = create(self.path)
+        if self.is_open and os.path.sameopenfile(fresh, self.descriptor):
+            os.close(fresh)
+            return False
+        self._take(fresh)
+        return True
+
+    def _take(self, descriptor: int) -> None:
+        if self.is_open:
+            os.close(self.descriptor)
+        self.descriptor = descriptor
+
+    def close(self) -> None:
+        """Give it back."""
+        if self.is_open:
+            os.close(self.descriptor)
+            self.descriptor = -1

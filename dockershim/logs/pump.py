@@ -82,7 +82,7 @@ class LogPump:
         while self._ready and self._monotonic() < deadline:
             self._advance(self._ready.popleft())
         now = self._monotonic()
-        unsaved = [each for each in self._followed.values() if each.follower.is_unsaved]
+        unsaved = [each for each in self._followed.values() if each.follower.output.is_unsaved]
         if unsaved and now >= self._save_at:
             self._save_at = now + SAVE_SECONDS
             for each in unsaved:

@@ -21,7 +21,8 @@ import structlog
 
 from cri_proto.wire.log_line import LogLineError, parse_line
 from dockershim import inotify
-from dockershim.logs import LogSource, output, spool_text
+from dockershim.logs import LogSource, spool_text
+from dockershim.logs.output import OutputFile
 from dockershim.logs.position import PositionStore, SpoolPosition
 from dockershim.oci import spool
 
@@ -129,9 +130,8 @@ class SpoolFollower:
         self._store = store
         self._slice_bytes = slice_bytes
         self._readers = [SpoolReader(self.directory, stream) for stream in spool.STREAMS]
-        self._output = -1
+        self.output = OutputFile(source.cri_log_path)
         self._output_bytes = 0
-        self._unsaved_bytes = 0
         self._log = logger.bind(container_id=source.container_id, path=source.cri_log_path)
 
     # the start
@@ -140,16 +140,12 @@ class SpoolFollower:
         """Find the place in all files and record it. May be called again after it failed."""
         self.close()
         position = self._store.load_spool(self.source.container_id)
-        mine = None
-        if position is not None:
-            mine = output.find(self.source.cri_log_path, position.output_device, position.output_inode)
-        if position is None or mine is None:
-            self._output = output.create(self.source.cri_log_path)
+        if position is None or not self.output.find(position.output_device, position.output_inode):
+            self.output.create()
             # without a record there was none before: the first is made here, before the first line
             self._seek(position.offsets if position else (0, 0))
-            self._output_bytes = os.fstat(self._output).st_size
+            self._output_bytes = self.output.size_bytes
         else:
-            self._output = mine
             self._seek(position.offsets)
             self._output_bytes = position.output_bytes
             self._catch_up()
@@ -164,11 +160,11 @@ class SpoolFollower:
 
     def _catch_up(self) -> None:
         """Bring the places to the end of the output, comparing its lines; a line that was torn off is taken away."""
-        size_bytes = os.fstat(self._output).st_size
+        size_bytes = self.output.size_bytes
         self._output_bytes = min(self._output_bytes, size_bytes)  # the machine lost power
         by_stream = {reader.stream.encode(): reader for reader in self._readers}
         while self._output_bytes < size_bytes:
-            data = os.pread(self._output, _COMPARED_BYTES, self._output_bytes)
+            data = os.pread(self.output.descriptor, _COMPARED_BYTES, self._output_bytes)
             *lines, _ = data.split(b"\n")
             if not lines:
                 break
@@ -186,7 +182,7 @@ class SpoolFollower:
                     self._output_bytes = size_bytes
                     return
                 self._output_bytes += len(raw) + 1
-        os.ftruncate(self._output, self._output_bytes)
+        os.ftruncate(self.output.descriptor, self._output_bytes)
 
     # the work
 
@@ -207,8 +203,8 @@ class SpoolFollower:
         self._write(written)
         reader.offset += count
         self._output_bytes += len(written)
-        self._unsaved_bytes += len(written)
-        if self._unsaved_bytes >= SAVE_EVERY_BYTES:
+        self.output.unsaved_bytes += len(written)
+        if self.output.unsaved_bytes >= SAVE_EVERY_BYTES:
             self.save()
         return True
 
@@ -216,7 +212,7 @@ class SpoolFollower:
         rest = memoryview(data)
         try:
             while rest:
-                rest = rest[os.write(self._output, rest) :]
+                rest = rest[os.write(self.output.descriptor, rest) :]
         except OSError:
             self._catch_up()
             raise
@@ -233,37 +229,24 @@ class SpoolFollower:
 
     def reopen(self) -> None:
         """Go on in a new file at the path; nothing happens when ours is still there."""
-        fresh = output.create(self.source.cri_log_path)
-        if os.path.sameopenfile(fresh, self._output):
-            os.close(fresh)
-            return
-        os.close(self._output)
-        self._output = fresh
-        self._output_bytes = os.fstat(fresh).st_size
-        self.save()  # before the first write, so that a file that is not recorded is known to be empty
+        if self.output.reopen():
+            self._output_bytes = self.output.size_bytes
+            self.save()  # before the first write, so that a file that is not recorded is known to be empty
 
     def save(self, *, ended: bool = False) -> None:
         """Record the places, then remove what lies before them."""
-        if self._output < 0:
+        if not self.output.is_open:
             return
-        status = os.fstat(self._output)
         offsets = tuple(reader.offset for reader in self._readers)
-        position = SpoolPosition(status.st_dev, status.st_ino, self._output_bytes, offsets, ended=ended)
+        position = SpoolPosition(*self.output.identity, self._output_bytes, offsets, ended=ended)
         self._store.save(self.source.container_id, position)
-        self._unsaved_bytes = 0
+        self.output.unsaved_bytes = 0
         for reader in self._readers:
             reader.remove_before(reader.offset)
 
-    @property
-    def is_unsaved(self) -> bool:
-        """Something was written since the last record."""
-        return self._unsaved_bytes > 0
-
     def close(self) -> None:
         """Give the files back; what is not recorded is found again."""
-        if self._output >= 0:
-            os.close(self._output)
-            self._output = -1
+        self.output.close()
         for reader in self._readers:
             reader.close()
 
