@@ -17,6 +17,7 @@ from typing import Any
 
 import structlog
 
+from dockershim.engine import NewContainer
 from dockershim.errors import AlreadyExists, EngineFailed, NameConflict, NotFound, NotRunning, ResourceExhausted
 from dockershim.network import NetworkFailed, NetworkRequest
 from dockershim.node import Node
@@ -34,7 +35,7 @@ class Lifecycle:
 
     # ---- create
 
-    async def create_replacing(self, name: str, body: dict[str, Any]) -> str:
+    async def create_replacing(self, name: str, body: dict[str, Any]) -> NewContainer:
         """Create a container; what else has the name is removed, unless it is alive and known."""
         for _ in range(CREATE_ATTEMPTS):
             try:
@@ -72,7 +73,7 @@ class Lifecycle:
             return
         with contextlib.suppress(NotFound, NotRunning):
             await self._node.engine.stop_container(view.id, timeout_seconds)
-        after = await self._node.feeder.observe_container(view.id)
+        after = await self._node.feeder.observe_end(view.id)
         if after is not None and after.running:
             raise EngineFailed(f"container {view.id} still runs after Docker said it stopped")
 
@@ -102,9 +103,17 @@ class Lifecycle:
         await self.disconnect(view)
         view = store.sandboxes.get(view.id, view)
         if view.running:
-            with contextlib.suppress(NotFound, NotRunning):
-                await self._node.engine.kill_container(view.id, "SIGKILL")  # pause has nothing to finish
-            await self._node.feeder.observe_sandbox(view.id)
+            await self._end_pause(view.id)
+
+    async def _end_pause(self, sandbox_id: str) -> None:
+        feeder = self._node.feeder
+        try:
+            with contextlib.suppress(NotRunning):
+                await self._node.engine.kill_container(sandbox_id, "SIGKILL")  # pause has nothing to finish
+        except NotFound:
+            await feeder.observe_sandbox(sandbox_id)
+        else:
+            feeder.sandbox_ended(sandbox_id, self._node.clock_ns())
 
     async def disconnect(self, view: SandboxView) -> None:
         """Tear the network down once."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import structlog
 
 from dockershim.engine import RegistryAuth
-from dockershim.errors import DeadlineExceeded, EngineFailed
+from dockershim.errors import DeadlineExceeded, EngineFailed, NotFound
 from dockershim.node import Node
 from dockershim.translate.image_refs import parse_image_ref
 from dockershim.translate.pull_progress import PullProgress
@@ -80,6 +80,14 @@ class Puller:
                 flight.outcome.set_exception(error)
 
     async def _pull_watched(self, reference: str, auth: RegistryAuth | None) -> str:
+        with self._node.feeder.images.pulling(reference):
+            await self._pull_to_the_end(reference, auth)
+            try:
+                return (await self._node.feeder.images.look(reference)).id
+            except NotFound as error:
+                raise EngineFailed(f"Docker pulled {reference} and does not have it: {error}") from error
+
+    async def _pull_to_the_end(self, reference: str, auth: RegistryAuth | None) -> None:
         parsed = parse_image_ref(reference)
         name = parsed.familiar if parsed.registry == "docker.io" else parsed.repository
         limit = self._node.settings.pull_progress_deadline_seconds
@@ -98,11 +106,6 @@ class Puller:
         except TimeoutError:
             at = f" (last: {last[0].text})" if last else ""
             raise DeadlineExceeded(f"pull of {reference} made no progress for {limit:.0f} s{at}") from None
-        await self._node.feeder.refresh_images()
-        view = self._node.store.find_image(reference)
-        if view is None:
-            raise EngineFailed(f"Docker pulled {reference} and does not list it")
-        return view.id
 
 
 def _retrieve(outcome: asyncio.Future[str]) -> None:

@@ -44,6 +44,14 @@ class EngineInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class NewContainer:
+    """A container that was just made, and what Docker will not do of what it was asked."""
+
+    id: str
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class EngineEvent:
     """One line of Docker's event stream. `type` is container or image, `time_ns` is the engine's clock."""
 
@@ -122,8 +130,8 @@ class DockerEngine(Protocol):
         """One container in full."""
         ...
 
-    async def create_container(self, name: str, body: Json) -> str:
-        """Create; returns the id. NameConflict when the name is taken, NotFound when the image is missing."""
+    async def create_container(self, name: str, body: Json) -> NewContainer:
+        """Create. NameConflict when the name is taken, NotFound when the image is missing."""
         ...
 
     async def start_container(self, reference: str, checkpoint: str = "") -> None:

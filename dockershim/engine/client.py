@@ -19,7 +19,7 @@ from urllib.parse import quote
 
 import structlog
 
-from dockershim.engine import DETACH_KEYS, EngineInfo, EventStream, Json, ProcessStream, RegistryAuth
+from dockershim.engine import DETACH_KEYS, EngineInfo, EventStream, Json, NewContainer, ProcessStream, RegistryAuth
 from dockershim.engine import errors as engine_errors
 from dockershim.engine.events import ThreadedEventStream
 from dockershim.engine.health import EngineHealth
@@ -171,12 +171,13 @@ class DockerClient:
         found: Json = await self._json("GET", f"/containers/{_quoted(reference)}/json", label="inspect")
         return found
 
-    async def create_container(self, name: str, body: Json) -> str:
+    async def create_container(self, name: str, body: Json) -> NewContainer:
         """See DockerEngine."""
         reply = await self._json("POST", "/containers/create", {"name": name}, body, label="create")
-        for warning in reply.get("Warnings") or ():
+        warnings = tuple(str(warning) for warning in reply.get("Warnings") or ())
+        for warning in warnings:
             _log.debug("docker_warned", name=name, warning=warning)
-        return str(reply["Id"])
+        return NewContainer(str(reply["Id"]), warnings)
 
     async def start_container(self, reference: str, checkpoint: str = "") -> None:
         """See DockerEngine."""

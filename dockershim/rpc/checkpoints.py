@@ -183,7 +183,10 @@ class CheckpointAndRestore:
         async with files.dump_directory() as directory:
             found = await files.read_container(source, field, directory)
             former_id = self._check_image(found, source, create.config.image.image)
-            view = self._node.store.require_container((await self._create(create)).container_id)
+            container_id = (await self._create(create)).container_id
+            view = await self._node.feeder.observe_container(container_id)  # only Docker knows its layer
+            if view is None:
+                raise NotFound("container", container_id)
             if found.layer is not None:
                 if not view.writable_directory:
                     raise Unimplemented(

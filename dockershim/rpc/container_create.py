@@ -16,14 +16,16 @@ import structlog
 
 from cri_proto import runtime_v1 as cri
 from dockershim import cdi, host
+from dockershim.engine import NewContainer
 from dockershim.errors import EngineFailed, FailedPrecondition, InvalidArgument, NotFound
 from dockershim.image_groups import ImageGroups
 from dockershim.lifecycle import Lifecycle
 from dockershim.node import Node
 from dockershim.tasks import Mutation
-from dockershim.translate import container_spec, image_volumes, names, security, users
+from dockershim.translate import container_spec, image_volumes, names, new_containers, security, users
+from dockershim.translate.image_views import ImageView
 from dockershim.translate.image_volumes import ImageVolume
-from dockershim.translate.views import SandboxView
+from dockershim.translate.views import ContainerView, SandboxView, container_view
 from dockershim.translate.wrapping import Wrapping
 
 _log = structlog.get_logger()
@@ -78,23 +80,44 @@ class ContainerCreate:
             self._log_raised_oom_score(config)
             created: list[str] = []
             mutation.on_failure("remove the container", lambda: self._undo(created))
-            container_id = await mutation.step(self._create(name, body, created, config))
-            await self._check_volumes(container_id, volumes, trees)
-            if await mutation.step(self._node.feeder.observe_container(container_id)) is None:
-                raise EngineFailed(f"container {container_id} vanished right after its creation")
-        return cri.CreateContainerResponse(container_id=container_id)
+            made = await mutation.step(self._create(name, body, created, config))
+            await self._check_volumes(made.id, volumes, trees)
+            if made.warnings:  # Docker has left something out, and the store shall not say otherwise
+                if await mutation.step(self._node.feeder.observe_container(made.id)) is None:
+                    raise EngineFailed(f"container {made.id} vanished right after its creation")
+            else:
+                self._node.store.put_container(self._view(name, made.id, body, image, context))
+        return cri.CreateContainerResponse(container_id=made.id)
 
-    async def _create(self, name: str, body: dict[str, Any], created: list[str], config: cri.ContainerConfig) -> str:
+    def _view(
+        self,
+        name: str,
+        container_id: str,
+        body: dict[str, Any],
+        image: ImageView,
+        context: container_spec.ContainerContext,
+    ) -> ContainerView:
+        """The container as it was asked for; who starts it looks at what Docker made of it.
+
+        The time is that before the creation, so that whatever happens to the container is newer.
+        """
+        inspect = new_containers.as_inspected(container_id, name, body, image.facts)
+        view = container_view(inspect, self._node.store.image_name, context.created_at_ns)
+        return dataclasses.replace(view, unseen=True)
+
+    async def _create(
+        self, name: str, body: dict[str, Any], created: list[str], config: cri.ContainerConfig
+    ) -> NewContainer:
         """Create it; once more when the image turns out to have groups for its user that Docker would leave out."""
         user, image_id = users.merged_user(config.linux.security_context), str(body["Image"])
         groups = self._image_groups.known(image_id, user) if user else ()
-        container_id = await self._lifecycle.create_replacing(name, users.with_groups(body, groups or ()))
-        created.append(container_id)
-        if groups is not None or not (groups := await self._image_groups.read(image_id, container_id, user)):
-            return container_id
-        await self._lifecycle.remove_quietly(container_id)
+        made = await self._lifecycle.create_replacing(name, users.with_groups(body, groups or ()))
+        created.append(made.id)
+        if groups is not None or not (groups := await self._image_groups.read(image_id, made.id, user)):
+            return made
+        await self._lifecycle.remove_quietly(made.id)
         again = await self._lifecycle.create_replacing(name, users.with_groups(body, groups))
-        created.append(again)
+        created.append(again.id)
         return again
 
     async def _undo(self, created: list[str]) -> None:
@@ -172,6 +195,7 @@ class ContainerCreate:
             sandbox_namespaces=sandbox.status.linux.namespaces.options,
             wrapping=wrapping,
             log_spool=self._node.logs.spool_directory,
+            created_at_ns=self._node.clock_ns(),
         )
 
     def _log_raised_oom_score(self, config: cri.ContainerConfig) -> None:

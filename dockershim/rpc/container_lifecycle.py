@@ -125,17 +125,18 @@ class ContainerLifecycle:
         update = {key: value for key, value in resources.to_docker_update(request.linux, "linux").items() if value}
         if writes and not view.running:
             raise FailedPrecondition(f"container {view.id} does not run: huge pages and unified keys were set for good")
-        await self._change_oom_score(view, request.linux.oom_score_adj)
-        if update:
-            await self._node.engine.update_container(view.id, update)
-        if view.running and (update or writes):
-            # all of them: Docker's change may have written over those of before
-            files = {**names.cgroup_writes_of(view.after_start), **writes}
-            await self._set_cgroup_files(view, files, resources.swap_file(update, view.status.resources.linux))
-            current = self._node.store.require_container(view.id)
-            now = json.dumps(files, sort_keys=True) if files else current.after_start
-            self._node.store.put_container(dataclasses.replace(current, after_start=now))
-        await self._node.feeder.observe_container(view.id)
+        async with self._node.feeder.claim(view.name):  # what Docker tells of the change needs no look of its own
+            await self._change_oom_score(view, request.linux.oom_score_adj)
+            if update:
+                await self._node.engine.update_container(view.id, update)
+            if view.running and (update or writes):
+                # all of them: Docker's change may have written over those of before
+                files = {**names.cgroup_writes_of(view.after_start), **writes}
+                await self._set_cgroup_files(view, files, resources.swap_file(update, view.status.resources.linux))
+                current = self._node.store.require_container(view.id)
+                now = json.dumps(files, sort_keys=True) if files else current.after_start
+                self._node.store.put_container(dataclasses.replace(current, after_start=now))
+            await self._node.feeder.observe_container(view.id)
         return cri.UpdateContainerResourcesResponse()
 
     async def _change_oom_score(self, view: ContainerView, wanted: int) -> None:

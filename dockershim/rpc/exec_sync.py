@@ -67,12 +67,13 @@ class ExecSync:
         return cri.ExecSyncResponse(stdout=bytes(output.stdout), stderr=bytes(output.stderr), exit_code=exit_code)
 
     async def _run(self, exec_id: str, output: _Output) -> int:
-        stream = await self._node.engine.exec_start(exec_id, tty=False)
-        try:
-            await self._drain(stream, output)
-        finally:
-            await stream.close()
-        return await execs.exit_code(self._node.engine, exec_id)
+        with self._node.feeder.exec_exits.expect(exec_id) as told:
+            stream = await self._node.engine.exec_start(exec_id, tty=False)
+            try:
+                await self._drain(stream, output)
+            finally:
+                await stream.close()
+            return await execs.exit_code(self._node.engine, exec_id, told)
 
     async def _drain(self, stream: ExecStream, output: _Output) -> None:
         async for number, data in stream:

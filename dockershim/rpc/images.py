@@ -111,13 +111,11 @@ class Images:
             raise InUse(f"image {view.id} is used by container {user.id}")
         if self._node.image_volumes.uses(view.id):
             raise InUse(f"image {view.id} is mounted in a container as a volume")
-        try:
+        async with self._node.feeder.images.removing():
             # by name, one after the other, and then by id: force is only for several names, never for containers
             for name in (*view.message.repo_tags, *view.message.repo_digests):
                 await self._remove_quietly(name)
             await self._remove_quietly(view.id)
-        finally:
-            await self._node.feeder.refresh_images()
         if view.id in self._node.store.images:
             raise EngineFailed(f"Docker still lists image {view.id} after its removal")
 

@@ -66,7 +66,7 @@ class SandboxRun:
         engine, lifecycle = self._node.engine, self._lifecycle
         async with Mutation(self._node.tasks, f"run sandbox {name}") as mutation:
             mutation.on_failure("remove pause", lambda: lifecycle.remove_quietly(name))
-            sandbox_id = await mutation.step(lifecycle.create_replacing(name, body))
+            sandbox_id = (await mutation.step(lifecycle.create_replacing(name, body))).id
             record = SandboxRecord(
                 id=sandbox_id, config=config, runtime_handler=handler, created_at_ns=self._node.clock_ns()
             )

@@ -10,10 +10,9 @@ import socket
 import time
 
 from cri_proto import runtime_v1 as cri
-from cri_proto.wire.remotecommand import Outcome, StreamSet
+from cri_proto.wire.remotecommand import StreamSet
 from dockershim.errors import FailedPrecondition, InvalidArgument, NotRunning
 from dockershim.node import Node
-from dockershim.streaming.channels import Channels
 from dockershim.streaming.port_forward import connect_in_namespace
 from dockershim.streaming.remote_command import AttachTarget, ExecCommand, RemoteCommands
 from dockershim.streaming.server import ATTACH, EXEC, CommandTicket, PortForwardTicket, StreamingServer
@@ -25,7 +24,7 @@ class Streaming:
 
     def __init__(self, node: Node) -> None:
         self._node = node
-        self._commands = RemoteCommands(node.engine, node.tasks)
+        self._commands = RemoteCommands(node.engine, node.feeder.exec_exits, node.tasks)
         self._server = StreamingServer(node.tasks, time.monotonic, node.settings.streaming_certificate)
 
     async def exec(self, request: cri.ExecRequest) -> cri.ExecResponse:
@@ -41,14 +40,10 @@ class Streaming:
     async def attach(self, request: cri.AttachRequest) -> cri.AttachResponse:
         """See CRI."""
         streams = _streams(request)
-        container_id = self._running_container(request.container_id).id
-
-        async def work(channels: Channels) -> Outcome:
-            config = (await self._node.engine.inspect_container(container_id)).get("Config") or {}
-            target = AttachTarget(container_id, streams, bool(config.get("Tty")), bool(config.get("StdinOnce")))
-            return await self._commands.attach(target, channels)
-
-        return cri.AttachResponse(url=await self._server.url(CommandTicket(ATTACH, streams, work)))
+        view = self._running_container(request.container_id)
+        target = AttachTarget(view.id, streams, view.tty, view.stdin_once)
+        ticket = CommandTicket(ATTACH, streams, functools.partial(self._commands.attach, target))
+        return cri.AttachResponse(url=await self._server.url(ticket))
 
     async def port_forward(self, request: cri.PortForwardRequest) -> cri.PortForwardResponse:
         """See CRI. The ports of the request are advice: the client names one with each connection."""

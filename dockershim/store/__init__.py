@@ -15,7 +15,7 @@ from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument, NotFound
 from dockershim.store.hub import EventHub
 from dockershim.translate.image_refs import full_image_id, is_image_id, parse_image_ref
-from dockershim.translate.image_views import ImageView
+from dockershim.translate.image_views import ImageView, without_names
 from dockershim.translate.views import ContainerView, SandboxView
 
 V = TypeVar("V")
@@ -155,6 +155,14 @@ class Store:
         self.images = dict(views)
         self.image_directories = frozenset(path for view in views.values() for path in view.facts.directories)
         self._image_keys = {key: view.id for view in views.values() for key in view.keys}
+
+    def put_image(self, view: ImageView) -> None:
+        """Take one image; a name that it has no other image has any more."""
+        others = {
+            known.id: known if known.keys.isdisjoint(view.keys) else without_names(known, view.keys)
+            for known in self.images.values()
+        }
+        self.replace_images({**others, view.id: view})
 
     def find_image(self, reference: str) -> ImageView | None:
         """By id, tag or digest, in any spelling."""

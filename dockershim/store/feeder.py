@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import structlog
@@ -21,16 +21,17 @@ from cri_proto import runtime_v1 as cri
 from dockershim.engine import DockerEngine, EngineEvent, EngineInfo
 from dockershim.errors import NotFound, ShimError, Unavailable
 from dockershim.store import Store
+from dockershim.store.exec_exits import ExecExits
+from dockershim.store.image_feed import IMAGE_ACTIONS, ImageFeed
 from dockershim.tasks import Tasks
 from dockershim.translate import names
-from dockershim.translate.image_refs import canonical_or_none
-from dockershim.translate.image_views import image_facts, image_view
 from dockershim.translate.users import ContainerUser, container_user
 from dockershim.translate.views import (
     ContainerView,
     SandboxRecord,
     SandboxView,
     container_view,
+    ended_sandbox_view,
     foreign_record,
     ghost_sandbox_view,
     kind_of,
@@ -39,13 +40,11 @@ from dockershim.translate.views import (
 
 _log = structlog.get_logger()
 
-CONTAINER_ACTIONS = ("create", "start", "die", "destroy", "oom", "update", "pause", "unpause", "rename")
-IMAGE_ACTIONS = ("pull", "tag", "untag", "delete", "load", "import")
+CONTAINER_ACTIONS = ("create", "start", "die", "destroy", "oom", "update", "pause", "unpause", "rename", "exec_die")
 RECONCILE_SECONDS = 60.0
 PING_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 5.0
-IMAGE_SETTLE_SECONDS = 0.05
 PARALLEL_INSPECTS = 12
 
 
@@ -73,6 +72,14 @@ class FeederHooks:
     event_read: Callable[[float], None] | None = None
 
 
+@dataclass(slots=True)
+class _Look:
+    """A look that is under way, and the events that came meanwhile."""
+
+    events: list[EngineEvent] = field(default_factory=list)
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+
+
 class Feeder:
     """The loop and the observations it makes."""
 
@@ -87,24 +94,22 @@ class Feeder:
     ) -> None:
         self.info: EngineInfo | None = None
         self.trouble = "dockershim has not reached Docker yet"
+        self.images = ImageFeed(engine, store, clock_ns, pinned_images)
+        self.exec_exits = ExecExits()
         self._engine = engine
         self._store = store
         self._tasks = tasks
         self._hooks = hooks
         self._clock_ns = clock_ns
-        self._pinned = frozenset(key for name in pinned_images if (key := canonical_or_none(name)))
         self._records: dict[str, SandboxRecord] = {}
         self._claims: dict[str, list[EngineEvent]] = {}
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._following = False
-        self._in_flight: set[str] = set()
-        self._again: set[str] = set()
+        self._looks: dict[str, _Look] = {}
         self._inspects = asyncio.Semaphore(PARALLEL_INSPECTS)
-        self._images_dirty = asyncio.Event()
         self._connected = asyncio.Event()
         self._filled = asyncio.Event()
         self._tried = asyncio.Event()
-        self._image_lock = asyncio.Lock()
 
     # ---- what others ask
 
@@ -156,54 +161,60 @@ class Feeder:
 
     async def observe_container(self, container_id: str) -> ContainerView | None:
         """Look at a container now and take what is seen into the store; None (and forgotten) when it is gone."""
-        observed_at_ns = self._clock_ns()
-        try:
-            async with self._inspects:
-                inspect = await self._engine.inspect_container(container_id)
-        except NotFound:
-            await self._forget(container_id)
-            return None
-        return await self._take_container(inspect, observed_at_ns)
+        async with self._look(container_id) as observed_at_ns:
+            try:
+                async with self._inspects:
+                    inspect = await self._engine.inspect_container(container_id)
+            except NotFound:
+                await self._forget(container_id)
+                return None
+            return await self._take_container(inspect, observed_at_ns)
+
+    async def observe_end(self, container_id: str) -> ContainerView | None:
+        """The same after a stop, which is an event as well: its look, begun or over, does for both."""
+        look = self._looks.get(container_id)
+        if look is not None:
+            await look.over.wait()
+        view = self._store.containers.get(container_id)
+        return await self.observe_container(container_id) if view is not None and view.running else view
 
     async def observe_sandbox(self, sandbox_id: str) -> None:
-        """The same for a sandbox."""
-        observed_at_ns = self._clock_ns()
-        try:
-            async with self._inspects:
-                inspect = await self._engine.inspect_container(sandbox_id)
-        except NotFound:
-            await self._forget(sandbox_id)
-            return
-        await self._take_sandbox(inspect, observed_at_ns)
+        """The same as for a container."""
+        async with self._look(sandbox_id) as observed_at_ns:
+            try:
+                async with self._inspects:
+                    inspect = await self._engine.inspect_container(sandbox_id)
+            except NotFound:
+                await self._forget(sandbox_id)
+                return
+            await self._take_sandbox(inspect, observed_at_ns)
 
-    async def refresh_images(self) -> None:
-        """Look at all images now; inspects only those not seen before."""
-        async with self._image_lock:
-            listed = await self._engine.list_images()
-            known = self._store.images
-            views = {}
-            unknown = [line for line in listed if str(line["Id"]) not in known]
-            inspected = dict(await asyncio.gather(*(self._inspect_image(str(line["Id"])) for line in unknown)))
-            for line in listed:
-                image_id = str(line["Id"])
-                old = known.get(image_id)
-                facts = old.facts if old is not None else image_facts(inspected.get(image_id, {}))
-                views[image_id] = image_view(line, facts, self._pinned)
-            self._store.replace_images(views)
+    def sandbox_ended(self, sandbox_id: str, observed_at_ns: int) -> None:
+        """Pause does not run any more, which is all there is to know of its end: no look is needed."""
+        view = self._store.sandboxes.get(sandbox_id)
+        if view is not None and view.running:
+            self._store.put_sandbox(ended_sandbox_view(view, observed_at_ns))
 
-    async def _inspect_image(self, image_id: str) -> tuple[str, dict[str, Any]]:
+    @asynccontextmanager
+    async def _look(self, identifier: str) -> AsyncIterator[int]:
+        """One look at a time; when it began. Events that come meanwhile are judged by what it saw."""
+        while (other := self._looks.get(identifier)) is not None:
+            await other.over.wait()
+        look = self._looks[identifier] = _Look()
         try:
-            async with self._inspects:
-                return image_id, await self._engine.inspect_image(image_id)
-        except NotFound:
-            return image_id, {}
+            yield self._clock_ns()
+        finally:
+            del self._looks[identifier]
+            look.over.set()
+            for event in look.events:
+                self._handle_container_event(event)
 
     # ---- the loops
 
     async def run(self) -> None:
         """Follow Docker for ever."""
         self._records = await self._hooks.load_records()
-        self._tasks.spawn_logged(self._image_loop(), "image feed")
+        self._tasks.spawn_logged(self.images.run(), "image feed")
         self._tasks.spawn_logged(self._health_loop(), "engine health")
         self._tasks.spawn_logged(self._reconcile_loop(), "reconcile")
         pause_seconds = FIRST_RETRY_SECONDS
@@ -222,7 +233,7 @@ class Feeder:
         stream = await self._engine.events(0, ("container", "image"), CONTAINER_ACTIONS + IMAGE_ACTIONS)
         try:
             await self._hooks.connected()
-            await self.refresh_images()  # before the containers, which are shown with names of images
+            await self.images.refresh()  # before the containers, which are shown with names of images
             self.info = info
             self._connected.set()
             await self._resync()
@@ -233,7 +244,7 @@ class Feeder:
                 if self._hooks.event_read is not None:
                     self._hooks.event_read((self._clock_ns() - event.time_ns) / 10**9)
                 if event.type == "image":
-                    self._images_dirty.set()
+                    self.images.handle(event)
                 elif event.type == "container":
                     self._handle_container_event(event)
         finally:
@@ -247,16 +258,6 @@ class Feeder:
         self._tried.set()
         known = self._hooks.filled(set(self._store.sandboxes), set(self._store.containers))
         self._tasks.spawn_logged(known, "give back what the vanished held")
-
-    async def _image_loop(self) -> None:
-        while True:
-            await self._images_dirty.wait()
-            await asyncio.sleep(IMAGE_SETTLE_SECONDS)  # one pull or removal is several events
-            self._images_dirty.clear()
-            try:
-                await self.refresh_images()
-            except ShimError as error:
-                _log.debug("image_refresh_failed", error=str(error))
 
     async def _health_loop(self) -> None:
         while True:
@@ -277,7 +278,7 @@ class Feeder:
                 continue
             try:
                 await self._resync()
-                await self.refresh_images()
+                await self.images.refresh()
             except ShimError as error:
                 _log.warning("reconcile_failed", error=str(error))
 
@@ -307,7 +308,7 @@ class Feeder:
         if not self.filled:
             self._store.begin_quiet_fill()
         try:
-            changed = [line for line in listed if self._differs(line)]
+            changed = [line for line in listed if self._differs(line, listed_at_ns)]
             await asyncio.gather(*(self._observe(str(line["Id"]), kind_of(line["Labels"])) for line in changed))
             present = {str(line["Id"]) for line in listed}
             for identifier in self._missing(present, listed_at_ns):
@@ -319,7 +320,7 @@ class Feeder:
             self._store.end_quiet_fill()
         self._tasks.spawn_logged(self._hooks.compared(), "put the host right")
 
-    def _differs(self, line: dict[str, Any]) -> bool:
+    def _differs(self, line: dict[str, Any], listed_at_ns: int) -> bool:
         identifier, running = str(line["Id"]), line.get("State") in ("running", "paused", "restarting")
         names_of_line = {str(name).removeprefix("/") for name in line.get("Names") or ()}
         if names_of_line & self._claims.keys():
@@ -328,7 +329,10 @@ class Feeder:
         if sandbox is not None:
             return sandbox.running != running
         container = self._store.containers.get(identifier)
-        return container is None or container.running != running
+        if container is None or container.running != running:
+            return True
+        # nobody has looked at it yet, and nobody has started it for a while
+        return container.unseen and listed_at_ns - container.observed_at_ns > RECONCILE_SECONDS * 10**9
 
     def _missing(self, present: set[str], listed_at_ns: int) -> list[str]:
         views: list[SandboxView | ContainerView] = [
@@ -419,6 +423,9 @@ class Feeder:
     # ---- events
 
     def _handle_container_event(self, event: EngineEvent) -> None:
+        if event.action == "exec_die":
+            self.exec_exits.tell(event.attributes)
+            return
         kind = event.attributes.get(names.TYPE_LABEL, "")
         known: Any = self._store.sandboxes.get(event.id) or self._store.containers.get(event.id)
         if known is None and (kind not in (names.TYPE_SANDBOX, names.TYPE_CONTAINER) or self._store.is_gone(event.id)):
@@ -430,29 +437,33 @@ class Feeder:
             if known is not None:
                 self._tasks.spawn_logged(self._forget(event.id), f"forget {event.id[:12]}")
             return
-        if known is not None and known.observed_at_ns >= event.time_ns:
+        if event.id in self._looks:
+            self._looks[event.id].events.append(event)
             return
-        if event.id in self._in_flight:
-            self._again.add(event.id)
+        if known is not None and (known.observed_at_ns >= event.time_ns or _is_known(event, known)):
+            return
+        if event.action == "die" and event.id in self._store.sandboxes:
+            self.sandbox_ended(event.id, event.time_ns)
             return
         _log.debug("event_observed", id=event.id, action=event.action)
-        self._in_flight.add(event.id)
-        self._tasks.spawn_logged(self._observe_until_quiet(event.id, kind), f"observe {event.id[:12]}")
+        self._tasks.spawn_logged(self._observe_for(event.id, kind), f"observe {event.id[:12]}")
 
-    async def _observe_until_quiet(self, identifier: str, kind: str) -> None:
+    async def _observe_for(self, identifier: str, kind: str) -> None:
         if not kind:
             kind = names.TYPE_SANDBOX if identifier in self._store.sandboxes else names.TYPE_CONTAINER
         try:
-            while True:
-                self._again.discard(identifier)
-                try:
-                    await self._observe(identifier, kind)
-                except ShimError as error:  # the next resync looks again
-                    _log.debug("observation_failed", id=identifier, error=str(error))
-                if identifier not in self._again:
-                    return
-        finally:
-            self._in_flight.discard(identifier)
+            await self._observe(identifier, kind)
+        except ShimError as error:  # the next resync looks again
+            _log.debug("observation_failed", id=identifier, error=str(error))
+
+
+def _is_known(event: EngineEvent, view: SandboxView | ContainerView) -> bool:
+    """Whether an event tells nothing new though it is newer than what we saw: it may be told after it has happened."""
+    if event.action == "create":
+        return True
+    if event.action != "die" or view.running:
+        return False
+    return isinstance(view, SandboxView) or view.status.state == cri.ContainerState.CONTAINER_EXITED
 
 
 async def _awaited(work: Awaitable[None]) -> None:

@@ -16,16 +16,19 @@ from dockershim.errors import EngineFailed, ShimError
 
 _log = structlog.get_logger()
 PID_POLLS_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-EXIT_POLLS_SECONDS = (0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+EXIT_POLLS_SECONDS = (0.1, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+"""How long to wait for what Docker tells before asking: there is no event of an exec that could not start."""
 
 
-async def exit_code(engine: DockerEngine, exec_id: str) -> int:
-    """The code of an exec whose output has ended; Docker may know it a moment later."""
+async def exit_code(engine: DockerEngine, exec_id: str, told: asyncio.Future[int]) -> int:
+    """The code of an exec whose output has ended. `told` has it when Docker tells, a moment later, see ExecExits."""
     for pause_seconds in EXIT_POLLS_SECONDS:
+        await asyncio.wait({told}, timeout=pause_seconds)
+        if told.done():
+            return told.result()
         state = await engine.exec_inspect(exec_id)
         if not state.get("Running") and state.get("ExitCode") is not None:
             return int(state["ExitCode"])
-        await asyncio.sleep(pause_seconds)
     raise EngineFailed(f"the output of exec {exec_id} has ended and Docker still calls it running")
 
 

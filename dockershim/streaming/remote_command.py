@@ -21,6 +21,7 @@ from cri_proto.wire import remotecommand as wire
 from dockershim.engine import DETACH_KEYS, DockerEngine, ProcessStream
 from dockershim.engine.stdcopy import STDERR
 from dockershim.errors import ShimError
+from dockershim.store.exec_exits import ExecExits
 from dockershim.streaming import execs
 from dockershim.streaming.channels import Channels
 from dockershim.streaming.inbox import Inbox
@@ -82,8 +83,9 @@ class AttachTarget:
 class RemoteCommands:
     """Runs both."""
 
-    def __init__(self, engine: DockerEngine, tasks: Tasks) -> None:
+    def __init__(self, engine: DockerEngine, exits: ExecExits, tasks: Tasks) -> None:
         self._engine = engine
+        self._exits = exits
         self._tasks = tasks
 
     async def exec(self, what: ExecCommand, channels: Channels) -> wire.Outcome:
@@ -100,13 +102,14 @@ class RemoteCommands:
         }
         exec_id = await self._engine.exec_create(what.container_id, body)
         try:
-            stream = await self._engine.exec_start(exec_id, tty=tty)
+            with self._exits.expect(exec_id) as told:
+                stream = await self._engine.exec_start(exec_id, tty=tty)
 
-            async def resize(size: wire.TerminalSize) -> None:
-                await self._engine.exec_resize(exec_id, size.width, size.height)
+                async def resize(size: wire.TerminalSize) -> None:
+                    await self._engine.exec_resize(exec_id, size.width, size.height)
 
-            await _join(channels, stream, resize, half_close=not tty, stdin=what.streams.stdin)
-            return wire.Outcome(await execs.exit_code(self._engine, exec_id))
+                await _join(channels, stream, resize, half_close=not tty, stdin=what.streams.stdin)
+                return wire.Outcome(await execs.exit_code(self._engine, exec_id, told))
         except (asyncio.CancelledError, Gone):
             kill = execs.kill(self._engine, what.container_id, exec_id)
             self._tasks.spawn_logged(kill, f"kill exec {exec_id[:12]}")

@@ -61,6 +61,7 @@ class ContainerContext:
     wrapping: Wrapping = field(default_factory=Wrapping)
     log_spool: str = ""
     """Where output can be spooled; empty when it cannot, or is not wanted."""
+    created_at_ns: int = 0
 
     cdi_edits: Mapping[str, Any] = field(default_factory=dict)
     """What the wanted CDI devices stand for, where the engine does not know by itself."""
@@ -148,6 +149,7 @@ def _labels(
     labels[names.TYPE_LABEL] = names.TYPE_CONTAINER
     labels[names.SANDBOX_ID_LABEL] = context.sandbox_id
     labels[names.LOG_PATH_LABEL] = log_path(config, sandbox_config)
+    labels[names.CREATED_AT_LABEL] = str(context.created_at_ns)
     labels[names.IMAGE_LABEL] = config.image.user_specified_image or config.image.image
     writes = resources.cgroup_writes(config.linux.resources, cgroup_version=context.cgroup_version, field=_RESOURCES)
     if writes:

@@ -17,7 +17,7 @@ from dockershim.translate.image_refs import canonical_or_none
 
 @dataclass(frozen=True, slots=True)
 class ImageFacts:
-    """What an inspect answer says: the user it runs as, its layers, and where those are unpacked.
+    """What an inspect answer says: user and stop signal of its containers, its layers, where those are unpacked.
 
     Only Docker's own overlay store says where; the containerd image store does not.
     """
@@ -25,6 +25,7 @@ class ImageFacts:
     user: str = ""
     layers: tuple[str, ...] = ()
     directories: tuple[str, ...] = ()
+    stop_signal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +49,7 @@ def image_facts(inspect: Mapping[str, Any]) -> ImageFacts:
         user=str((inspect.get("Config") or {}).get("User") or "").partition(":")[0],
         layers=tuple((inspect.get("RootFS") or {}).get("Layers") or ()),
         directories=unpacked_layers(inspect),
+        stop_signal=str((inspect.get("Config") or {}).get("StopSignal") or ""),
     )
 
 
@@ -65,7 +67,8 @@ def unpacked_layers(inspect: Mapping[str, Any]) -> tuple[str, ...]:
 
 def image_view(listed: Mapping[str, Any], facts: ImageFacts, pinned: Iterable[str]) -> ImageView:
     """The view of an image from its line in the list and what is known of it. `pinned` are canonical names."""
-    tags = [tag for tag in listed.get("RepoTags") or () if canonical_or_none(tag)]
+    # Docker 29 counts the digest of a pull by digest among the tags as well
+    tags = [tag for tag in listed.get("RepoTags") or () if canonical_or_none(tag) and "@" not in tag]
     digests = [digest for digest in listed.get("RepoDigests") or () if canonical_or_none(digest)]
     keys = frozenset(key for name in (*tags, *digests) if (key := canonical_or_none(name)))
     image_id = str(listed["Id"])
@@ -82,3 +85,14 @@ def image_view(listed: Mapping[str, Any], facts: ImageFacts, pinned: Iterable[st
     elif facts.user:
         message.username = facts.user
     return ImageView(image_id, keys, facts, message)
+
+
+def without_names(view: ImageView, keys: frozenset[str]) -> ImageView:
+    """The same image after others took some of its names."""
+    message = cri.Image()
+    message.CopyFrom(view.message)
+    for names in (message.repo_tags, message.repo_digests):
+        kept = [name for name in names if canonical_or_none(name) not in keys]
+        del names[:]
+        names.extend(kept)
+    return ImageView(view.id, view.keys - keys, view.facts, message)

@@ -29,9 +29,19 @@ POD_UID_LABEL = "io.kubernetes.pod.uid"
 IMAGE_LABEL = "io.kubernetes.dockershim.image"
 AFTER_START_LABEL = "io.kubernetes.dockershim.after-start"
 IMAGE_VOLUMES_LABEL = "io.kubernetes.dockershim.image-volumes"
+CREATED_AT_LABEL = "io.kubernetes.dockershim.created-at"  # so that nobody need ask when Docker made it
 KEYS_LABEL = "io.kubernetes.dockershim.keys"  # which labels are CRI's: Docker adds those of the image
 _OWN_LABELS = frozenset(
-    {TYPE_LABEL, LOG_PATH_LABEL, SANDBOX_ID_LABEL, IMAGE_LABEL, AFTER_START_LABEL, IMAGE_VOLUMES_LABEL, KEYS_LABEL}
+    {
+        TYPE_LABEL,
+        LOG_PATH_LABEL,
+        SANDBOX_ID_LABEL,
+        IMAGE_LABEL,
+        AFTER_START_LABEL,
+        IMAGE_VOLUMES_LABEL,
+        CREATED_AT_LABEL,
+        KEYS_LABEL,
+    }
 )
 
 
@@ -65,6 +75,13 @@ def cgroup_writes_of(label: str) -> dict[str, str]:
     except ValueError:
         return {}
     return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+
+
+def created_at_of(labels: Mapping[str, str]) -> int:
+    """The nanoseconds of CREATED_AT_LABEL; 0 where there is none or somebody else wrote it."""
+    text = labels.get(CREATED_AT_LABEL, "")
+    found = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else 0
+    return found if found < 1 << 63 else 0
 
 
 def parse_name(name: str) -> ParsedName | None:

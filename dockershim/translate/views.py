@@ -9,7 +9,7 @@ every field, addresses from the stored network result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -84,6 +84,7 @@ class ContainerView:
     docker_log_path: str
     log_path: str
     tty: bool
+    stdin_once: bool
     after_start: str
     image_volumes: tuple[ImageVolume, ...]
     writable_directory: str
@@ -93,6 +94,8 @@ class ContainerView:
 
     log_spool: str = ""
     """The directory of the spool that its output goes to first; empty when Docker is the first to have it."""
+    unseen: bool = False
+    """Whether it is what was asked for, and nobody has looked yet at what Docker made of it."""
     exec_user: str = ""
     """User and group of processes that are added, where Docker would give them more groups than the first one has."""
 
@@ -167,6 +170,15 @@ def sandbox_view(inspect: Mapping[str, Any], record: SandboxRecord | None, obser
         item=_sandbox_item(common),
         status=_sandbox_status(common, namespaces, ips),
     )
+
+
+def ended_sandbox_view(view: SandboxView, observed_at_ns: int) -> SandboxView:
+    """The same sandbox after pause has ended."""
+    item, status = cri.PodSandbox(), cri.PodSandboxStatus()
+    item.CopyFrom(view.item)
+    status.CopyFrom(view.status)
+    item.state = status.state = cri.PodSandboxState.SANDBOX_NOTREADY
+    return replace(view, running=False, pid=0, observed_at_ns=observed_at_ns, item=item, status=status)
 
 
 def ghost_sandbox_view(record: SandboxRecord, observed_at_ns: int) -> SandboxView:
@@ -349,6 +361,7 @@ def container_view(
         docker_log_path=str(inspect.get("LogPath") or ""),
         log_path=status.log_path,
         tty=bool(config.get("Tty")),
+        stdin_once=bool(config.get("StdinOnce")),
         after_start=after_start,
         image_volumes=volumes,
         writable_directory=str(layer_paths(inspect).get("UpperDir") or ""),
@@ -363,7 +376,8 @@ def container_view(
 def _container_status(inspect: Mapping[str, Any], metadata: cri.ContainerMetadata) -> cri.ContainerStatus:
     state = inspect["State"]
     started, finished = parse_time_ns(state.get("StartedAt")), parse_time_ns(state.get("FinishedAt"))
-    created = parse_time_ns(inspect.get("Created"))
+    docker_labels = inspect["Config"].get("Labels") or {}
+    created = names.created_at_of(docker_labels) or parse_time_ns(inspect.get("Created"))
     exit_code = int(state.get("ExitCode") or 0)
     status = cri.ContainerStatus(
         id=str(inspect["Id"]), metadata=metadata, created_at=created, message=str(state.get("Error") or "")

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from dockershim.engine import EngineEvent, EngineInfo, EventStream, Json, ProcessStream, RegistryAuth
+from dockershim.engine import EngineEvent, EngineInfo, EventStream, Json, NewContainer, ProcessStream, RegistryAuth
 from dockershim.engine.stdcopy import STDERR, STDOUT
 from dockershim.errors import (
     EngineFailed,
@@ -106,9 +106,11 @@ class FakeDockerEngine:
         self.registry: dict[str, Json] = {}
         self.networks: dict[str, Json] = {}
         self.execs: dict[str, Json] = {}
+        self._exec_owners: dict[str, Json] = {}
         self.sizes: dict[str, tuple[int, int]] = {}
         self.exec_results: dict[tuple[str, ...], tuple[bytes, bytes, int]] = {}
         self.calls: Counter[str] = Counter()
+        self.warnings: list[str] = []
         self.away = False
         self.experimental = False
         self.root_directory = "/var/lib/docker"
@@ -256,7 +258,7 @@ class FakeDockerEngine:
         await self._enter("inspect_container")
         return copy.deepcopy(self._find(reference))
 
-    async def create_container(self, name: str, body: Json) -> str:
+    async def create_container(self, name: str, body: Json) -> NewContainer:
         """See DockerEngine."""
         await self._enter("create_container")
         image = self._find_image(body["Image"])
@@ -305,7 +307,7 @@ class FakeDockerEngine:
             await asyncio.to_thread(upper.mkdir, parents=True)
             self.containers[identifier]["GraphDriver"] = {"Name": "overlay2", "Data": {"UpperDir": str(upper)}}
         self._emit_container("create", self.containers[identifier])
-        return identifier
+        return NewContainer(identifier, tuple(self.warnings))
 
     def _require_experimental(self) -> None:
         if not self.experimental:
@@ -410,6 +412,7 @@ class FakeDockerEngine:
         self._serial += 1
         identifier = fake_id(f"exec {self._serial}")
         self.execs[identifier] = {"ID": identifier, "Running": False, "ExitCode": None, "Pid": 0, "Cmd": body["Cmd"]}
+        self._exec_owners[identifier] = container
         return identifier
 
     async def exec_resize(self, exec_id: str, width: int, height: int) -> None:
@@ -444,6 +447,7 @@ class FakeDockerEngine:
         ended.set()
         out, err, code = result
         state |= {"Running": False, "ExitCode": code}
+        self._emit_container("exec_die", self._exec_owners[exec_id], execID=exec_id, exitCode=str(code))
         pieces = [(STDOUT, out), (STDERR, err)]
         return FakeExecStream([piece for piece in pieces if piece[1]], ended)
 
@@ -479,6 +483,8 @@ class FakeDockerEngine:
         image = self.registry.get(reference)
         if image is None:
             raise NotFound("image", f"{reference}: manifest unknown")
+        for former in self.images.values():
+            former["RepoTags"] = [each for each in former["RepoTags"] if each not in image["RepoTags"]]
         self.images[image["Id"]] = copy.deepcopy(image)
         self._emit("image", "pull", reference, reference, {})
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from dockershim.engine import DockerEngine, EventStream
 from dockershim.engine.client import DockerClient
 from dockershim.engine.stdcopy import STDERR, STDOUT
 from dockershim.errors import AlreadyExists, InUse, NameConflict, NotFound, NotRunning, Unimplemented
+from dockershim.translate.image_views import image_facts, image_view
 from dockershim.translate.views import parse_time_ns
 from tests.fakes.docker_engine import FakeDockerEngine
 from tests.lab.lab import BUSYBOX, PAUSE, Lab
@@ -96,7 +98,9 @@ async def test_it_says_what_it_is(engine: DockerEngine) -> None:
 async def test_the_life_of_a_container(engine: DockerEngine) -> None:
     """Created, running, exited, gone: states, times and events."""
     stream = await engine.events(0, ("container",), ("create", "start", "die", "destroy"))
-    identifier = await engine.create_container("life", body(*SLEEP))
+    made = await engine.create_container("life", body(*SLEEP))
+    identifier = made.id
+    assert made.warnings == ()
     created = await engine.inspect_container(identifier)
     assert (created["Id"], created["Name"], created["State"]["Status"]) == (identifier, "/life", "created")
     assert parse_time_ns(created["Created"]) > 10**18
@@ -121,7 +125,7 @@ async def test_the_life_of_a_container(engine: DockerEngine) -> None:
 
 async def test_checkpoints_are_for_engines_with_experimental_features(engine: DockerEngine) -> None:
     """Which none of these is; tests/machine has one."""
-    identifier = await engine.create_container("no-checkpoint", body(*SLEEP))
+    identifier = (await engine.create_container("no-checkpoint", body(*SLEEP))).id
     with pytest.raises(Unimplemented, match="experimental"):
         await engine.start_container(identifier, "some")
     await engine.start_container(identifier)
@@ -132,7 +136,7 @@ async def test_checkpoints_are_for_engines_with_experimental_features(engine: Do
 
 async def test_the_exit_code_is_the_commands(engine: DockerEngine) -> None:
     """A command that ends by itself."""
-    identifier = await engine.create_container("ends", body("sh", "-c", "exit 5"))
+    identifier = (await engine.create_container("ends", body("sh", "-c", "exit 5"))).id
     stream = await engine.events(0, ("container",), ("die",))
     await engine.start_container(identifier)
     await actions(stream, identifier, "die")
@@ -144,7 +148,7 @@ async def test_the_exit_code_is_the_commands(engine: DockerEngine) -> None:
 
 async def test_a_taken_name(engine: DockerEngine) -> None:
     """The conflict names the holder."""
-    holder = await engine.create_container("taken", body(*SLEEP))
+    holder = (await engine.create_container("taken", body(*SLEEP))).id
     with pytest.raises(NameConflict) as conflict:
         await engine.create_container("taken", body(*SLEEP))
     assert conflict.value.holder == holder
@@ -182,7 +186,7 @@ async def test_what_is_unknown(engine: DockerEngine) -> None:
 
 async def test_a_file_of_a_container(engine: DockerEngine) -> None:
     """Before it is started. Directories and large files are none; a container that is not there is an error."""
-    identifier = await engine.create_container("files", body(*SLEEP))
+    identifier = (await engine.create_container("files", body(*SLEEP))).id
     passwd = await engine.read_file(identifier, "/etc/passwd", 4096)
     assert passwd is not None
     assert passwd.startswith(b"root:")
@@ -195,8 +199,8 @@ async def test_a_file_of_a_container(engine: DockerEngine) -> None:
 
 async def test_the_list_shows_what_has_the_label(engine: DockerEngine) -> None:
     """Running or not, with state, names and labels."""
-    first = await engine.create_container("listed", body(*SLEEP))
-    second = await engine.create_container("unlabelled", body(*SLEEP, Labels={"other": "x"}))
+    first = (await engine.create_container("listed", body(*SLEEP))).id
+    second = (await engine.create_container("unlabelled", body(*SLEEP, Labels={"other": "x"}))).id
     await engine.start_container(first)
     listed = {line["Id"]: line for line in await engine.list_containers(LABEL)}
     assert set(listed) == {first}
@@ -208,7 +212,7 @@ async def test_the_list_shows_what_has_the_label(engine: DockerEngine) -> None:
 
 async def test_removing_by_force_ends_it(engine: DockerEngine) -> None:
     """A running container goes, and is gone when the call returns."""
-    identifier = await engine.create_container("forced", body(*SLEEP))
+    identifier = (await engine.create_container("forced", body(*SLEEP))).id
     await engine.start_container(identifier)
     await engine.remove_container(identifier, force=True)
     with pytest.raises(NotFound):
@@ -217,19 +221,20 @@ async def test_removing_by_force_ends_it(engine: DockerEngine) -> None:
 
 async def test_resources_change(engine: DockerEngine) -> None:
     """What is updated is what inspect shows."""
-    identifier = await engine.create_container("updated", body(*SLEEP))
+    identifier = (await engine.create_container("updated", body(*SLEEP))).id
     await engine.start_container(identifier)
     await engine.update_container(identifier, {"CpuShares": 333})
     assert (await engine.inspect_container(identifier))["HostConfig"]["CpuShares"] == 333
 
 
 async def test_exec(engine: DockerEngine) -> None:
-    """Both streams apart, then the exit code; and not in a container that does not run."""
-    identifier = await engine.create_container("exec", body(*SLEEP))
+    """Both streams apart, then the exit code, which is told and can be asked; not in a container that does not run."""
+    identifier = (await engine.create_container("exec", body(*SLEEP))).id
     request = {"AttachStdout": True, "AttachStderr": True, "Cmd": list(SCRIPT)}
     with pytest.raises(NotRunning):
         await engine.exec_create(identifier, request)
     await engine.start_container(identifier)
+    events = await engine.events(0, ("container",), ("exec_die",))
     exec_id = await engine.exec_create(identifier, request)
     stream = await engine.exec_start(exec_id, tty=False)
     output = {STDOUT: b"", STDERR: b""}
@@ -238,6 +243,10 @@ async def test_exec(engine: DockerEngine) -> None:
     await stream.close()
     assert output == {STDOUT: b"out\n", STDERR: b"err\n"}
     async with asyncio.timeout(10):
+        told = await events.next()
+        assert told is not None
+        assert (told.id, told.attributes["execID"], told.attributes["exitCode"]) == (identifier, exec_id, "3")
+        events.close()
         while (state := await engine.exec_inspect(exec_id))["Running"]:  # noqa: ASYNC110 - Docker has no other way
             await asyncio.sleep(0.01)
     assert state["ExitCode"] == 3
@@ -245,7 +254,7 @@ async def test_exec(engine: DockerEngine) -> None:
 
 async def test_a_running_exec_has_a_pid(engine: DockerEngine) -> None:
     """By which it can be killed; Docker answers the start a moment before there is one."""
-    identifier = await engine.create_container("exec-pid", body(*SLEEP))
+    identifier = (await engine.create_container("exec-pid", body(*SLEEP))).id
     await engine.start_container(identifier)
     exec_id = await engine.exec_create(identifier, {"AttachStdout": True, "Cmd": ["sleep", "100"]})
     stream = await engine.exec_start(exec_id, tty=False)
@@ -263,20 +272,26 @@ async def test_images(engine: DockerEngine) -> None:
     assert listed[BUSYBOX]["Size"] > 0
     assert (await engine.inspect_image(BUSYBOX))["Id"] == image_id
     assert (await engine.inspect_image(image_id))["RootFS"]["Layers"]
-    identifier = await engine.create_container("user", body(*SLEEP, Image=image_id))
+    identifier = (await engine.create_container("user", body(*SLEEP, Image=image_id))).id
     assert (await engine.inspect_container(identifier))["Image"] == image_id
     with pytest.raises(InUse):
         await engine.remove_image(image_id, force=False)
 
 
 async def test_pull_and_remove(engine: DockerEngine) -> None:
-    """A pull brings the image and is told as an event; removing the only name removes the image."""
+    """A pull brings the image and is told before its answer, a look at it tells as much as the list does; removing the
+    only name removes the image."""
     if any(PAUSE in (line["RepoTags"] or ()) for line in await engine.list_images()):
         await engine.remove_image(PAUSE, force=False)
     stream = await engine.events(0, ("image",), ("pull", "delete"))
     name, _, tag = PAUSE.rpartition(":")
     await engine.pull_image(name, tag, None, lambda progress: None)
-    image_id = (await engine.inspect_image(PAUSE))["Id"]
+    seen_at_ns = time.time_ns()
+    inspect = await engine.inspect_image(PAUSE)
+    image_id = inspect["Id"]
+    (line,) = (line for line in await engine.list_images() if line["Id"] == image_id)
+    assert image_view(inspect, image_facts(inspect), ()) == (shown := image_view(line, image_facts(inspect), ()))
+    assert image_view(inspect, image_facts(inspect), ()).message == shown.message
     await engine.remove_image(PAUSE, force=False)
     with pytest.raises(NotFound):
         await engine.inspect_image(image_id)
@@ -286,6 +301,8 @@ async def test_pull_and_remove(engine: DockerEngine) -> None:
             event = await stream.next()
             assert event is not None
             kinds.append(event.action)
+            if event.action == "pull":
+                assert (event.id, event.time_ns < seen_at_ns) == (PAUSE, True)
     assert kinds == ["pull", "delete"]
     stream.close()
 

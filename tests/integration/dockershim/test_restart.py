@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import grpc
 import pytest
 
 from cri_proto import runtime_v1 as cri
+from dockershim.translate.views import parse_time_ns
 from tests.integration.dockershim.harness import Shim, code_of, eventually
 from tests.lab.engines.docker import DEFAULT_VERSION
 from tests.lab.lab import BUSYBOX, Lab
@@ -36,6 +38,68 @@ def test_a_pod_survives_kill_9_untouched(shim: Shim) -> None:
     assert [shim.sandbox_status(sandbox[0]), shim.status(running), shim.status(created)] == before
     shim.start_container(created)
     shim.wait_state(created, EXITED)
+
+
+def test_a_new_container_is_shown_as_docker_has_it(shim: Shim) -> None:
+    """What is shown without a look is what a restarted dockershim sees: of a container that asks for much, of an
+    image's own stop signal and labels, and of a container that asks for nothing."""
+    host = shim.lab.root / "mounted"
+    host.mkdir(exist_ok=True)
+    recipe = f"FROM {BUSYBOX}\nSTOPSIGNAL SIGUSR1\nUSER 7:8\nLABEL of=image\nVOLUME /data\nENV A=b\n"
+    (host / "Dockerfile").write_text(recipe)
+    shim.lab.docker.client("build", "--quiet", "--tag", "registry.k8s.io/signalled:1", str(host))
+    signalled = cri.ImageSpec(image="registry.k8s.io/signalled:1")
+    eventually(lambda: bool(shim.images.ImageStatus(cri.ImageStatusRequest(image=signalled)).image.id))
+    sandbox = shim.run_sandbox()
+    propagation_of = cri.MountPropagation  # bidirectional wants a shared mount
+    propagations = (propagation_of.PROPAGATION_PRIVATE, propagation_of.PROPAGATION_HOST_TO_CONTAINER)
+    mounts = [
+        cri.Mount(container_path=f"/mnt//{number}/", host_path=f"{host}/", readonly=readonly, propagation=propagation)
+        for number, (readonly, propagation) in enumerate(itertools.product((False, True), propagations))
+    ]
+    resources = cri.LinuxContainerResources(
+        cpu_period=100000,
+        cpu_quota=50000,
+        cpu_shares=512,
+        cpuset_cpus="0",
+        memory_limit_in_bytes=1 << 26,
+        memory_swap_limit_in_bytes=1 << 27,
+        oom_score_adj=500,
+    )
+    secure = cri.LinuxContainerSecurityContext(run_as_user=cri.Int64Value(value=1000), supplemental_groups=[5])
+    much = shim.create(
+        sandbox,
+        "exec sleep 1000",
+        labels={"app": "web"},
+        annotations={"hash": "abc"},
+        mounts=mounts,
+        tty=True,
+        stop_signal=cri.Signal.SIGNAL_SIGRTMINPLUS3,
+        linux=cri.LinuxContainerConfig(resources=resources, security_context=secure),
+    )
+    own = shim.create(sandbox, "true", metadata=cri.ContainerMetadata(name="own", attempt=3), image=signalled)
+    nothing = shim.create(sandbox, "true", metadata=cri.ContainerMetadata(name="nothing"))
+    created = (much, own, nothing)
+
+    def shown() -> list[cri.ContainerStatus | cri.Container]:
+        found = [shim.status(container_id) for container_id in created]
+        for status in found:
+            status.mounts.sort(key=lambda mount: mount.container_path)  # Docker has them in no order
+        items = shim.runtime.ListContainers(cri.ListContainersRequest()).containers
+        return [*found, *(item for container_id in created for item in items if item.id == container_id)]
+
+    before = shown()
+    shim.kill()
+    shim.start()
+    assert shown() == before
+    assert [len(shim.status(container_id).mounts) for container_id in created] == [4, 0, 0]
+    assert shim.status(own).stop_signal == cri.Signal.SIGNAL_SIGUSR1
+    for container_id in created:
+        at_ns = shim.status(container_id).created_at
+        shim.start_container(container_id)
+        assert shim.status(container_id).created_at == at_ns
+        docker_ns = parse_time_ns(json.loads(shim.lab.docker.client("inspect", container_id))[0]["Created"])
+        assert 0 <= docker_ns - at_ns < 10 * 10**9
 
 
 def test_what_happened_while_it_was_away_is_known_after(shim: Shim) -> None:

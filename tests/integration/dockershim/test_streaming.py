@@ -169,12 +169,12 @@ def forwarded(lab: Lab, shim: Shim, request: pytest.FixtureRequest) -> Iterator[
     container = shim.run(sandbox, SERVE)
     eventually(lambda: b":8080 " in shim.exec(container, "netstat", "-ltn").stdout)
     port = 18080 + TRANSPORTS.index(request.param)
-    with _forwarding(lab, shim, request.param, sandbox[0], f"{port}:8080", f"{port + 10}:9"):
+    with forwarding(lab, shim, request.param, sandbox[0], f"{port}:8080", f"{port + 10}:9"):
         yield port
 
 
 @contextlib.contextmanager
-def _forwarding(lab: Lab, shim: Shim, transport: str, sandbox_id: str, *ports: str) -> Iterator[None]:
+def forwarding(lab: Lab, shim: Shim, transport: str, sandbox_id: str, *ports: str) -> Iterator[None]:
     command = [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", "port-forward"]
     command += ["--transport", transport, sandbox_id, *ports]
     client: LabProcess = lab.popen(command, log=f"forward-{transport}-{ports[0].replace(':', '-')}")
@@ -186,7 +186,7 @@ def _forwarding(lab: Lab, shim: Shim, transport: str, sandbox_id: str, *ports: s
         client.wait(10)
 
 
-def _echo(lab: Lab, port: int, data: bytes) -> bytes:
+def echo(lab: Lab, port: int, data: bytes) -> bytes:
     with lab.connect("127.0.0.1", port) as connection, concurrent.futures.ThreadPoolExecutor(1) as pool:
         connection.settimeout(60)
         sending = pool.submit(connection.sendall, data)
@@ -201,10 +201,10 @@ def _echo(lab: Lab, port: int, data: bytes) -> bytes:
 def test_port_forward(lab: Lab, forwarded: int) -> None:
     """Ten connections at once, ten megabytes there and back, and a port where nobody listens ends at once."""
     data = os.urandom(BLOCK_BYTES)
-    assert _echo(lab, forwarded, data) == data
+    assert echo(lab, forwarded, data) == data
     blocks = [os.urandom(128 * 1024) for _ in range(10)]
     with concurrent.futures.ThreadPoolExecutor(10) as pool:
-        assert list(pool.map(lambda block: _echo(lab, forwarded, block), blocks)) == blocks
+        assert list(pool.map(lambda block: echo(lab, forwarded, block), blocks)) == blocks
     with lab.connect("127.0.0.1", forwarded + 10) as connection:
         connection.settimeout(20)
         with contextlib.suppress(ConnectionResetError):
@@ -221,8 +221,8 @@ def test_port_forward_to_a_server_that_listens_on_ipv6_alone(lab: Lab, shim: Shi
     server = lab.popen([sys.executable, "-c", ECHO, str(served)], log=f"echo-{transport}")
     try:
         eventually(lambda: f"[::1]:{served} " in lab.run(["ss", "-ltnH"]).stdout)
-        with _forwarding(lab, shim, transport, sandbox[0], f"{port}:{served}"):
-            assert _echo(lab, port, b"hello") == b"hello"
+        with forwarding(lab, shim, transport, sandbox[0], f"{port}:{served}"):
+            assert echo(lab, port, b"hello") == b"hello"
     finally:
         server.kill()
         server.wait(10)

@@ -87,12 +87,11 @@ def test_in_a_plugin_at_del(stage: Stage, place: str, rpc: str) -> None:
 
 
 @AROUND
-@pytest.mark.parametrize("request_", [CREATE, LOOK])
-def test_in_create_container(stage: Stage, request_: str, answered: bool) -> None:
+def test_in_create_container(stage: Stage, answered: bool) -> None:
     """The container is there or not; it can be made again under its name, and runs."""
     with stage.passing_pod() as config:
         sandbox = stage.shim.run_sandbox(config)
-        killed_in(stage, request_, answered, lambda: stage.shim.create(sandbox, "exec sleep 1000"))
+        killed_in(stage, CREATE, answered, lambda: stage.shim.create(sandbox, "exec sleep 1000"))
         container_id = stage.shim.run(sandbox, "exec sleep 1000")
         assert stage.shim.status(container_id).state == RUNNING
         shown = stage.shim.runtime.ListContainers(

@@ -34,7 +34,7 @@ FOREIGN_LABELS = {
 async def add_foreign(engine: FakeDockerEngine, root: Path, *, checkpoint: bool = True) -> str:
     """A sandbox as cri-dockerd makes it, with its checkpoint."""
     body = {"Image": PAUSE, "Labels": dict(FOREIGN_LABELS), "HostConfig": {"NetworkMode": "none"}}
-    sandbox_id = await engine.create_container("k8s_POD_old_default_uid-old_0", body)
+    sandbox_id = (await engine.create_container("k8s_POD_old_default_uid-old_0", body)).id
     await engine.start_container(sandbox_id)
     (root / "sandbox").mkdir(exist_ok=True)
     if checkpoint:
