@@ -41,7 +41,7 @@ def runtime_handlers(node: Node, lifecycle: Lifecycle, puller: Puller) -> tuple[
     create, containers = ContainerCreate(node, lifecycle), ContainerQuery(node)
     life, streaming = ContainerLifecycle(node, lifecycle), Streaming(node)
     stats = Stats(node)
-    checkpoints = CheckpointAndRestore(node, lifecycle, run.run_pod_sandbox, create.create_container, life.start_from)
+    checkpoints = CheckpointAndRestore(node, lifecycle, run.run_pod_sandbox, create.create_for_restore, life.start_from)
     unary: dict[str, Unary] = {
         "Version": runtime.version,
         "Status": runtime.status,

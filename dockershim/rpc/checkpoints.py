@@ -107,6 +107,11 @@ class CheckpointAndRestore:
         view = self._node.store.require_container(container_id)
         if not view.running:
             raise NotRunning(f"container {view.id} does not run; only what runs has a state to keep")
+        if view.log_spool:
+            raise FailedPrecondition(
+                f"container {view.id} writes into the log spool, whose FIFOs no restored container would find; "
+                "want one that was made without --spool-logs"
+            )
         return view
 
     def _wanted_of(self, sandbox_id: str, container_ids: list[str]) -> list[ContainerView]:

@@ -41,6 +41,15 @@ class ContainerCreate:
 
     async def create_container(self, request: cri.CreateContainerRequest) -> cri.CreateContainerResponse:
         """See CRI."""
+        return await self._create_container(request, self._node.logs.spool_directory)
+
+    async def create_for_restore(self, request: cri.CreateContainerRequest) -> cri.CreateContainerResponse:
+        """The same for a container that CRIU will fill, which writes where the checkpointed one wrote: to Docker."""
+        return await self._create_container(request, "")
+
+    async def _create_container(
+        self, request: cri.CreateContainerRequest, log_spool: str
+    ) -> cri.CreateContainerResponse:
         for part in ("config", "sandbox_config"):
             if not request.HasField(part):
                 raise InvalidArgument(part, "is missing")
@@ -72,6 +81,7 @@ class ContainerCreate:
         ):
             etc_mounts = await self._node.sandbox_files.mounts(sandbox, config)
             context = self._context(sandbox, image.id, profile, volumes, trees, etc_mounts)
+            context = dataclasses.replace(context, log_spool=log_spool)
             if config.CDI_devices and context.api_version < container_spec.CDI_API:
                 edits = await cdi.container_edits([device.name for device in config.CDI_devices])
                 context = dataclasses.replace(context, cdi_edits=edits)
@@ -194,7 +204,6 @@ class ContainerCreate:
             etc_mounts=tuple(etc_mounts),
             sandbox_namespaces=sandbox.status.linux.namespaces.options,
             wrapping=wrapping,
-            log_spool=self._node.logs.spool_directory,
             created_at_ns=self._node.clock_ns(),
         )
 

@@ -77,7 +77,7 @@ class Api:
     """The handlers of one world."""
 
     def __init__(self, world: World, root: Path) -> None:
-        self.engine, self.root = world.engine, root
+        self.engine, self.logs, self.root = world.engine, world.logs, root
         files = CheckpointFiles(root, root / "proc")
         self.node = dataclasses.replace(world.node, checkpoint_files=files)
         lifecycle = Lifecycle(self.node)
@@ -85,7 +85,7 @@ class Api:
         self.create = ContainerCreate(self.node, lifecycle)
         self.life = ContainerLifecycle(self.node, lifecycle)
         self.checkpoints = CheckpointAndRestore(
-            self.node, lifecycle, self.sandboxes.run_pod_sandbox, self.create.create_container, self.life.start_from
+            self.node, lifecycle, self.sandboxes.run_pod_sandbox, self.create.create_for_restore, self.life.start_from
         )
 
     async def pod(self, *names: str) -> tuple[str, list[str]]:
@@ -96,6 +96,7 @@ class Api:
 
     async def container(self, sandbox_id: str, name: str) -> str:
         config = container_config(name=name)
+        config.log_path = f"{name}.log"
         create = cri.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox_config())
         container_id = (await self.create.create_container(create)).container_id
         await self.life.start_container(cri.StartContainerRequest(container_id=container_id))
@@ -119,6 +120,14 @@ class Api:
             **fields,
         )
         return await self.checkpoints.restore_pod(request)
+
+    def spool(self, directory: str) -> None:
+        """From now on new containers spool their output."""
+        assert self.node.feeder.info is not None
+        self.node.feeder.info = dataclasses.replace(
+            self.node.feeder.info, wrapped_runtimes={"": "dockershim", "runc": "dockershim"}
+        )
+        self.logs.spool_directory = directory
 
     def leftovers(self) -> list[str]:
         return [path.name for path in (self.root / "dumps").iterdir()]
@@ -208,6 +217,27 @@ async def test_without_experimental_features_all_three_say_what_to_switch_on(tmp
         for rpc, call in calls.items():
             with pytest.raises(Unimplemented, match=rf'^{rpc}: .*"experimental": true in daemon.json'):
                 await call()
+
+
+async def test_a_container_with_spooled_output_is_refused_before_anything_is_done(api: Api, tmp_path: Path) -> None:
+    """Alone and in a pod; and what is restored does not spool, also where new containers do."""
+    sandbox_id, (container_id,) = await api.pod("main")
+    await api.checkpoint_pod(sandbox_id, tmp_path / "pod")
+    spooled = dataclasses.replace(api.node.store.containers[container_id], log_spool="/spool")
+    api.node.store.put_container(spooled)
+    api.engine.calls.clear()
+    with pytest.raises(FailedPrecondition, match="made without --spool-logs"):
+        await api.checkpoint(container_id, tmp_path / "x.tar")
+    with pytest.raises(FailedPrecondition, match="made without --spool-logs"):
+        await api.checkpoint_pod(sandbox_id, tmp_path / "y")
+    assert api.engine.calls["create_checkpoint"] == 0
+    assert not (tmp_path / "x.tar").exists()
+    assert not (tmp_path / "y").exists()
+    api.spool("/spool")
+    (restored,) = (await api.restore(tmp_path / "pod", "main")).restored_containers
+    assert api.node.store.containers[restored.container_id].log_spool == ""
+    other_id = await api.container(sandbox_id, "other")
+    assert api.node.store.containers[other_id].log_spool == "/spool"
 
 
 FAILURES = {
