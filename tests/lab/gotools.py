@@ -6,6 +6,7 @@ two builds never write the same go.mod. A finished tool is moved into place in o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -21,6 +22,8 @@ from tests.lab.paths import cache_dir, file_lock
 from tests.lab.progress import say, step
 
 KUBERNETES_VERSION = "v1.37.2"
+KUBERNETES_WITH_DOCKERSHIM_VERSION = "v1.23.17"
+"""The last release line whose kubelet had the dockershim that cri-dockerd was made from."""
 CRI_TOOLS_VERSION = "v1.36.0"
 CONTAINERD_VERSION = "v2.4.2"
 MOBY_VERSION = "v2.0.0-beta.24"
@@ -49,6 +52,8 @@ class GoTool:
     tags: tuple[str, ...] = ()
     stamps: tuple[tuple[str, str], ...] = ()
     debian_packages: tuple[str, ...] = ()
+    source: Path | None = None
+    """A main program of ours around the module's packages; `package` is then the directory that it is copied into."""
 
 
 def _kubernetes_stamps() -> tuple[tuple[str, str], ...]:
@@ -119,6 +124,12 @@ GO_TOOLS: dict[str, GoTool] = {
     ),
     "dockerd": _moby("dockerd"),
     "docker-proxy": _moby("docker-proxy"),
+    "kubelet-dockershim": GoTool(
+        "k8s.io/kubernetes",
+        KUBERNETES_WITH_DOCKERSHIM_VERSION,
+        ".",
+        source=Path(__file__).with_name("engines") / "kubelet_dockershim.go",
+    ),
     "ginkgo": _kubernetes("github.com/onsi/ginkgo/v2/ginkgo"),
     "e2e.test": _kubernetes("test/e2e", test_binary=True),
     "e2e_node.test": _kubernetes("test/e2e_node", test_binary=True),
@@ -128,9 +139,13 @@ USED_BY_TESTS = tuple(name for name in GO_TOOLS if name not in ("ginkgo", "e2e.t
 
 
 def tool_path(name: str) -> Path:
-    """Where a built tool is, or will be. The directory is keyed by version; the file keeps the tool's own name."""
+    """Where a built tool is, or will be. The directory is keyed by version; the file keeps the tool's own name.
+
+    A main program of ours counts to the version: a changed one is another tool.
+    """
     tool = GO_TOOLS[name]
-    return cache_dir() / "tools" / f"{tool.module.replace('/', '_')}@{tool.version}" / name
+    ours = f"{hashlib.sha256(tool.source.read_bytes()).hexdigest()[:8]}_" if tool.source else ""
+    return cache_dir() / "tools" / f"{ours}{tool.module.replace('/', '_')}@{tool.version}" / name
 
 
 def is_built(name: str) -> bool:
@@ -161,6 +176,8 @@ def _build(name: str, tool: GoTool, target: Path) -> None:
     go.environment["CGO_ENABLED"] = "1" if tool.cgo else "0"
     (directory / "go.mod").write_text(_go_mod(go, tool))
     (directory / "go.sum").unlink(missing_ok=True)
+    if tool.source is not None:
+        shutil.copyfile(tool.source, directory / "main.go")
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{name}.{os.getpid()}")
     stamps = " ".join(f"-X {variable}={value}" for variable, value in tool.stamps)
