@@ -64,9 +64,10 @@ def main() -> int:
         if "soak" in parts:
             with step(f"pods coming and going for {options.soak_seconds:.0f} s"):
                 soak = cri_load.soak(runtime, shim.process.pid, options.soak_seconds, 4)
+            points = " -> ".join(f"{kib / 1024:.1f}" for kib in soak.kib)
             tell(
-                f"{soak.cycles} pods came and went: resident memory {soak.before_kib / 1024:.1f} MiB before and "
-                f"{soak.after_kib / 1024:.1f} MiB after, {soak.kib_per_cycle:+.2f} KiB for each."
+                f"{sum(soak.cycles)} pods came and went: resident memory {points} MiB before, in the middle and after, "
+                f"{soak.kib_per_cycle:+.2f} KiB kept of each."
             )
         runtime.close()
         shim.stop()

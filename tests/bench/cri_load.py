@@ -146,14 +146,16 @@ def median_ms(call: Callable[[], object], repeats: int) -> float:
 class Soak:
     """Pods that came and went for a while, and what the process has kept of them."""
 
-    cycles: int
-    before_kib: int
-    after_kib: int
+    cycles: tuple[int, int]
+    """In the first and in the second half of the time."""
+    kib: tuple[int, int, int]
+    """Resident memory before, in the middle and after."""
 
     @property
     def kib_per_cycle(self) -> float:
-        """The growth of resident memory."""
-        return (self.after_kib - self.before_kib) / self.cycles
+        """The growth of resident memory: a leak grows in both halves, what fills up to a bound more in the first."""
+        before, middle, after = self.kib
+        return min((middle - before) / self.cycles[0], (after - middle) / self.cycles[1])
 
 
 def soak(runtime: Runtime, pid: int, seconds: float, at_once: int) -> Soak:
@@ -163,13 +165,18 @@ def soak(runtime: Runtime, pid: int, seconds: float, at_once: int) -> Soak:
         runtime.remove_pod(runtime.run_pod())
 
     with ThreadPoolExecutor(at_once) as pool:
+
+        def half() -> int:
+            cycles, deadline = 0, time.monotonic() + seconds / 2
+            while not cycles or time.monotonic() < deadline:
+                list(pool.map(cycle, range(at_once)))
+                cycles += at_once
+            return cycles
+
         list(pool.map(cycle, range(8 * at_once)))
-        before, cycles = resident_kib(pid), 0
-        deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            list(pool.map(cycle, range(at_once)))
-            cycles += at_once
-        return Soak(cycles, before, resident_kib(pid))
+        before = resident_kib(pid)
+        first, middle = half(), resident_kib(pid)
+        return Soak((first, half()), (before, middle, resident_kib(pid)))
 
 
 def fill(runtime: Runtime, pods: int, running_each: int, at_once: int) -> list[Pod]:
