@@ -173,7 +173,7 @@ def _split(text: str) -> _Place:
     # [::1] has colons of its own; in [::1]:5000 the last one starts the port.
     if not colon or port.endswith("]"):
         host, port = authority, ""
-    return _Place(host.removeprefix("[").removesuffix("]").split("."), port, slash + path)
+    return _Place(host.split("."), port, slash + path)
 
 
 def _label_matches(glob: str, label: str) -> bool:
