@@ -88,10 +88,7 @@ def read_manifest(data: bytes, allow_list: bool = False) -> Manifest:
     items = value.get("items") or []
     if not isinstance(items, list):
         raise ManifestError([Problem("items", "expected a list of pods", line_of(data, ("items",)))])
-    found = [
-        _to_pod({"apiVersion": "v1", "kind": "Pod", **_mapping(item)}, data, ("items", i))
-        for i, item in enumerate(items)
-    ]
+    found = [_to_pod(_mapping(item), data, ("items", i)) for i, item in enumerate(items)]
     return Manifest(tuple(pod for pod, _ in found), tuple(w for _, warnings in found for w in warnings))
 
 

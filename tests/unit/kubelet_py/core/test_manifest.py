@@ -134,6 +134,7 @@ def test_lists_only_where_they_are_allowed() -> None:
         (b"[" * 200_000, "line 1: nested deeper than 100 levels"),
         (b"- " * 200_000, "line 1: nested deeper than 100 levels"),
         (b"a: 1\nb: " + b"[" * 100 + b"]" * 100, "line 2: nested deeper than 100 levels"),
+        (b"b: " + b"[" * 60 + b"[x]," + b"[" * 40, "line 1: nested deeper than 100 levels"),
     ],
 )
 def test_unreadable_texts(text: bytes, problem: str) -> None:
@@ -165,6 +166,29 @@ def test_all_wrong_types_at_once() -> None:
         "line 9: spec.containers[0].name: Required value",
         "line 13: spec.volumes[0].name: expected text, found a list",
     ]
+
+
+@pytest.mark.parametrize(
+    ("metadata", "spec", "problem"),
+    [
+        ({"name": 1.5}, {}, "metadata.name: expected text, found a number"),
+        (
+            {"creationTimestamp": 5},
+            {},
+            "metadata.creationTimestamp: expected a time such as 2024-01-31T12:00:00Z, found a whole number",
+        ),
+        ({}, {"containers": [None]}, "spec.containers[0]: expected an object, found nothing"),
+        (
+            {},
+            {"containers": [{"name": "c", "livenessProbe": {"tcpSocket": {"port": []}}}]},
+            "spec.containers[0].livenessProbe.tcpSocket.port: expected a whole number or text, found a list",
+        ),
+        ({"labels": []}, {}, "metadata.labels: expected an object, found a list"),
+    ],
+)
+def test_types_have_words(metadata: Any, spec: dict[str, Any], problem: str) -> None:
+    text = {"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": {"containers": [], **spec}}
+    assert _problems(json.dumps(text)) == [f"line 1: {problem}"]
 
 
 def test_misspelt_fields_are_pointed_at() -> None:
