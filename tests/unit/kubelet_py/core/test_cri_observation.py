@@ -112,6 +112,8 @@ def test_a_container_of_somebody_who_wrote_no_annotations() -> None:
     )
     observed = observe_container(status)
     assert (observed.name, observed.restart_count, observed.grace_period_seconds, observed.hash) == ("app", 2, None, "")
+    assert (observed.pre_stop_json, observed.ports_json) == ("", "")
+    assert (observed.termination_message_path, observed.termination_message_policy) == ("", "")
     assert observed.resources is None
     assert observed.user is None
 

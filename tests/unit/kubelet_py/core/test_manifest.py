@@ -151,6 +151,13 @@ def test_what_is_just_small_enough_is_read() -> None:
     assert len(read_manifest(pod.ljust(MAX_MANIFEST_BYTES)).pods) == 1
 
 
+def test_version_and_kind_are_told_together() -> None:
+    assert _problems("spec: {}\nkind: Foo\n") == [
+        "line 1: apiVersion: expected v1, found nothing",
+        "line 2: kind: expected Pod, found Foo",
+    ]
+
+
 def test_aliases_are_counted_before_they_are_followed() -> None:
     """Ten lines that stand for ten thousand million values are refused at once."""
     lines = ["a0: &a0 [x]"] + [f"a{i}: &a{i} [{', '.join([f'*a{i - 1}'] * 10)}]" for i in range(1, 11)]

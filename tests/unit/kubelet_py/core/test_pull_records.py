@@ -151,6 +151,11 @@ def test_service_accounts_open_by_their_uid(own: tuple[Credential, ...], found: 
     assert match_credentials(recorded(ACCOUNT), own) == Match(found)
 
 
+def test_a_credential_of_the_node_or_an_account_hides_no_secret_after_it() -> None:
+    for other in (NODE, ACCOUNT):
+        assert match_credentials(recorded(ONE), (other, ONE)) == Match(True)
+
+
 def test_a_full_record_opens_and_learns_no_more() -> None:
     entry = recorded(ONE).kubernetesSecrets[0]
     full = RecordedCredentials(tuple(replace(entry, uid=str(number)) for number in range(MAX_LEARNED_SECRETS)))
