@@ -1,8 +1,8 @@
 """What dockershim adds to Docker's own time, step by step.
 
 Each round makes one pod with one container twice on the same Docker: by the Docker SDK with the very bodies that
-dockershim sends (create, start, inspect), and by CRI calls to dockershim. They take turns, and who begins changes, so
-that a machine that slows down does so for both.
+dockershim sends (for sandbox and container create, start, inspect), and by CRI calls to dockershim. They take turns,
+and who begins changes, so that a machine that slows down does so for both.
 """
 
 from __future__ import annotations
@@ -88,7 +88,6 @@ def _bare_pod(docker: APIClient, shim: Shim, times: Times) -> None:
         body = to_docker_container(container, config, in_sandbox)
         with _Clock(times, "CreateContainer"):
             created.append(_create(docker, container_name(config.metadata, container.metadata), body))
-            docker.inspect_container(created[1])
         with _Clock(times, "StartContainer"):
             docker.start(created[1])
             docker.inspect_container(created[1])
