@@ -437,29 +437,35 @@ class Feeder:
             if known is not None:
                 self._tasks.spawn_logged(self._forget(event.id), f"forget {event.id[:12]}")
             return
-        if event.id in self._looks:
-            self._looks[event.id].events.append(event)
-            return
-        if known is not None and (known.observed_at_ns >= event.time_ns or _is_known(event, known)):
+        if self._is_looked_into(event) or (known is not None and _is_known(event, known)):
             return
         if event.action == "die" and event.id in self._store.sandboxes:
             self.sandbox_ended(event.id, event.time_ns)
             return
         _log.debug("event_observed", id=event.id, action=event.action)
-        self._tasks.spawn_logged(self._observe_for(event.id, kind), f"observe {event.id[:12]}")
+        self._tasks.spawn_logged(self._observe_for(event, kind), f"observe {event.id[:12]}")
 
-    async def _observe_for(self, identifier: str, kind: str) -> None:
+    def _is_looked_into(self, event: EngineEvent) -> bool:
+        """Whether somebody looks right now. What comes of it tells whether the event was news."""
+        look = self._looks.get(event.id)
+        if look is not None:
+            look.events.append(event)
+        return look is not None
+
+    async def _observe_for(self, event: EngineEvent, kind: str) -> None:
+        if self._is_looked_into(event):  # a stop began its own look before this one's turn came
+            return
         if not kind:
-            kind = names.TYPE_SANDBOX if identifier in self._store.sandboxes else names.TYPE_CONTAINER
+            kind = names.TYPE_SANDBOX if event.id in self._store.sandboxes else names.TYPE_CONTAINER
         try:
-            await self._observe(identifier, kind)
+            await self._observe(event.id, kind)
         except ShimError as error:  # the next resync looks again
-            _log.debug("observation_failed", id=identifier, error=str(error))
+            _log.debug("observation_failed", id=event.id, error=str(error))
 
 
 def _is_known(event: EngineEvent, view: SandboxView | ContainerView) -> bool:
-    """Whether an event tells nothing new though it is newer than what we saw: it may be told after it has happened."""
-    if event.action == "create":
+    """Whether an event tells nothing new; it may do so though it is newer than what we saw, when it is told late."""
+    if view.observed_at_ns >= event.time_ns or event.action == "create":
         return True
     if event.action != "die" or view.running:
         return False

@@ -151,6 +151,22 @@ async def test_a_stop_waits_for_the_look_that_an_event_has_begun(api: Api, fails
     assert looks(api) == 1 + fails
 
 
+async def test_a_stop_that_looks_in_the_moment_of_the_event_takes_the_only_look(api: Api) -> None:
+    """The event has been read and its look is on its way when the stop returns and is faster."""
+    container_id = await api.container(await api.sandbox())
+    await api.start(container_id)
+    await quiet(api)
+    engine, feeder = api.world.engine, api.world.node.feeder
+    engine.cut_events()
+    engine.end(container_id, 7)
+    view = api.world.node.store.containers[container_id]
+    feeder._handle_container_event(EngineEvent("container", "die", container_id, view.name, feeder._clock_ns(), {}))
+    await feeder.observe_end(container_id)
+    await asyncio.sleep(0.02)
+    assert api.world.node.store.containers[container_id].status.exit_code == 7
+    assert looks(api) == 1
+
+
 async def test_a_stop_looks_itself_when_no_event_comes(api: Api) -> None:
     """Nothing hangs on the event stream."""
     container_id = await api.container(await api.sandbox())
