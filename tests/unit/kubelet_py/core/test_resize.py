@@ -75,7 +75,7 @@ class TestFeasibility:
         refusal = "In-place resize of containers with swap is not supported."
         assert infeasibility(pod("4Mi"), pod("2Mi"), swap) == refusal
         assert infeasibility(pod("2Mi"), pod("4Mi"), swap) == refusal
-        (app,) = [c for c in pod("2Mi").spec.containers if c.name == "app"]  # type: ignore[union-attr]
+        (app,) = [c for c in pod("2Mi").spec.containers if c.name == "app"]  # type: ignore[union-attr] # pod() sets it
         alone = core_v1.Pod(metadata=pod("2Mi").metadata, spec=core_v1.PodSpec(containers=[app]))
         assert infeasibility(pod("4Mi"), alone, swap) == refusal, "a container that is new hides none after it"
 
