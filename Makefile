@@ -13,7 +13,7 @@ FOCUS ?=
 SPECS ?= conformance
 PROCESSES ?= 2
 MODULE ?=
-IN_MACHINE := /opt/kubelet-py/bin/python -m pytest -p no:cacheprovider -q --timeout=900
+IN_MACHINE := /opt/kubelet-py/bin/python -m pytest -p no:cacheprovider -q --timeout=3600
 
 # the checkout, not an installed copy, is what runs and what is tested
 export PYTHONPATH := $(CURDIR)

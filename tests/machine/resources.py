@@ -7,13 +7,13 @@ containerd, and each looks twice, before and after systemd was reloaded: then it
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import math
 import shutil
 import ssl
 import subprocess
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,10 @@ from urllib.parse import urlsplit
 import pytest
 
 from deploy.standalone import images
+from tests.machine.dockershim import PROGRAMS, load_images
 from tests.machine.units import prepare_containerd, run, write_cni
+from tests.machine.waiting import CALL_SECONDS, until
 
-PROGRAMS = Path("/opt/kubelet-py/bin")
 CLUSTER = Path("/root/cluster")
 NODE = "machine"
 STATE = Path("/var/lib/resources-test")
@@ -32,8 +33,6 @@ KUBEPODS = Path("/sys/fs/cgroup/kubepods.slice")
 KUBE_SLICE = "kubereserved.slice"
 SWAP_FILE = Path("/resources-test.swap")
 CONTAINERD_SOCKET, SHIM_SOCKET = "/run/containerd/containerd.sock", f"{STATE}/dockershim.sock"
-# an emulated processor is slow
-SECONDS = 480.0
 MI = 1024 * 1024
 PAGE = 4096
 THROTTLING = 0.5
@@ -57,6 +56,8 @@ SETTINGS: Mapping[str, Any] = {
     "authorization": {"mode": "AlwaysAllow"},
 }
 
+until_seen = functools.partial(until, every_seconds=2.0)  # each look is a TLS handshake on an emulated processor
+
 
 class Api:
     """The API server, as its administrator."""
@@ -70,7 +71,7 @@ class Api:
     def request(self, method: str, path: str, body: Any = None, *, kind: str = "application/json") -> tuple[int, Any]:
         """Status and decoded answer."""
         connection = http.client.HTTPSConnection(
-            str(self._server.hostname), self._server.port, context=self._context, timeout=60
+            str(self._server.hostname), self._server.port, context=self._context, timeout=CALL_SECONDS
         )
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": kind})
@@ -110,7 +111,7 @@ class Node:
             "kubelet-py", f"--config={config}", f"--kubeconfig={CLUSTER}/node.kubeconfig",
             f"--hostname-override={NODE}", f"--root-dir={STATE}/kubelet",
         )  # fmt: skip
-        until(self._is_ready)
+        until_seen(self._is_ready)
 
     def _popen(self, program: str, *flags: str) -> None:
         log = (STATE / f"{program}.log").open("wb")
@@ -132,16 +133,16 @@ class Node:
         """Pods first."""
         for pod in self.api.done("GET", "/api/v1/namespaces/default/pods")["items"]:
             self.api.done("DELETE", f"/api/v1/namespaces/default/pods/{pod['metadata']['name']}")
-        until(lambda: not self.api.done("GET", "/api/v1/namespaces/default/pods")["items"])
+        until_seen(lambda: not self.api.done("GET", "/api/v1/namespaces/default/pods")["items"])
         for process in reversed(self.processes):
             process.terminate()
-            process.wait(60)
+            process.wait(CALL_SECONDS)
         self.api.done("DELETE", f"/api/v1/nodes/{NODE}")
 
     def pod(self, name: str, resources: Mapping[str, Any], policy: Sequence[Mapping[str, str]] = ()) -> Pod:
         """One that is Ready."""
         pod = self.create(name, resources, policy)
-        until(pod.is_ready)
+        until_seen(pod.is_ready)
         return pod
 
     def create(self, name: str, resources: Mapping[str, Any], policy: Sequence[Mapping[str, str]] = ()) -> Pod:
@@ -200,7 +201,7 @@ class Pod:
         patch = {"spec": {"containers": [{"name": "c", "resources": resources}]}}
         kind = "application/strategic-merge-patch+json"
         generation = self.node.api.done("PATCH", f"{self.path}/resize", patch, kind=kind)["metadata"]["generation"]
-        until(lambda: self._is_resized(generation, resources))
+        until_seen(lambda: self._is_resized(generation, resources))
 
     def _is_resized(self, generation: int, resources: Mapping[str, Any]) -> bool:
         status = self.get()["status"]
@@ -222,8 +223,7 @@ def machine() -> Iterator[None]:
     write_cni()
     prepare_containerd()
     run("systemctl", "start", "docker")
-    for reference in (images.PAUSE, images.HELLO):
-        subprocess.run(["docker", "load"], input=images.archive(reference), check=True, capture_output=True)
+    load_images()
     run("fallocate", "--length", str(SWAP_BYTES), str(SWAP_FILE))
     SWAP_FILE.chmod(0o600)
     run("mkswap", str(SWAP_FILE))
@@ -298,7 +298,7 @@ def test_each_class_has_its_part_of_the_swap_and_its_memory_kept(node: Node) -> 
     best_effort = node.create("best-effort", {})
     open_ended = node.create("open-ended", {"requests": {"memory": f"{16 * MI}"}})
     for pod in (guaranteed, burstable_pod, best_effort, open_ended):
-        until(pod.is_ready)
+        until_seen(pod.is_ready)
     allocatable = quantity(node.node()["status"]["allocatable"]["memory"])
     assert_holds(
         {
@@ -342,7 +342,7 @@ def test_a_container_swaps_no_more_than_its_part(node: Node) -> None:
     held = ["sh", "-c", 'echo $$ >"$0"/cgroup.procs && exec nsenter --target "$1" --mount /bin/busybox sh -c "$2"']
     process = subprocess.Popen([*held, str(scope), pid, script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        until(lambda: int((scope / "memory.swap.current").read_text()) > 0)
+        until_seen(lambda: int((scope / "memory.swap.current").read_text()) > 0)
         assert int((scope / "memory.swap.current").read_text()) <= share
     finally:
         process.kill()
@@ -466,11 +466,3 @@ def assert_holds(wanted: Mapping[Path, Mapping[str, str]]) -> None:
 
 def read(file: Path) -> str:
     return file.read_text().strip()
-
-
-def until(look: Any) -> None:
-    """It holds."""
-    deadline = time.monotonic() + SECONDS
-    while not look():
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(2.0)  # each look is a TLS handshake on an emulated processor

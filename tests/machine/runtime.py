@@ -6,14 +6,13 @@ is no test_*.py, so that nobody runs it elsewhere. What is asserted is what the 
 
 from __future__ import annotations
 
-import itertools
 import json
 import re
 import shutil
 import subprocess
 import tarfile
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,18 +20,12 @@ import grpc
 import pytest
 
 from cri_proto import runtime_v1 as cri
-from cri_proto.runtime_v1.api_pb2_grpc import RuntimeServiceStub
 from deploy.standalone import images
+from tests.machine.dockershim import PARENT, STATE, Runtime, docker, pid_of, running, systemctl
+from tests.machine.waiting import CALL_SECONDS, until
 
-PROGRAMS = Path("/opt/kubelet-py/bin")
-STATE = Path("/var/lib/runtime-test")
-SOCKET = Path("/run/runtime-test.sock")
 CGROUPS = Path("/sys/fs/cgroup")
-PARENT = "kubepods-podruntimetest.slice"
-DAEMON_JSON = Path("/etc/docker/daemon.json")
 HUGE_PAGES = Path("/proc/sys/vm/nr_hugepages")
-# an emulated processor is slow
-SECONDS = 240.0
 MI = 1024 * 1024
 PROFILE_NAME = "runtime-test"
 PROFILE = f"""
@@ -50,124 +43,12 @@ profile {PROFILE_NAME} flags=(attach_disconnected,mediate_deleted) {{
 ProfileType = cri.SecurityProfile.ProfileType
 
 
-class Runtime:
-    """A dockershim of its own, and its client."""
-
-    def __init__(self) -> None:
-        self.log = (STATE / "log").open("wb")
-        flags = [
-            f"--container-runtime-endpoint=unix://{SOCKET}", f"--root-directory={STATE}/root", "--log-level=debug",
-            f"--pod-infra-container-image={images.PAUSE}", "--network-plugin=bridge",
-        ]  # fmt: skip
-        self.process = subprocess.Popen([PROGRAMS / "dockershim", *flags], stderr=self.log)
-        self.channel = grpc.insecure_channel(f"unix://{SOCKET}")
-        self.cri = RuntimeServiceStub(self.channel)
-        self.configs: dict[str, cri.ContainerConfig] = {}
-        self._numbers = itertools.count()
-
-    def is_ready(self) -> bool:
-        """Whether it serves, and has reached Docker."""
-        status = self.cri.Status(cri.StatusRequest(), timeout=SECONDS, wait_for_ready=True).status
-        return all(condition.status for condition in status.conditions)
-
-    def close(self) -> None:
-        """Stop it and wait."""
-        self.channel.close()
-        self.process.terminate()
-        self.process.wait(60)
-        self.log.close()
-
-    def pod(self, **security: Any) -> tuple[str, cri.PodSandboxConfig]:
-        """A sandbox that runs; its id and configuration."""
-        name = f"pod-{next(self._numbers)}"
-        config = cri.PodSandboxConfig(
-            metadata=cri.PodSandboxMetadata(name=name, namespace="default", uid=f"uid-{name}"),
-            log_directory=f"/var/log/pods/{name}",
-            linux=cri.LinuxPodSandboxConfig(
-                cgroup_parent=PARENT, security_context=cri.LinuxSandboxSecurityContext(**security)
-            ),
-        )
-        answer = self.cri.RunPodSandbox(cri.RunPodSandboxRequest(config=config), timeout=SECONDS)
-        return answer.pod_sandbox_id, config
-
-    def create(
-        self, pod: tuple[str, cri.PodSandboxConfig], script: str, mounts: Iterable[cri.Mount] = (), **linux: Any
-    ) -> str:
-        """A container of a pod, by its shell script; its id."""
-        name = f"c{next(self._numbers)}"
-        config = cri.ContainerConfig(
-            metadata=cri.ContainerMetadata(name=name),
-            image=cri.ImageSpec(image=images.HELLO),
-            command=["/bin/busybox", "sh", "-c", script],
-            log_path=f"{name}.log",
-            mounts=mounts,
-            linux=cri.LinuxContainerConfig(**linux),
-        )
-        request = cri.CreateContainerRequest(pod_sandbox_id=pod[0], config=config, sandbox_config=pod[1])
-        answer: cri.CreateContainerResponse = self.cri.CreateContainer(request, timeout=SECONDS)
-        self.configs[answer.container_id] = config
-        return answer.container_id
-
-    def name_of(self, container_id: str) -> str:
-        """What its configuration calls it."""
-        return self.configs[container_id].metadata.name
-
-    def run(
-        self,
-        pod: tuple[str, cri.PodSandboxConfig],
-        script: str = "sleep 100000",
-        mounts: Iterable[cri.Mount] = (),
-        **linux: Any,
-    ) -> str:
-        """One that is started."""
-        container_id = self.create(pod, script, mounts, **linux)
-        self.cri.StartContainer(cri.StartContainerRequest(container_id=container_id), timeout=SECONDS)
-        return container_id
-
-    def exec(self, container_id: str, script: str) -> cri.ExecSyncResponse:
-        """What a script in a running container says."""
-        request = cri.ExecSyncRequest(container_id=container_id, cmd=["/bin/busybox", "sh", "-c", script])
-        answer: cri.ExecSyncResponse = self.cri.ExecSync(request, timeout=SECONDS)
-        return answer
-
-    def stats(self, container_id: str) -> cri.ContainerStats:
-        """Its statistics."""
-        request = cri.ContainerStatsRequest(container_id=container_id)
-        answer: cri.ContainerStatsResponse = self.cri.ContainerStats(request, timeout=SECONDS)
-        return answer.stats
-
-    def remove_all(self) -> None:
-        """Every pod with its containers."""
-        for pod in self.cri.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=SECONDS).items:
-            self.remove(pod.id)
-
-    def remove(self, sandbox_id: str) -> None:
-        """A pod with its containers."""
-        self.cri.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox_id), timeout=SECONDS)
-        self.cri.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id), timeout=SECONDS)
-
-
 @pytest.fixture(scope="module")
 def shim() -> Iterator[Runtime]:
-    """Docker as Debian has it, with its experimental features, and a dockershim that goes with the tests."""
+    """Docker as Debian has it, with its experimental features."""
     assert Path("/proc/1/comm").read_text().strip() == "systemd"
-    STATE.mkdir()
-    DAEMON_JSON.parent.mkdir(exist_ok=True)
-    DAEMON_JSON.write_text(json.dumps({"experimental": True}))
-    systemctl("restart", "docker")
-    for reference in (images.PAUSE, images.HELLO):
-        subprocess.run(["docker", "load"], input=images.archive(reference), check=True, capture_output=True)
-    started = Runtime()
-    try:
-        until(started.is_ready, bool)
+    with running({"experimental": True}) as started:
         yield started
-    finally:
-        print("\n".join((STATE / "log").read_text().splitlines()[-80:]))
-        started.remove_all()
-        started.close()
-        DAEMON_JSON.unlink()
-        systemctl("restart", "docker")
-        shutil.rmtree(STATE)
 
 
 @pytest.fixture(scope="module")
@@ -274,7 +155,9 @@ def test_limits_are_in_the_containers_cgroup(shim: Runtime, pod: tuple[str, cri.
     }
     assert_holds(directory, wanted)
     assert int((directory / "cpu.weight").read_text()) == 1 + (512 - 2) * 9999 // 262142
-    status = shim.cri.ContainerStatus(cri.ContainerStatusRequest(container_id=container_id), timeout=SECONDS).status
+    status = shim.cri.ContainerStatus(
+        cri.ContainerStatusRequest(container_id=container_id), timeout=CALL_SECONDS
+    ).status
     shown = status.resources.linux
     assert shown.memory_swap_limit_in_bytes == 96 * MI
     assert [(limit.page_size, limit.limit) for limit in shown.hugepage_limits] == [("2MB", 4 * MI)]
@@ -305,7 +188,7 @@ def test_limits_change_while_it_runs(shim: Runtime, pod: tuple[str, cri.PodSandb
         unified={"memory.high": str(100 * MI)},
     )
     request = cri.UpdateContainerResourcesRequest(container_id=container_id, linux=resources)
-    shim.cri.UpdateContainerResources(request, timeout=SECONDS)
+    shim.cri.UpdateContainerResources(request, timeout=CALL_SECONDS)
     wanted = {
         "memory.max": str(128 * MI),
         "memory.swap.max": "0",
@@ -348,18 +231,18 @@ def test_statistics_are_those_of_cgroup_v2(shim: Runtime) -> None:
     assert second.swap.swap_usage_bytes.value == 0
     assert second.writable_layer.used_bytes.value < 8 * MI
     assert second.writable_layer.inodes_used.value > 0
-    listed = shim.cri.ListContainerStats(cri.ListContainerStatsRequest(), timeout=SECONDS).stats
+    listed = shim.cri.ListContainerStats(cri.ListContainerStatsRequest(), timeout=CALL_SECONDS).stats
     assert container_id in {stats.attributes.id for stats in listed}
 
     request = cri.PodSandboxStatsRequest(pod_sandbox_id=pod[0])
-    whole = shim.cri.PodSandboxStats(request, timeout=SECONDS).stats.linux
+    whole = shim.cri.PodSandboxStats(request, timeout=CALL_SECONDS).stats.linux
     assert whole.cpu.usage_core_nano_seconds.value >= second.cpu.usage_core_nano_seconds.value
     assert whole.memory.working_set_bytes.value >= 20 * MI
     assert whole.process.process_count.value >= 2, "pause and the loop"
     assert whole.network.default_interface.name == "eth0"
     assert [stats.attributes.id for stats in whole.containers] == [container_id]
 
-    metrics = shim.cri.ListPodSandboxMetrics(cri.ListPodSandboxMetricsRequest(), timeout=SECONDS).pod_metrics
+    metrics = shim.cri.ListPodSandboxMetrics(cri.ListPodSandboxMetricsRequest(), timeout=CALL_SECONDS).pod_metrics
     (mine,) = (each for each in metrics if each.pod_sandbox_id == pod[0])
     (container,) = mine.container_metrics
     values = {metric.name: metric.value.value for metric in container.metrics}
@@ -394,8 +277,10 @@ def test_a_checkpoint_is_written_and_the_container_runs_on(
     container_id = shim.run(pod, COUNT, security_context=secure)
     pid, before = pid_of(container_id), until_counted(shim, container_id, 0)
     location = tmp_path / "checkpoint.tar"
-    request = cri.CheckpointContainerRequest(container_id=container_id, location=str(location), timeout=int(SECONDS))
-    shim.cri.CheckpointContainer(request, timeout=SECONDS)
+    request = cri.CheckpointContainerRequest(
+        container_id=container_id, location=str(location), timeout=int(CALL_SECONDS)
+    )
+    shim.cri.CheckpointContainer(request, timeout=CALL_SECONDS)
     with tarfile.open(location) as archive:
         names = set(archive.getnames())
         config, spec, status = (json.load(member(archive, f"{part}.dump")) for part in ("config", "spec", "status"))
@@ -412,7 +297,7 @@ def test_a_checkpoint_is_written_and_the_container_runs_on(
     after = counted(shim, container_id)
     again = cri.CheckpointContainerRequest(container_id=container_id, location=str(location))
     # until containerd has collected what the first one left there
-    assert code_of(lambda: shim.cri.CheckpointContainer(again, timeout=SECONDS)) in MADE_OR_LATER
+    assert code_of(lambda: shim.cri.CheckpointContainer(again, timeout=CALL_SECONDS)) in MADE_OR_LATER
     until_counted(shim, container_id, after)
     assert list((STATE / "root" / "dumps").iterdir()) == []
 
@@ -431,7 +316,7 @@ def test_a_pod_is_restored_with_what_its_processes_knew(shim: Runtime, tmp_path:
     least = {shim.name_of(container_id): until_counted(shim, container_id, 3) for container_id in former}
     path = tmp_path / "pod"
     request = cri.CheckpointPodRequest(pod_sandbox_id=pod[0], output_path=str(path))
-    shim.cri.CheckpointPod(request, timeout=SECONDS)
+    shim.cri.CheckpointPod(request, timeout=CALL_SECONDS)
     shim.remove(pod[0])
     config = cri.PodSandboxConfig()
     config.CopyFrom(pod[1])
@@ -440,7 +325,7 @@ def test_a_pod_is_restored_with_what_its_processes_knew(shim: Runtime, tmp_path:
     restore = cri.RestorePodRequest(
         checkpoint_path=str(path), config=config, container_configs=[shim.configs[each] for each in former]
     )
-    answer = shim.cri.RestorePod(restore, timeout=SECONDS)
+    answer = shim.cri.RestorePod(restore, timeout=CALL_SECONDS)
     assert {restored.name for restored in answer.restored_containers} == set(least)
     for restored in answer.restored_containers:
         container_id, known = restored.container_id, least[restored.name]
@@ -453,7 +338,7 @@ def test_a_pod_is_restored_with_what_its_processes_knew(shim: Runtime, tmp_path:
         assert (directory / "pids.max").read_text().strip() == "40"
         assert shim.stats(container_id).memory.usage_bytes.value > 0
     again = cri.CheckpointPodRequest(pod_sandbox_id=answer.pod_sandbox_id, output_path=str(tmp_path / "again"))
-    shim.cri.CheckpointPod(again, timeout=SECONDS)
+    shim.cri.CheckpointPod(again, timeout=CALL_SECONDS)
     shim.remove(answer.pod_sandbox_id)
     assert not directory.exists()
     assert docker("ps", "--all", "--quiet", "--filter", f"name={config.metadata.name}") == ""
@@ -468,7 +353,7 @@ def test_without_criu_the_reason_is_said(shim: Runtime, pod: tuple[str, cri.PodS
     try:
         request = cri.CheckpointContainerRequest(container_id=container_id, location=str(tmp_path / "x.tar"))
         with pytest.raises(grpc.RpcError, match="finds no criu") as refusal:
-            shim.cri.CheckpointContainer(request, timeout=SECONDS)
+            shim.cri.CheckpointContainer(request, timeout=CALL_SECONDS)
     finally:
         hidden.rename(criu)
     assert refusal.value.code() is grpc.StatusCode.UNIMPLEMENTED
@@ -490,13 +375,13 @@ def counted(shim: Runtime, container_id: str) -> int:
 
 
 def until_counted(shim: Runtime, container_id: str, beyond: int) -> int:
-    number: int = until(lambda: counted(shim, container_id), lambda found: found > beyond)
-    return number
+    return until(lambda: counted(shim, container_id), lambda found: found > beyond)
 
 
 def first_number(log: Path) -> int:
     """In what a container has said first."""
-    return int(until(lambda: re.search(r"count ([0-9]+)\n", log.read_text()), bool)[1])
+    numbers = until(lambda: re.findall(r"count ([0-9]+)\n", log.read_text()))
+    return int(numbers[0])
 
 
 def member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
@@ -505,19 +390,7 @@ def member(archive: tarfile.TarFile, name: str) -> IO[bytes]:
     return found
 
 
-# What is done with the machine
-
-
-def systemctl(*words: str) -> None:
-    subprocess.run(["systemctl", *words], check=True)
-
-
-def docker(*words: str) -> str:
-    return subprocess.run(["docker", *words], check=True, text=True, capture_output=True).stdout.strip()
-
-
-def pid_of(container_id: str) -> int:
-    return int(docker("inspect", "--format", "{{.State.Pid}}", container_id))
+# What the kernel says
 
 
 def cgroup_of(container_id: str) -> Path:
@@ -541,12 +414,3 @@ def cpu_ns(directory: Path) -> int:
 
 def holds(answer: cri.ExecSyncResponse) -> bool:
     return answer.exit_code == 0
-
-
-def until(look: Callable[[], Any], wanted: Callable[[Any], bool]) -> Any:
-    """What `look` gives once it is as wanted."""
-    deadline = time.monotonic() + SECONDS
-    while not wanted(found := look()):
-        assert time.monotonic() < deadline, f"it did not come about in time: {found}"
-        time.sleep(0.5)
-    return found

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,8 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from deploy.standalone import images
-from tests.machine.runtime import DAEMON_JSON, PROGRAMS, SOCKET, STATE, Runtime, docker, pid_of, systemctl, until
+from tests.machine.dockershim import PROGRAMS, SOCKET, STATE, Runtime, docker, pid_of, running
+from tests.machine.waiting import CALL_SECONDS, until
 
 LEVEL = "s0:c11,c22"
 WANTED = cri.SELinuxOption(user="system_u", role="system_r", type="container_t", level=LEVEL)
@@ -29,23 +29,10 @@ MANIFESTS = STATE / "manifests"
 
 @pytest.fixture(scope="module")
 def shim() -> Iterator[Runtime]:
-    """Docker told to use SELinux, and a dockershim that goes with the tests."""
+    """Docker told to use SELinux."""
     assert ":" in label_of_process(1), "the kernel has no policy"
-    STATE.mkdir()
-    DAEMON_JSON.parent.mkdir(exist_ok=True)
-    DAEMON_JSON.write_text(json.dumps({"selinux-enabled": True}))
-    systemctl("restart", "docker")
-    for reference in (images.PAUSE, images.HELLO):
-        subprocess.run(["docker", "load"], input=images.archive(reference), check=True, capture_output=True)
-    started = Runtime()
-    try:
-        until(started.is_ready, bool)
+    with running({"selinux-enabled": True}) as started:
         yield started
-    finally:
-        print("\n".join((STATE / "log").read_text().splitlines()[-80:]))
-        started.remove_all()
-        started.close()
-        shutil.rmtree(STATE)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +103,7 @@ def test_a_mount_is_relabeled_when_that_is_asked_for(
             cri.Mount(host_path=str(theirs), container_path="/theirs"),
         ],
     )
-    until((ours / "made").exists, bool)
+    until((ours / "made").exists)
     assert [label_of_file(each) for each in (ours, ours / "file", ours / "made")] == [FILE] * 3
     assert [label_of_file(each) for each in (theirs, theirs / "file")] == [before] * 2
 
@@ -148,7 +135,7 @@ def test_kubelet_py_has_the_volumes_of_a_pod_relabeled(shim: Runtime) -> None:
         command = [str(PROGRAMS / "kubelet-py"), f"--config={STATE}/config.yaml", f"--root-dir={root}"]
         agent = subprocess.Popen(command, stdout=log, stderr=log)
     try:
-        container_id = until(lambda: docker("ps", "--quiet", "--filter", "name=k8s_c_labeled"), bool)
+        container_id = until(lambda: docker("ps", "--quiet", "--filter", "name=k8s_c_labeled"))
         assert label_of_process(pid_of(container_id)) == PROCESS
         (directory,) = (root / "pods").iterdir()
         (message,) = (directory / "containers/c").iterdir()
@@ -159,7 +146,7 @@ def test_kubelet_py_has_the_volumes_of_a_pod_relabeled(shim: Runtime) -> None:
         (MANIFESTS / "labeled.yaml").unlink()
         until(lambda: docker("ps", "--quiet", "--filter", "name=_labeled-"), lambda found: not found)
         agent.terminate()
-        agent.wait(60)
+        agent.wait(CALL_SECONDS)
 
 
 def label_of_process(pid: int) -> str:

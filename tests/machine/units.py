@@ -14,11 +14,10 @@ import shutil
 import signal
 import socket
 import subprocess
-import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import grpc
 import pytest
@@ -26,21 +25,18 @@ import pytest
 from cri_proto import runtime_v1 as cri
 from cri_proto.runtime_v1.api_pb2_grpc import RuntimeServiceStub
 from deploy.standalone import images
+from tests.machine.dockershim import PROGRAMS, load_images
+from tests.machine.waiting import CALL_SECONDS, until
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PROGRAMS = Path("/opt/kubelet-py/bin")
 UNITS = Path("/etc/systemd/system")
 MANIFESTS = Path("/etc/kubernetes/manifests")
 KUBELET_CONFIG = Path("/var/lib/kubelet/config.yaml")
 CNI = Path("/etc/cni/net.d/10-pods.conflist")
 SHIM_SOCKET, CONTAINERD_SOCKET = "/run/dockershim.sock", "/run/containerd/containerd.sock"
 READ_ONLY_PORT = 10255
-# an emulated processor is slow
-SECONDS = 240.0
 WATCHDOG_SECONDS = 20
 MI = 1024 * 1024
-
-T = TypeVar("T")
 
 
 def test_both_units_become_ready_and_a_static_pod_runs() -> None:
@@ -123,7 +119,7 @@ def test_who_hangs_is_ended_by_the_watchdog(unit: str) -> None:
     run("systemctl", "daemon-reload")
     run("systemctl", "restart", unit)
     until(lambda: pod_of("hello"))
-    before, pid = container_of("hello"), main_pid(unit)
+    before, pid = container_of("hello"), until(lambda: main_pid(unit))
     restarts = int(show(unit, "NRestarts"))
     os.kill(pid, signal.SIGSTOP)
     until(lambda: int(show(unit, "NRestarts")) > restarts and show(unit, "ActiveState") == "active")
@@ -144,7 +140,7 @@ def test_a_call_starts_dockershim() -> None:
     assert Path(SHIM_SOCKET).is_socket()
     with grpc.insecure_channel(f"unix://{SHIM_SOCKET}") as channel:
         request = cri.VersionRequest(version="0.1.0")
-        version = RuntimeServiceStub(channel).Version(request, timeout=SECONDS, wait_for_ready=True)
+        version = RuntimeServiceStub(channel).Version(request, timeout=CALL_SECONDS, wait_for_ready=True)
     assert version.runtime_name == "docker"
     until(lambda: show("dockershim", "ActiveState") == "active")
     run("systemctl", "start", "kubelet-py")
@@ -242,8 +238,7 @@ def installed() -> Iterator[None]:
     write_kubelet_config(SHIM_SOCKET)
     write_pod("hello")
     run("systemctl", "start", "docker")
-    for reference in (images.PAUSE, images.HELLO):
-        subprocess.run(["docker", "load"], input=images.archive(reference), check=True, capture_output=True)
+    load_images()
     run("systemctl", "daemon-reload")
     yield
     for name in ("dockershim", "kubelet-py"):
@@ -322,7 +317,7 @@ def main_pid(unit: str) -> int:
 def find_pod(name: str) -> dict[str, Any]:
     """The pod as the agent shows it; empty when there is none, or no agent."""
     try:
-        with urllib.request.urlopen(f"http://127.0.0.1:{READ_ONLY_PORT}/pods", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://127.0.0.1:{READ_ONLY_PORT}/pods", timeout=60) as reply:
             items: list[dict[str, Any]] = json.load(reply).get("items") or []
     except OSError:
         return {"unknown": True}
@@ -356,17 +351,8 @@ def docker_started(name: str) -> str:
 def answers(address: str) -> bool:
     """Whether the pod's web server speaks to the node."""
     try:
-        with socket.create_connection((address, 8080), timeout=30) as connection:
+        with socket.create_connection((address, 8080), timeout=60) as connection:
             connection.sendall(b"GET / HTTP/1.0\r\n\r\n")
             return b"Hello from a pod" in connection.makefile("rb").read()
-    except ConnectionRefusedError:
-        return False  # its program is not that far yet
-
-
-def until(look: Callable[[], T]) -> T:
-    """What `look` gives once it is something."""
-    deadline = time.monotonic() + SECONDS
-    while not (found := look()):
-        assert time.monotonic() < deadline, "it did not come about in time"
-        time.sleep(0.5)
-    return found
+    except (ConnectionRefusedError, TimeoutError):
+        return False  # its program is not that far yet, or the machine stands still
