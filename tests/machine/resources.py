@@ -30,7 +30,7 @@ CLUSTER = Path("/root/cluster")
 NODE = "machine"
 STATE = Path("/var/lib/resources-test")
 KUBEPODS = Path("/sys/fs/cgroup/kubepods.slice")
-KUBE_SLICE = "kubereserved.slice"
+KUBE_SLICE, SYSTEM_SLICE = "kubereserved.slice", "system.slice"
 SWAP_FILE = Path("/resources-test.swap")
 CONTAINERD_SOCKET, SHIM_SOCKET = "/run/containerd/containerd.sock", f"{STATE}/dockershim.sock"
 MI = 1024 * 1024
@@ -98,6 +98,7 @@ class Node:
     def start(self) -> None:
         """Returns when the node is Ready."""
         STATE.mkdir()
+        release_reservations()
         endpoint = CONTAINERD_SOCKET
         if self.runtime == "docker":
             endpoint = SHIM_SOCKET
@@ -138,6 +139,7 @@ class Node:
             process.terminate()
             process.wait(CALL_SECONDS)
         self.api.done("DELETE", f"/api/v1/nodes/{NODE}")
+        self.api.done("DELETE", "/api/v1/namespaces/default/events")  # the next node has the same name
 
     def pod(self, name: str, resources: Mapping[str, Any], policy: Sequence[Mapping[str, str]] = ()) -> Pod:
         """One that is Ready."""
@@ -352,6 +354,15 @@ def test_a_container_swaps_no_more_than_its_part(node: Node) -> None:
 # Reserved cgroups
 
 
+def release_reservations() -> None:
+    """What an earlier node has set, or systemd by itself, so that only this one can have set what is found later."""
+    free = {"MemoryMax": "infinity", "MemoryMin": "0", "TasksMax": "infinity", "CPUWeight": "100"}
+    for unit in (KUBEPODS.name, KUBE_SLICE, SYSTEM_SLICE):
+        run("systemctl", "set-property", "--runtime", unit, *(f"{name}={value}" for name, value in free.items()))
+    for unit in (KUBE_SLICE, SYSTEM_SLICE):
+        assert read(Path("/sys/fs/cgroup", unit, "memory.max")) == "max"
+
+
 def test_pods_and_daemons_are_held_to_what_is_reserved(node: Node) -> None:
     """The cgroup of all pods has the rest; the daemons' have theirs, which is kept for them too."""
     capacity = quantity(node.node()["status"]["capacity"]["memory"])
@@ -367,7 +378,7 @@ def test_pods_and_daemons_are_held_to_what_is_reserved(node: Node) -> None:
                 "memory.max": str(256 * MI), "memory.min": str(256 * MI), "cpu.weight": weight(100),
                 "pids.max": "1000",
             },
-            Path("/sys/fs/cgroup/system.slice"): {
+            Path("/sys/fs/cgroup", SYSTEM_SLICE): {
                 "memory.max": str(2048 * MI), "memory.min": str(2048 * MI), "cpu.weight": weight(500),
                 "pids.max": "3000",
             },
