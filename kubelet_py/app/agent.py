@@ -107,7 +107,7 @@ class Agent:
         self.events = EventRecorder(
             api.events if api is not None else None, self.identity.settings.name, quiet=self.gate.idle
         )
-        self.statuses = StatusManager(api.main if api is not None else None)
+        self.statuses = StatusManager(api.main if api is not None else None, quiet=self.gate.idle)
         self.node_manager = self._make_node_manager()
         self.stories = PodStories()
         self.pleg = Pleg(self.client, self._wake)

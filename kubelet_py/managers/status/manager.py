@@ -40,6 +40,9 @@ PARALLEL_WRITERS: Final = 16
 FULL_PASS_SECONDS: Final = 10.0
 PATIENCE_SECONDS: Final = 1.0
 """How long what may wait does wait."""
+GIVE_WAY_SECONDS: Final = 10.0
+"""How long it waits at the most while pods wait for their turn at the runtime: most of them will have more to say by
+then, and each request less is time for the pods."""
 
 
 class PodView(msgspec.Struct):
@@ -82,9 +85,14 @@ class StatusManager:
         parallel_writers: int = PARALLEL_WRITERS,
         full_pass_seconds: float = FULL_PASS_SECONDS,
         patience_seconds: float = PATIENCE_SECONDS,
+        give_way_seconds: float = GIVE_WAY_SECONDS,
+        quiet: asyncio.Event | None = None,
         backoff: Backoff | None = None,
     ) -> None:
-        """Without a client (standalone) statuses are kept and shown, and written nowhere."""
+        """Without a client (standalone) statuses are kept and shown, and written nowhere.
+
+        `quiet` is set while the node has nothing more urgent to do.
+        """
         self._client = client
         self._parallel_writers = parallel_writers
         self._entries: dict[PodUid, _Entry] = {}
@@ -92,12 +100,14 @@ class StatusManager:
         self._dirty: dict[PodUid, None] = {}
         self._patient: dict[PodUid, asyncio.TimerHandle] = {}
         self._patience_seconds = patience_seconds
+        self._give_way_seconds = give_way_seconds
+        self._quiet = quiet
         self._failed: set[PodUid] = set()
         self._in_flight: set[PodUid] = set()
         self._wake = asyncio.Event()
         self._failure = asyncio.Event()
-        self._quiet = asyncio.Event()
-        self._quiet.set()
+        self._settled = asyncio.Event()
+        self._settled.set()
         self._full_pass_seconds = full_pass_seconds
         self._backoff = backoff or Backoff(
             0.5, FULL_PASS_SECONDS, jitter=0.5, reset_after_seconds=60.0, random=random.random
@@ -187,7 +197,7 @@ class StatusManager:
             self._mark(uid)
         try:
             async with asyncio.timeout(deadline_seconds):
-                await self._quiet.wait()
+                await self._settled.wait()
         except TimeoutError:
             return False
         return True
@@ -198,15 +208,26 @@ class StatusManager:
         self._stop_waiting(uid)
         self._failed.discard(uid)
         self._dirty[uid] = None
-        self._quiet.clear()
+        self._settled.clear()
         self._wake.set()
 
     def _mark_patient(self, uid: PodUid) -> None:
         """To be written when its patience ends, if nothing more urgent comes before."""
         if self._client is None or uid in self._patient or uid in self._dirty:
             return
-        self._quiet.clear()
-        self._patient[uid] = asyncio.get_running_loop().call_later(self._patience_seconds, self._mark, uid)
+        self._settled.clear()
+        self._wait_on(uid, asyncio.get_running_loop().time() + self._give_way_seconds)
+
+    def _wait_on(self, uid: PodUid, latest: float) -> None:
+        loop = asyncio.get_running_loop()
+        self._patient[uid] = loop.call_later(self._patience_seconds, self._patience_ended, uid, latest)
+
+    def _patience_ended(self, uid: PodUid, latest: float) -> None:
+        gives_way = self._quiet is not None and not self._quiet.is_set()
+        if gives_way and asyncio.get_running_loop().time() < latest:
+            self._wait_on(uid, latest)
+        else:
+            self._mark(uid)
 
     def _stop_waiting(self, uid: PodUid) -> None:
         timer = self._patient.pop(uid, None)
@@ -215,7 +236,7 @@ class StatusManager:
 
     def _settle(self) -> None:
         if not self.pending:
-            self._quiet.set()
+            self._settled.set()
 
     def _take(self) -> PodUid | None:
         """The next pod to write that no other writer is at."""
