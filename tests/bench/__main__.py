@@ -31,7 +31,7 @@ def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench", description=__doc__)
     parser.add_argument("--sizes", default="1,30,100", help="pods at once, comma-separated (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=2, help="rounds of both agents (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=3, help="rounds of both agents (default %(default)s)")
     parser.add_argument("--idle", type=float, default=10.0, help="seconds of idle CPU measured (default %(default)s)")
     parser.add_argument("--out", type=Path, default=Path("bench/out"))
     parser.add_argument("--only", choices=(OURS, PEER), help="measure one agent alone, for tuning")
@@ -56,7 +56,8 @@ def main() -> int:
 
 
 def _measure_bare(lab: Lab, into: dict[int, list[Load]]) -> None:
-    runtime = cri_load.Runtime(lab.containerd_socket, lab.root / "bare-logs", image=PAUSE, command=())
+    logs = lab.root / "bare-logs"
+    runtime = cri_load.Runtime(lab.containerd_socket, logs, image=PAUSE, command=(), as_kubelet=True)
     try:
         for size, loads in into.items():
             loads.append(cri_load.many(runtime, size, BARE_AT_ONCE))

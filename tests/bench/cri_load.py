@@ -35,10 +35,20 @@ class Pod:
 
 
 class Runtime:
-    """A client of one runtime, and what its pods run."""
+    """A client of one runtime, and what its pods run.
+
+    With `as_kubelet` a pod has what every kubelet asks for and what costs the runtime time: the default seccomp profile
+    on its sandbox, a cgroup of its own, a share of the CPU and an oom_score_adj.
+    """
 
     def __init__(
-        self, socket: Path, logs: Path, *, image: str = BUSYBOX, command: tuple[str, ...] = ("sleep", "100000")
+        self,
+        socket: Path,
+        logs: Path,
+        *,
+        image: str = BUSYBOX,
+        command: tuple[str, ...] = ("sleep", "100000"),
+        as_kubelet: bool = False,
     ) -> None:
         self._channel = grpc.insecure_channel(
             f"unix://{socket}", options=[("grpc.max_receive_message_length", 16 * 1024 * 1024)]
@@ -48,6 +58,7 @@ class Runtime:
         self._logs = logs
         self._image = image
         self._command = command
+        self._as_kubelet = as_kubelet
 
     def close(self) -> None:
         """End the connection."""
@@ -60,6 +71,9 @@ class Runtime:
         config = cri.PodSandboxConfig(
             metadata=metadata, hostname=metadata.name, log_directory=str(self._logs / metadata.uid)
         )
+        if self._as_kubelet:
+            config.linux.cgroup_parent = f"/kubepods/besteffort/pod{metadata.uid}"
+            config.linux.security_context.seccomp.profile_type = cri.SecurityProfile.RuntimeDefault
         request = cri.RunPodSandboxRequest(config=config)
         sandbox_id = self.runtime.RunPodSandbox(request, timeout=CALL_SECONDS).pod_sandbox_id
         ids = [self.create(sandbox_id, config, f"c{index}") for index in range(containers)]
@@ -75,6 +89,9 @@ class Runtime:
             command=self._command,
             log_path=f"{name}/0.log",
         )
+        if self._as_kubelet:
+            config.linux.resources.cpu_shares = 2
+            config.linux.resources.oom_score_adj = 1000
         request = cri.CreateContainerRequest(pod_sandbox_id=sandbox_id, config=config, sandbox_config=sandbox_config)
         return str(self.runtime.CreateContainer(request, timeout=CALL_SECONDS).container_id)
 
