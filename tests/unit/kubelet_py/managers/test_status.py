@@ -28,12 +28,22 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 @asynccontextmanager
 async def managing(
-    server: FakeApiServer, *, full_pass_seconds: float = 60.0, patience_seconds: float = 0.05
+    server: FakeApiServer,
+    *,
+    full_pass_seconds: float = 60.0,
+    patience_seconds: float = 0.05,
+    give_way_seconds: float = 30.0,
+    quiet: asyncio.Event | None = None,
 ) -> AsyncIterator[StatusManager]:
     async with client_for(server.url) as client:
         backoff = Backoff(0.01, 0.02, random=lambda: 0.0)
         manager = StatusManager(
-            client, full_pass_seconds=full_pass_seconds, patience_seconds=patience_seconds, backoff=backoff
+            client,
+            full_pass_seconds=full_pass_seconds,
+            patience_seconds=patience_seconds,
+            give_way_seconds=give_way_seconds,
+            quiet=quiet,
+            backoff=backoff,
         )
         async with background(manager.run()):
             yield manager
@@ -93,6 +103,25 @@ async def test_progress_that_nothing_follows_is_written_in_the_end(server: FakeA
         await eventually(lambda: (stored_pod(server, "a").status or core_v1.PodStatus()).hostIP == "10.0.0.1")
         assert await manager.flush(5)
     assert len(server.requests) == 1
+
+
+async def test_progress_gives_way_until_the_node_is_quiet(server: FakeApiServer) -> None:
+    pod, other, quiet = put_pod(server, "a"), put_pod(server, "b"), asyncio.Event()
+    async with managing(server, patience_seconds=0.001, quiet=quiet) as manager:
+        manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1"))
+        manager.set_status(other, status("Running", Ready="True"))
+        await eventually(lambda: phase_at(server, "b") == "Running")
+        assert [r.path for r in server.requests] == ["/api/v1/namespaces/default/pods/b/status"]
+        assert manager.pending == 1
+        quiet.set()
+        await eventually(lambda: len(server.requests) == 2)
+
+
+async def test_progress_does_not_give_way_for_ever(server: FakeApiServer) -> None:
+    pod = put_pod(server, "a")
+    async with managing(server, patience_seconds=0.001, give_way_seconds=0.01, quiet=asyncio.Event()) as manager:
+        manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1"))
+        await eventually(lambda: len(server.requests) == 1)
 
 
 async def test_a_pod_on_its_way_down_tells_its_end_and_not_each_step(server: FakeApiServer) -> None:
