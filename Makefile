@@ -64,7 +64,7 @@ shim: venv ## the tests of dockershim on the other Docker: ENGINE=29, or 20.10 a
 long: venv ## a million log lines across kills of dockershim and Docker, memory over ten thousand pods (needs root)
 	KUBELET_PY_LOG_LINES=1000000 $(PYTHON) -m pytest -q -s --timeout=1200 $(PYTEST_ARGS) \
 		tests/integration/dockershim_logs/test_kill.py tests/integration/dockershim_logs/test_whole_node.py \
-		tests/integration/dockershim_logs/test_spool.py
+		tests/integration/dockershim_logs/test_spool.py tests/integration/dockershim_logs/test_terminals.py
 	$(PYTHON) -m tests.bench.cycles
 
 lab: venv ## a running cluster with our node in it, and a kubeconfig (needs root)

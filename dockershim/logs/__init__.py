@@ -22,7 +22,8 @@ class LogSource:
     cri_log_path: str
     tty: bool = False
     spool_directory: str = ""
-    """Of a container whose output goes into the spool; Docker's file then has a copy that may lack some of it."""
+    """Of a container whose output was told to go into the spool; Docker's file then has a copy that may lack some.
+    With a terminal that may have turned out to be impossible, and Docker alone has it."""
 
 
 class ContainerLogs(Protocol):

@@ -158,9 +158,24 @@ class LogPump:
         while self._requests:
             source = self._requests.popleft()
             if source.container_id not in self._followed:
-                kind = SpoolFollower if source.spool_directory else Follower
+                kind = SpoolFollower if self._is_spooled(source) else Follower
                 self._followed[source.container_id] = followed = _Followed(kind(source, self._store))
                 self._open(followed)
+
+    def _is_spooled(self, source: LogSource) -> bool:
+        """It was told to, and where it has a terminal dockershim-oci found a way, which a container that ran shows."""
+        if not source.spool_directory:
+            return False
+        is_spooled = not source.tty or os.path.isdir(f"{source.spool_directory}/{source.container_id}")
+        if not is_spooled:
+            logger.warning(
+                "container_log_not_spooled",
+                container_id=source.container_id,
+                path=source.cri_log_path,
+                hint="Docker's FIFO for its terminal is not in the exec-root that Docker tells its runtime (--root): "
+                "the log comes from Docker, which loses up to a megabyte of it when dockerd is killed",
+            )
+        return is_spooled
 
     def _open(self, followed: _Followed) -> None:
         """Watch first, then look: what happens in between is seen by both rather than by neither."""

@@ -24,6 +24,7 @@ _KNOWN = {
     words.POSSIBLE_CAPABILITIES,
     words.CDI,
     words.LOG_SPOOL,
+    words.TERMINAL_SPOOL,
     words.USER_NAMESPACE,
 }
 _CAPABILITY_SETS = ("bounding", "effective", "permitted", "inheritable", "ambient")

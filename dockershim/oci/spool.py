@@ -3,7 +3,7 @@
 Below the spool's directory each container has one of its own: for each stream a FIFO that the container writes into,
 and numbered segments that the spooler fills from it. The container's own end of the FIFO is open for reading too, so
 nobody else's death breaks it: without a reader the container waits at a full pipe and goes on later. Must not know what
-the output means. docs/adr/0007 has the reasons.
+the output means. `terminal` does the same for a container with one. docs/adr/0007 has the reasons.
 """
 
 from __future__ import annotations
@@ -44,32 +44,47 @@ def reachable(directory: str) -> tuple[int, str]:
     return descriptor, f"/proc/self/fd/{descriptor}/{SOCKET}"
 
 
-def take_output(spool: str, container_id: str) -> None:
-    """Put this process's stdout and stderr into the spool, for the container that it becomes.
-
-    The spooler gets the engine's ends, to write a copy to, and the reading ends. It need not take them at once: they
-    wait in the socket with all that a short container wrote. OSError when it does not run.
-    """
-    import _socket  # `socket` takes several times as long to import
+def make_fifo(directory: str, stream: str, flags: int) -> tuple[str, int]:
+    """One stream's FIFO, which may be there from a try in which the runtime failed: its path, and it opened."""
     import contextlib
     import fcntl
 
-    directory = f"{spool}/{container_id}"
     os.makedirs(directory, 0o700, exist_ok=True)
-    handed, writing = [], []
-    for number, stream in enumerate(STREAMS, start=1):
-        path = fifo(directory, stream)
-        with contextlib.suppress(FileExistsError):  # the runtime failed in an earlier try
-            os.mkfifo(path, 0o600)
-        writing.append(os.open(path, os.O_RDWR | os.O_CLOEXEC))
-        handed += [os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), number]
-        with contextlib.suppress(OSError):  # the user's share of pipe memory is used up: the usual size does as well
-            fcntl.fcntl(writing[-1], fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    path = fifo(directory, stream)
+    with contextlib.suppress(FileExistsError):
+        os.mkfifo(path, 0o600)
+    descriptor = os.open(path, flags | os.O_CLOEXEC)
+    with contextlib.suppress(OSError):  # the user's share of pipe memory is used up: the usual size does as well
+        fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    return path, descriptor
+
+
+def hand_over(spool: str, container_id: str, ends: list[int]) -> None:
+    """Give the spooler for each stream the reading end and the engine's end, to write a copy to.
+
+    It need not take them at once: they wait in the socket with all that a short container wrote. There is a pair for
+    each stream, however many a container has: an older spooler that still runs knows no other message. OSError when it
+    does not run.
+    """
+    import _socket  # `socket` takes several times as long to import
+    import contextlib
+
     descriptor, path = reachable(spool)
     with contextlib.closing(_socket.socket(_socket.AF_UNIX, _socket.SOCK_SEQPACKET)) as connection:
         connection.connect(path)
-        rights = b"".join(end.to_bytes(4, sys.byteorder) for end in handed)
+        rights = b"".join(end.to_bytes(4, sys.byteorder) for end in ends)
         connection.sendmsg([container_id.encode()], [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)])
     os.close(descriptor)
+
+
+def take_output(spool: str, container_id: str) -> None:
+    """Put this process's stdout and stderr into the spool, for the container that it becomes."""
+    directory = f"{spool}/{container_id}"
+    ends, writing = [], []
+    for number, stream in enumerate(STREAMS, start=1):
+        path, end = make_fifo(directory, stream, os.O_RDWR)
+        writing.append(end)
+        ends += [os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), number]
+    hand_over(spool, container_id, ends)
     for number, end in enumerate(writing, start=1):
         os.dup2(end, number)

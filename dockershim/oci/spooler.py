@@ -165,11 +165,12 @@ class Stream:
             os.unlink(spool.fifo(self.directory, self.name))
 
     def close(self) -> None:
-        """Give all descriptors back."""
+        """Give all descriptors back. Again: nothing happens."""
         self.leave_engine()
         for descriptor in (self.fifo, self.file, self._engine_segment):
             if descriptor >= 0:
                 os.close(descriptor)
+        self.fifo = self.file = self._engine_segment = -1
 
 
 class Spooler:
@@ -237,13 +238,14 @@ class Spooler:
         """Until there is nothing and nobody to work for."""
         while self._streams or self._connections or time.monotonic() - self._idle_since < IDLE_SECONDS:
             events = self._poll.poll(self._patience_seconds())
-            streams = dict.fromkeys(self._due())
+            streams = dict.fromkeys(self._due() if events else [*self._due(), *self._removed()])
             for descriptor, _ in events:
                 stream = self._by_descriptor.get(descriptor)
                 if stream is not None:
                     streams[stream] = None
                 elif descriptor == self._listener.fileno():
                     self._accept()
+                    streams |= dict.fromkeys(self._removed())
                 else:
                     self._receive(descriptor)
             for stream in streams:
@@ -256,7 +258,11 @@ class Spooler:
     def _patience_seconds(self) -> float:
         if self._waiting:
             return max(0.0, min(stream.retry_at for stream in self._waiting) - time.monotonic())
-        return -1.0 if self._streams or self._connections else IDLE_SECONDS
+        return -1.0 if self._connections else IDLE_SECONDS
+
+    def _removed(self) -> list[Stream]:
+        """Those whose container is gone. What nobody ever wrote to, or nobody will, does not wake us when it ends."""
+        return [stream for stream in self._streams.values() if not os.path.isdir(stream.directory)]
 
     def _due(self) -> list[Stream]:
         now = time.monotonic()

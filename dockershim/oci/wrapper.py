@@ -1,8 +1,8 @@
 """The program: carry out what a container's configuration says beside the standard, then become the real runtime.
 
-Owns the command line, the files and the errors. Every verb but `create` and `exec` is the real runtime at once, and
-`exec` too where the host has all capabilities. An error is
-written where the runtime's own would be (the file of `--log`, which the engine reads, and stderr).
+Owns the command line, the files and the errors. Every verb but `create`, `start` and `exec` is the real runtime at
+once, `exec` too where the host has all capabilities, and `start` after a look at one name. An error is written where
+the runtime's own would be (the file of `--log`, which the engine reads, and stderr).
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from dockershim.oci import capabilities
+from dockershim.oci import capabilities, terminal
 from dockershim.oci import instructions as words
 
 TYPE_CHECKING = False
@@ -37,11 +37,15 @@ def main() -> int:
 
         return spooler.main(arguments[verb + 1])
     name = arguments[verb] if verb >= 0 else ""
-    if name in ("create", "exec"):
+    if name in ("create", "start", "exec"):
         try:
+            root = value_of(arguments[:verb], "--root")
             if name == "create":
                 bundle = value_of(arguments[verb + 1 :], "--bundle", "-b") or "."
-                prepare(os.path.join(bundle, "config.json"), arguments[-1])
+                prepare(os.path.join(bundle, "config.json"), arguments[-1], root)
+            elif name == "start":
+                for fifo in terminal.engine_fifos(root, arguments[-1]):
+                    terminal.give_name_back(fifo)
             else:
                 fit_process(value_of(arguments[verb + 1 :], "--process", "-p"))
         except Exception as error:
@@ -91,8 +95,8 @@ def value_of(arguments: Sequence[str], *names: str) -> str:
     return ""
 
 
-def prepare(path: str, container_id: str) -> None:
-    """Carry out the instruction in a configuration file; without one nothing is touched."""
+def prepare(path: str, container_id: str, root: str) -> None:
+    """Carry out the instruction in a configuration file; without one nothing is touched. `root` is the runtime's."""
     with open(path, "rb") as file:
         data = file.read()
     if f'"{words.KEY}"'.encode() not in data:
@@ -120,6 +124,10 @@ def prepare(path: str, container_id: str) -> None:
     with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "w") as edited:
         edited.write(json.dumps(spec, separators=(",", ":")))
     os.replace(temporary, path)
+    if words.TERMINAL_SPOOL in instruction:  # last: a name that is lent concerns others
+        # where Docker has no such FIFO nothing is spooled, and dockershim sees that and says it
+        directory = instruction[words.TERMINAL_SPOOL]
+        any(terminal.take_output(directory, container_id, fifo) for fifo in terminal.engine_fifos(root, container_id))
 
 
 def fit_process(path: str) -> None:

@@ -212,10 +212,11 @@ def possible_capabilities(*, privileged: bool, host_lacks_some: bool) -> Instruc
 
 
 def spooled_log(directory: str, *, tty: bool) -> Instruction:
-    """Where a container's output goes before Docker has it. A terminal's stays with Docker, which owns the terminal."""
-    return {words.LOG_SPOOL: directory} if directory and not tty else {}
+    """Where a container's output goes before Docker has it."""
+    return {words.TERMINAL_SPOOL if tty else words.LOG_SPOOL: directory} if directory else {}
 
 
 def log_spool_of(host_config: Mapping[str, Any]) -> str:
-    """Where a container's output goes; empty when it goes to Docker alone."""
-    return str(instruction_of(host_config).get(words.LOG_SPOOL) or "")
+    """Where a container's output was told to go; empty when it goes to Docker alone."""
+    instruction = instruction_of(host_config)
+    return str(instruction.get(words.LOG_SPOOL) or instruction.get(words.TERMINAL_SPOOL) or "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import resource
 import signal
@@ -252,6 +253,32 @@ class TestPump:
         assert pump.drain(ID) is None
         assert container.text("stdout") == b"last words\n"
         os.close(writer)
+        pump.close()
+
+    def test_a_terminal_that_could_not_be_spooled_is_told_and_read_from_docker(self, tmp_path: Path) -> None:
+        """There is no directory for it below the spool."""
+        docker_log = tmp_path / "docker" / "json.log"
+        docker_log.parent.mkdir()
+        docker_log.write_bytes(b'{"log":"one\\r\\n","stream":"stdout","time":"2026-11-26T20:00:00.5Z"}\n')
+        cri_log = tmp_path / "0.log"
+        pump = LogPump(PositionStore(tmp_path / "state"))
+        source = LogSource(ID, str(docker_log), str(cri_log), True, str(tmp_path / "log-spool"))
+        with capture_logs() as logs:
+            pump.request(source)
+            pump.turn()
+        assert [(log["event"], log["container_id"]) for log in logs] == [("container_log_not_spooled", ID)]
+        assert parse_line(cri_log.read_bytes()).text == b"one"
+        pump.close()
+
+    def test_a_terminal_that_is_spooled_is_read_from_the_spool(self, container: Container) -> None:
+        container.write(b"one\r\n" + b"x" * 16384 + b"\r\ntwo")
+        container.end()
+        pump = LogPump(container.store)
+        pump.request(dataclasses.replace(container.source, tty=True))
+        pump.turn()
+        assert pump.drain(ID) is None
+        lines = [parse_line(line) for line in container.cri_log.read_bytes().splitlines(keepends=True)]
+        assert [(line.partial, line.text) for line in lines] == [(False, b"one"), (False, b"x" * 16384), (True, b"two")]
         pump.close()
 
     def test_a_removed_container_leaves_nothing(self, container: Container) -> None:

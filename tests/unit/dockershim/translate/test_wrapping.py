@@ -219,20 +219,24 @@ def test_a_host_that_cannot_says_why() -> None:
 
 
 def test_output_is_spooled_where_it_can_be() -> None:
-    """Not that of a terminal, not that of a container that wants no log, and not without the program."""
+    """Not that of a container that wants no log, and not without the program. A terminal's takes another way."""
     spooled = {"log_spool": "/spool"}
 
-    def spool(context: dict[str, Any] = spooled, **fields: Any) -> str:
+    def made(context: dict[str, Any] = spooled, **fields: Any) -> dict[str, Any]:
         config = cri.ContainerConfig(**{"log_path": "0.log", **fields})
         config.metadata.name = "main"
         context = {"wrapping": WRAPPING, "docker_runtime": "", **context}
-        made = ContainerContext("s", cri.PodSandboxMetadata(), "i", (1, 41), **context)
-        host_config: dict[str, Any] = to_docker_container(config, cri.PodSandboxConfig(), made)["HostConfig"]
-        return log_spool_of(host_config)
+        about = ContainerContext("s", cri.PodSandboxMetadata(), "i", (1, 41), **context)
+        host_config: dict[str, Any] = to_docker_container(config, cri.PodSandboxConfig(), about)["HostConfig"]
+        return host_config
 
-    assert spool() == "/spool"
-    assert spool({}) == ""
-    assert spool(tty=True) == ""
+    def spool(context: dict[str, Any] = spooled, **fields: Any) -> str:
+        return log_spool_of(made(context, **fields))
+
+    assert spool() == spool(tty=True) == "/spool"
+    assert words.LOG_SPOOL in instruction_of(made())
+    assert words.LOG_SPOOL not in instruction_of(made(tty=True))
+    assert spool({}) == spool({}, tty=True) == ""
     assert spool(log_path="") == ""
     assert spool({**spooled, "wrapping": Wrapping()}) == ""
     assert spool({**spooled, "docker_runtime": "kata"}) == ""
