@@ -130,29 +130,48 @@ def apply_layer(source: IO[bytes], upper_directory: str) -> None:
             tarfile.open(fileobj=source, mode="r:*") as archive,
             _opened(os.open(upper_directory, _DIRECTORY)) as root,
         ):
-            for entry in archive:
-                _apply(archive, entry, root)
+            directories = [entry for entry in archive if _apply(archive, entry, root)]
+            for entry in directories:  # what was put into them has changed their times
+                *above, name = _parts(entry.name)
+                with _named(entry), _opened(_descend(root, above)) as directory:
+                    _set_time(entry, directory, name)
     except tarfile.TarError as error:
         raise Unreadable(f"the writable layer: {error}") from error
 
 
-def _apply(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int) -> None:
-    parts = [part for part in entry.name.split("/") if part not in ("", ".")]
+def _parts(path: str) -> list[str]:
+    return [part for part in path.split("/") if part not in ("", ".")]
+
+
+def _apply(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int) -> bool:
+    """Whether it is a directory below the root."""
+    parts = _parts(entry.name)
     if not parts:
-        return
+        return False
     *above, name = parts
+    with _named(entry), _opened(_descend(root, above)) as directory:
+        if name == OPAQUE:
+            os.setxattr(directory, _OPAQUE_ATTRIBUTE, b"y")
+        elif name.startswith(WHITEOUT):
+            gone = name.removeprefix(WHITEOUT)
+            _remove(directory, gone)
+            os.mknod(gone, stat.S_IFCHR, 0, dir_fd=directory)
+        else:
+            _make(archive, entry, root, directory, name)
+    return entry.isdir()
+
+
+@contextlib.contextmanager
+def _named(entry: tarfile.TarInfo) -> Iterator[None]:
+    """What the kernel refuses, with the entry that it is about."""
     try:
-        with _opened(_descend(root, above)) as directory:
-            if name == OPAQUE:
-                os.setxattr(directory, _OPAQUE_ATTRIBUTE, b"y")
-            elif name.startswith(WHITEOUT):
-                gone = name.removeprefix(WHITEOUT)
-                _remove(directory, gone)
-                os.mknod(gone, stat.S_IFCHR, 0, dir_fd=directory)
-            else:
-                _make(archive, entry, root, directory, name)
+        yield
     except OSError as error:
         raise Unreadable(f"the writable layer: {entry.name}: {error.strerror}") from error
+
+
+def _set_time(entry: tarfile.TarInfo, directory: int, name: str) -> None:
+    os.utime(name, (entry.mtime, entry.mtime), dir_fd=directory, follow_symlinks=False)
 
 
 def _descend(root: int, parts: list[str]) -> int:
@@ -180,7 +199,7 @@ def _make(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int, directory
         return
     _remove(directory, name)
     if entry.islnk():
-        *above, first = [part for part in entry.linkname.split("/") if part not in ("", ".")] or [""]
+        *above, first = _parts(entry.linkname) or [""]
         with _opened(_descend(root, above)) as place:
             os.link(first, name, src_dir_fd=place, dst_dir_fd=directory, follow_symlinks=False)
         return
@@ -195,6 +214,7 @@ def _make(archive: tarfile.TarFile, entry: tarfile.TarInfo, root: int, directory
         device = 0 if entry.isfifo() else os.makedev(entry.devmajor, entry.devminor)
         os.mknod(name, _NODES[entry.type] | entry.mode, device, dir_fd=directory)
         os.chown(name, entry.uid, entry.gid, dir_fd=directory, follow_symlinks=False)
+    _set_time(entry, directory, name)
 
 
 def _make_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, directory: int, name: str) -> None:
@@ -205,7 +225,6 @@ def _make_file(archive: tarfile.TarFile, entry: tarfile.TarInfo, directory: int,
         file.flush()
         os.fchown(file.fileno(), entry.uid, entry.gid)
         os.fchmod(file.fileno(), entry.mode)
-        os.utime(file.fileno(), (entry.mtime, entry.mtime))
 
 
 def _remove(directory: int, name: str) -> None:

@@ -41,13 +41,15 @@ def test_a_layer_comes_back(tmp_path: Path) -> None:
     (upper / "a" / "b").mkdir(parents=True)
     (upper / "a" / "file").write_bytes(b"x" * 100_000)
     (upper / "a" / "file").chmod(0o4711)
-    os.utime(upper / "a" / "file", (1_000_000, 1_000_000))
     os.link(upper / "a" / "file", upper / "a" / "same")
     (upper / "to-nowhere").symlink_to("/etc/shadow")
     os.mkfifo(upper / "pipe", 0o600)
     os.mknod(upper / "a" / "gone", stat.S_IFCHR, 0)
     with socket.socket(socket.AF_UNIX) as listener:
         listener.bind(str(upper / "socket"))
+    for number, path in enumerate(sorted(upper.rglob("*"), reverse=True)):
+        os.utime(path, (2_000_000 + number, 2_000_000 + number), follow_symlinks=False)
+    os.utime(upper / "a" / "file", (1_000_000, 1_000_000))
     other.mkdir()
     (other / "a").mkdir(0o700)
     (other / "a" / "gone").write_text("still here")
@@ -63,6 +65,9 @@ def test_a_layer_comes_back(tmp_path: Path) -> None:
     assert stat.S_ISCHR(gone.st_mode)
     assert gone.st_rdev == 0
     assert stat.S_ISFIFO((other / "pipe").lstat().st_mode)
+    for path in upper.rglob("*"):
+        if path.name not in ("socket", "gone"):
+            assert (other / path.relative_to(upper)).lstat().st_mtime == path.lstat().st_mtime, path
     assert packed(other).getvalue() == packed(upper).getvalue()
 
 
