@@ -7,7 +7,8 @@ Docker, containerd and the CNI plugins installed and both programs in /opt/kubel
 
 `--bare`: nothing but git, make and python3. `--cluster`: with a control plane, which runs in a lab on this machine,
 since an emulated processor has no time for it; /root/cluster tells how its API server is reached. `--selinux`: with
-SELinux instead of AppArmor, in its permissive mode, because the files have no labels.
+SELinux instead of AppArmor, permissive until it is told otherwise, and then for containers alone, because the files
+have no labels.
 
 Its files are a copy of a tree that debootstrap made once and that is cached; what the command prints is printed here,
 its exit code is the exit code. The machine ends with the command, and with this process.
@@ -64,14 +65,63 @@ TTYPath=/dev/ttyS1
 CLUSTER = "root/cluster"
 NODE = "machine"
 SELINUX_MODULE = """\
+(typepermissive kernel_t)
+
 (type container_t)
-(roletype system_r container_t)
-(typeattributeset domain (container_t))
 (type container_file_t)
 (type container_ro_file_t)
+(roletype system_r container_t)
+(typeattributeset domain (container_t))
+(typeattributeset mcs_constrained_type (container_t))
 (typeattributeset file_type (container_file_t container_ro_file_t))
+
+(allow container_t self (process (and (all) (not (setcurrent dyntransition ptrace execheap)))))
+(allow container_t self (capability (all)))
+(allow container_t self (dir (getattr open read search)))
+(allow container_t self (file (getattr open read write append)))
+(allow container_t self (lnk_file (getattr read)))
+(allow container_t self (fifo_file (all)))
+(allow container_t self (tcp_socket (all)))
+(allow container_t self (udp_socket (all)))
+(allow container_t self (unix_stream_socket (all)))
+(allow container_t self (unix_dgram_socket (all)))
+(allow container_t self (netlink_route_socket (all)))
+
+(classpermission contents)
+(classpermissionset contents (dir (and (all) (not (relabelfrom relabelto mounton)))))
+(classpermissionset contents (file (and (all) (not (relabelfrom relabelto mounton)))))
+(classpermissionset contents (lnk_file (and (all) (not (relabelfrom relabelto mounton)))))
+(classpermissionset contents (fifo_file (and (all) (not (relabelfrom relabelto mounton)))))
+(classpermissionset contents (sock_file (and (all) (not (relabelfrom relabelto mounton)))))
+(classpermissionset contents (chr_file (and (all) (not (relabelfrom relabelto mounton)))))
+(allow container_t container_file_t contents)
+(allow container_t container_file_t (filesystem (getattr)))
+(allow container_file_t self (filesystem (associate)))
+(allow container_file_t tmpfs_t (filesystem (associate)))
+
+(classpermission looked_at)
+(classpermissionset looked_at (dir (getattr open read search)))
+(classpermissionset looked_at (file (getattr open read ioctl)))
+(classpermissionset looked_at (lnk_file (getattr read)))
+(allow container_t container_ro_file_t looked_at)
+(allow container_t container_ro_file_t (file (map execute execute_no_trans entrypoint)))
+(allow initrc_t container_file_t (file (entrypoint)))
+(allow container_t proc_t looked_at)
+(allow container_t sysctl_type looked_at)
+(allow container_t sysfs_t looked_at)
+(allow container_t cgroup_t looked_at)
+
+(allow container_t kernel_t (fd (use)))
+(allow container_t kernel_t (fifo_file (getattr read write append ioctl)))
+(allow container_t kernel_t (process (sigchld)))
+(allow container_t port_type (tcp_socket (name_bind name_connect)))
+(allow container_t node_type (tcp_socket (node_bind)))
 """
-"""The types that Docker takes by default, which Debian's policy names in its contexts and does not define."""
+"""What containers may do with what is theirs, and with nothing else.
+
+Debian's policy names these types in its contexts and does not define them, and Debian has no container-selinux. The
+files of the machine have no labels, so all that is no container runs as kernel_t, which is let alone.
+"""
 SELINUX_ARGUMENTS = "security=selinux selinux=1 enforcing=0"
 NETWORK = "[Match]\nName=eth0\n[Network]\nDHCP=ipv4\n"
 
@@ -280,7 +330,7 @@ def main() -> int:
     kind = parser.add_mutually_exclusive_group()
     kind.add_argument("--bare", action="store_true", help="install nothing but git, make and python3")
     kind.add_argument("--cluster", action="store_true", help="with a control plane that it reaches")
-    kind.add_argument("--selinux", action="store_true", help="with SELinux, permissive, instead of AppArmor")
+    kind.add_argument("--selinux", action="store_true", help="with SELinux instead of AppArmor")
     parser.add_argument("--timeout", type=float, default=3600.0, help="seconds until it is ended (%(default)s)")
     parser.add_argument("command", nargs="+", help="what to run in the clone")
     arguments = parser.parse_args()

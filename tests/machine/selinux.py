@@ -1,14 +1,14 @@
-"""SELinux labels of processes, mounts and volumes: dockershim on a Docker that uses them, and kubelet-py above it.
+"""SELinux: labels of processes, mounts and volumes, and what they forbid; dockershim on Docker, kubelet-py above it.
 
-For a machine of its own only (`make boot`), which boots with SELinux in its permissive mode: the kernel forbids nothing
-there, but it knows which labels exist and which each process and file has. It is no test_*.py, so that nobody runs it
-elsewhere.
+For a machine of its own only (`make boot`), whose policy knows what containers may do with what is theirs;
+all else there is let alone (tests/lab/machine.py). The policy is enforced through all of this. It is no test_*.py, so
+that nobody runs it elsewhere.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,21 +18,33 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from deploy.standalone import images
-from tests.machine.dockershim import PROGRAMS, SOCKET, STATE, Runtime, docker, pid_of, running
-from tests.machine.waiting import CALL_SECONDS, until
+from tests.machine import kubelet
+from tests.machine.dockershim import SOCKET, Runtime, docker, pid_of, running, systemctl
+from tests.machine.waiting import until
 
 LEVEL = "s0:c11,c22"
 WANTED = cri.SELinuxOption(user="system_u", role="system_r", type="container_t", level=LEVEL)
 PROCESS, FILE = f"system_u:system_r:container_t:{LEVEL}", f"system_u:object_r:container_file_t:{LEVEL}"
-MANIFESTS = STATE / "manifests"
+ENFORCE = Path("/sys/fs/selinux/enforce")
+LAYERS = Path("/var/lib/docker/overlay2")
+"""What comes in there has its type: the kernel asks for it below an overlay, too. Where there is a policy for Docker,
+the installation sees to that."""
 
 
 @pytest.fixture(scope="module")
 def shim() -> Iterator[Runtime]:
-    """Docker told to use SELinux."""
+    """Docker told to use SELinux, on a kernel that does what the policy says."""
     assert ":" in label_of_process(1), "the kernel has no policy"
+    systemctl("start", "docker")
+    os.setxattr(LAYERS, "security.selinux", b"system_u:object_r:container_ro_file_t:s0")
     with running({"selinux-enabled": True}) as started:
-        yield started
+        ENFORCE.write_text("1")
+        assert ENFORCE.read_text() == "1"
+        try:
+            yield started
+        finally:
+            ENFORCE.write_text("0")
+            print(*(line for line in kernel_log() if "avc:" in line), sep="\n")
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +120,35 @@ def test_a_mount_is_relabeled_when_that_is_asked_for(
     assert [label_of_file(each) for each in (theirs, theirs / "file")] == [before] * 2
 
 
+def test_a_container_reads_what_has_its_label_and_nothing_else(
+    shim: Runtime, pod: tuple[str, cri.PodSandboxConfig], tmp_path: Path
+) -> None:
+    """Of two directories of root's that root in a container asks for, the kernel gives it the one with its label.
+
+    And it gives that one to no pod with another level, but to a privileged one, which has no label of a container's.
+    """
+    (ours, theirs) = (tmp_path / "ours", tmp_path / "theirs")
+    for directory in (ours, theirs):
+        directory.mkdir()
+        (directory / "file").write_text("x")
+    mounts = [
+        cri.Mount(host_path=str(ours), container_path="/ours"),
+        cri.Mount(host_path=str(theirs), container_path="/theirs"),
+    ]
+    relabeled = [cri.Mount(host_path=str(ours), container_path="/ours", selinux_relabel=True), mounts[1]]
+    labeled = shim.run(pod, mounts=relabeled)
+    assert label_of_file(ours / "file") == FILE
+    assert shim.exec(labeled, "cat /ours/file && echo more >>/ours/file && echo y >/ours/made").exit_code == 0
+    for script in ("cat /theirs/file", "echo more >>/theirs/file", "echo y >/theirs/made", "ls /theirs"):
+        assert_is_denied(shim, labeled, script)
+    other = shim.run(shim.pod(), mounts=mounts)
+    for script in ("cat /ours/file", "echo more >>/ours/file", "cat /theirs/file"):
+        assert_is_denied(shim, other, script)
+    secure = cri.LinuxContainerSecurityContext(privileged=True)
+    free = shim.run(shim.pod(privileged=True), mounts=mounts, security_context=secure)
+    assert shim.exec(free, "cat /ours/file /theirs/file").stdout == b"xmore\nx"
+
+
 def test_kubelet_py_has_the_volumes_of_a_pod_relabeled(shim: Runtime) -> None:
     """A pod with seLinuxOptions: its process, its emptyDir, its hosts file and its termination message."""
     assert shim.is_ready()
@@ -120,33 +161,20 @@ def test_kubelet_py_has_the_volumes_of_a_pod_relabeled(shim: Runtime) -> None:
         "containers": [container], "volumes": [{"name": "v", "emptyDir": {}}], "dnsPolicy": "Default",
         "terminationGracePeriodSeconds": 1, "securityContext": {"seLinuxOptions": options},
     }  # fmt: skip
-    MANIFESTS.mkdir()
-    manifest = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "labeled"}, "spec": spec}
-    (MANIFESTS / "labeled.yaml").write_text(json.dumps(manifest))
-    settings = {
-        "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "cgroupDriver": "systemd",
-        "containerRuntimeEndpoint": f"unix://{SOCKET}", "staticPodPath": str(MANIFESTS), "readOnlyPort": 0,
-        "authentication": {"anonymous": {"enabled": False}, "webhook": {"enabled": False}},
-        "authorization": {"mode": "AlwaysAllow"},
-    }  # fmt: skip
-    (STATE / "config.yaml").write_text(json.dumps(settings))
-    root = STATE / "kubelet"
-    with (STATE / "kubelet.log").open("wb") as log:
-        command = [str(PROGRAMS / "kubelet-py"), f"--config={STATE}/config.yaml", f"--root-dir={root}"]
-        agent = subprocess.Popen(command, stdout=log, stderr=log)
-    try:
+    with kubelet.running(SOCKET):
+        kubelet.write_pod("labeled", spec)
         container_id = until(lambda: docker("ps", "--quiet", "--filter", "name=k8s_c_labeled"))
         assert label_of_process(pid_of(container_id)) == PROCESS
-        (directory,) = (root / "pods").iterdir()
+        for script in ("echo x >/v/made; cat /v/made", "cat /etc/hosts; echo over >/dev/termination-log"):
+            docker("exec", container_id, "/bin/busybox", "sh", "-ec", script)
+        (directory,) = (kubelet.ROOT / "pods").iterdir()
         (message,) = (directory / "containers/c").iterdir()
-        for file in (directory / "volumes/kubernetes.io~empty-dir/v", directory / "etc-hosts", message):
+        volume = directory / "volumes/kubernetes.io~empty-dir/v"
+        for file in (volume, volume / "made", directory / "etc-hosts", message):
             assert label_of_file(file) == FILE, file
-    finally:
-        print((STATE / "kubelet.log").read_text()[-4000:])
-        (MANIFESTS / "labeled.yaml").unlink()
+        assert message.read_text() == "over\n"
+        (kubelet.MANIFESTS / "labeled.yaml").unlink()
         until(lambda: docker("ps", "--quiet", "--filter", "name=_labeled-"), lambda found: not found)
-        agent.terminate()
-        agent.wait(CALL_SECONDS)
 
 
 def label_of_process(pid: int) -> str:
@@ -155,3 +183,15 @@ def label_of_process(pid: int) -> str:
 
 def label_of_file(path: Path) -> str:
     return os.getxattr(path, "security.selinux").decode().strip("\0")
+
+
+def assert_is_denied(shim: Runtime, container_id: str, script: str) -> None:
+    """As SELinux does it: root in the container, whom the mode of no file stops."""
+    answer = shim.exec(container_id, script)
+    assert answer.exit_code != 0, script
+    assert re.search(b"(?i)permission denied", answer.stderr), answer
+
+
+def kernel_log() -> list[str]:
+    done = subprocess.run(["dmesg"], check=True, text=True, capture_output=True)
+    return done.stdout.splitlines()[-80:]
