@@ -86,7 +86,8 @@ fresh: venv ## make up and make down in a clone on a fresh Debian 12: what a new
 	@$(PYTHON) -m tests.lab.fresh -- sh -c 'make up && make down && make down'
 
 boot: venv ## units and cgroups on a virtual machine that boots Debian 12, labels on one with SELinux, make up on a bare one (needs root and a registry)
-	@$(PYTHON) -m tests.lab.machine --cluster --timeout 5400 -- $(IN_MACHINE) tests/machine/runtime.py tests/machine/units.py tests/machine/resources.py
+	@$(PYTHON) -m tests.lab.machine --cluster --timeout 5400 -- $(IN_MACHINE) tests/machine/runtime.py tests/machine/checkpoints.py \
+		tests/machine/units.py tests/machine/resources.py
 	@$(PYTHON) -m tests.lab.machine --selinux -- $(IN_MACHINE) tests/machine/selinux.py
 	@$(PYTHON) -m tests.lab.machine --bare -- sh -c 'make up && make down && make up RUNTIME=containerd && make down'
 

@@ -3,7 +3,8 @@
 Owns a virtual machine: Debian 12 with its own kernel, systemd as its first process, pure cgroup v2 and AppArmor, on an
 emulated processor (some ten times slower than this one) with a way to the package registries and nothing else. The
 place for what a namespace cannot show: units, a boot, another kernel. The command runs in a clone of this tree, with
-Docker, containerd and the CNI plugins installed and both programs in /opt/kubelet-py, as README.md tells.
+Docker, containerd and the CNI plugins installed and both programs in /opt/kubelet-py, as README.md tells; the newest
+containerd is in /opt/newest-containerd.
 
 `--bare`: nothing but git, make and python3. `--cluster`: with a control plane, which runs in a lab on this machine,
 since an emulated processor has no time for it; /root/cluster tells how its API server is reached. `--selinux`: with
@@ -30,7 +31,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.lab import debian, fresh, kernel, pki
+from tests.lab import debian, fresh, gotools, kernel, pki
 from tests.lab.cluster import VIRTUAL_MACHINE_HOST, Cluster
 from tests.lab.lab import Lab
 from tests.lab.process import LabError
@@ -63,6 +64,8 @@ StandardError=tty
 TTYPath=/dev/ttyS1
 """
 CLUSTER = "root/cluster"
+NEW_CONTAINERD = "opt/newest-containerd/bin"
+"""Not /opt/containerd, whose programs every containerd prefers to its own."""
 NODE = "machine"
 SELINUX_MODULE = """\
 (typepermissive kernel_t)
@@ -167,6 +170,7 @@ def _disk(command: Sequence[str], variant: Variant, cluster: Cluster | None) -> 
                 _inside(
                     root, f"{PROGRAMS}/bin/pip install --quiet --no-deps {fresh.CLONE} && rm -rf {fresh.CLONE}/build"
                 )
+            _copy_containerd(root / NEW_CONTAINERD)
         _configure(root, command)
         if variant.selinux:
             with step("adding containers to the SELinux policy"):
@@ -253,6 +257,13 @@ def _configure(root: Path, command: Sequence[str]) -> None:
     _enable(units, "default.target", Path("/etc/systemd/system/command.service"))
 
 
+def _copy_containerd(directory: Path) -> None:
+    """The newest one, beside Debian's."""
+    directory.mkdir(parents=True)
+    for name in ("containerd", "containerd-shim-runc-v2", "ctr"):
+        shutil.copy(gotools.ensure(name), directory / name)
+
+
 def _write_credentials(directory: Path, cluster: Cluster) -> None:
     """A kubeconfig of the node's and one of the administrator's, with the files that they name beside them."""
     directory.mkdir(mode=0o700)
@@ -337,7 +348,7 @@ def main() -> int:
     try:
         variant = Variant(arguments.bare, arguments.cluster, arguments.selinux)
         return run(arguments.command, variant, arguments.timeout)
-    except (LabError, debian.PackageError) as error:
+    except (LabError, debian.PackageError, gotools.BuildError) as error:
         say(str(error))
         return 1
 

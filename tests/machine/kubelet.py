@@ -23,6 +23,7 @@ PORT = 10250
 SETTINGS = {
     "apiVersion": "kubelet.config.k8s.io/v1beta1", "kind": "KubeletConfiguration", "cgroupDriver": "systemd",
     "staticPodPath": str(MANIFESTS), "port": PORT, "readOnlyPort": 0,
+    "runtimeRequestTimeout": "20m",  # an emulated processor is slow
     "authentication": {"anonymous": {"enabled": True}, "webhook": {"enabled": False}},
     "authorization": {"mode": "AlwaysAllow"},
 }  # fmt: skip

@@ -148,7 +148,7 @@ def test_a_command_without_streams(stage: Stage) -> None:
 
 
 def test_a_checkpoint_says_what_the_runtime_lacks(stage: Stage) -> None:
-    """Neither runtime of the lab has CRIU; `tests/machine` has dockershim's checkpoints."""
+    """Neither runtime of the lab has CRIU; `tests/machine/checkpoints.py` has both with it."""
     name = stage.unique("checkpoint")
     stage.create_pod(pod(name, container(SLEEP)))
     stage.wait_ready(name)
