@@ -149,6 +149,20 @@ def test_a_container_reads_what_has_its_label_and_nothing_else(
     assert shim.exec(free, "cat /ours/file /theirs/file").stdout == b"xmore\nx"
 
 
+def test_a_container_signals_none_of_another_pod(shim: Runtime, pod: tuple[str, cri.PodSandboxConfig]) -> None:
+    """Of those whose processes it sees; one of its own pod's is another matter."""
+    node = cri.NamespaceOption(pid=cri.NamespaceMode.NODE)
+    seeing = shim.pod(namespace_options=node, selinux_options=WANTED)
+    secure = cri.LinuxContainerSecurityContext(namespace_options=node, selinux_options=WANTED)
+    mine, theirs = shim.run(seeing, security_context=secure), shim.run(shim.pod())
+    assert_is_denied(shim, mine, f"kill -9 {pid_of(theirs)}")
+    assert_is_denied(shim, mine, "kill -9 1")
+    labeled = shim.run(pod)
+    assert shim.exec(mine, f"kill -9 {pid_of(labeled)}").exit_code == 0
+    until(lambda: pid_of(labeled) == 0)
+    assert pid_of(theirs) > 0
+
+
 def test_kubelet_py_has_the_volumes_of_a_pod_relabeled(shim: Runtime) -> None:
     """A pod with seLinuxOptions: its process, its emptyDir, its hosts file and its termination message."""
     assert shim.is_ready()
