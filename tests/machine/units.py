@@ -290,6 +290,7 @@ runtime_type = "io.containerd.runc.v2"
 [plugins."io.containerd.grpc.v1.cri".containerd.runtimes.runc.options]
 SystemdCgroup = true
 """)
+    write_cni()
     run("systemctl", "stop", "docker.socket", "docker")
     run("systemctl", "restart", "containerd")
     for reference in (images.PAUSE, images.HELLO):
