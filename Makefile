@@ -47,7 +47,7 @@ cover: venv ## the decisions in kubelet_py/core: their own tests must run every 
 	$(PYTHON) -m coverage run --source=kubelet_py/core -m pytest -q -p no:cacheprovider tests/unit/kubelet_py/core
 	$(PYTHON) -m coverage report --fail-under=100 --skip-covered --show-missing
 
-mutants: venv ## change each rule in kubelet_py/core and see whether a test notices (MODULE=pod_actions for one module); half an hour
+mutants: venv ## change each rule in kubelet_py/core and see whether a test notices (MODULE=pod_actions for one module); half an hour or more
 	@$(PYTHON) -m tests.mutation $(MODULE)
 
 test: lint cover tests ## everything: checks, then all tests, on real engines too (needs root; installs what it needs)

@@ -127,7 +127,9 @@ def prepare(path: str, container_id: str, root: str) -> None:
     if words.TERMINAL_SPOOL in instruction:  # last: a name that is lent concerns others
         # where Docker has no such FIFO nothing is spooled, and dockershim sees that and says it
         directory = instruction[words.TERMINAL_SPOOL]
-        any(terminal.take_output(directory, container_id, fifo) for fifo in terminal.engine_fifos(root, container_id))
+        for fifo in terminal.engine_fifos(root, container_id):
+            if terminal.take_output(directory, container_id, fifo):
+                break
 
 
 def fit_process(path: str) -> None:
