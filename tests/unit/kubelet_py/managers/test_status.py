@@ -110,9 +110,8 @@ async def test_progress_gives_way_until_the_node_is_quiet(server: FakeApiServer)
     async with managing(server, patience_seconds=0.001, quiet=quiet) as manager:
         manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1"))
         manager.set_status(other, status("Running", Ready="True"))
-        await eventually(lambda: phase_at(server, "b") == "Running")
+        await eventually(lambda: phase_at(server, "b") == "Running" and manager.pending == 1)
         assert [r.path for r in server.requests] == ["/api/v1/namespaces/default/pods/b/status"]
-        assert manager.pending == 1
         quiet.set()
         await eventually(lambda: len(server.requests) == 2)
 
