@@ -24,6 +24,8 @@ from tests.lab.progress import say, step
 KUBERNETES_VERSION = "v1.37.2"
 KUBERNETES_WITH_DOCKERSHIM_VERSION = "v1.23.17"
 """The last release line whose kubelet had the dockershim that cri-dockerd was made from."""
+CRI_DOCKERD_VERSION = "v0.4.0"
+"""The newest of its releases that the Go module proxy has."""
 CRI_TOOLS_VERSION = "v1.36.0"
 CONTAINERD_VERSION = "v2.4.2"
 MOBY_VERSION = "v2.0.0-beta.24"
@@ -101,6 +103,12 @@ def _moby(name: str) -> GoTool:
     )
 
 
+def _cri_dockerd() -> GoTool:
+    module = "github.com/Mirantis/cri-dockerd"
+    stamps = ((f"{module}/cmd/version.Version", CRI_DOCKERD_VERSION.lstrip("v")),)
+    return GoTool(module, CRI_DOCKERD_VERSION, module, stamps=stamps)
+
+
 GO_TOOLS: dict[str, GoTool] = {
     "kube-apiserver": _kubernetes("cmd/kube-apiserver"),
     "kube-scheduler": _kubernetes("cmd/kube-scheduler"),
@@ -130,6 +138,7 @@ GO_TOOLS: dict[str, GoTool] = {
         ".",
         source=Path(__file__).with_name("engines") / "kubelet_dockershim.go",
     ),
+    "cri-dockerd": _cri_dockerd(),
     "ginkgo": _kubernetes("github.com/onsi/ginkgo/v2/ginkgo"),
     "e2e.test": _kubernetes("test/e2e", test_binary=True),
     "e2e_node.test": _kubernetes("test/e2e_node", test_binary=True),

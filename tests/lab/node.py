@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +15,13 @@ from tests.lab import gokubelet
 from tests.lab.cluster import Cluster
 from tests.lab.engines.containerd import write_cni_configuration
 from tests.lab.lab import Lab
-from tests.lab.process import LabProcess
+from tests.lab.process import CriServer, LabProcess
 from tests.lab.sandbox import REPOSITORY, Sandbox
 
 ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY), "PYTHONDONTWRITEBYTECODE": "1", "PYTHONUNBUFFERED": "1"}
 
 
-@dataclass(frozen=True)
-class Dockershim:
-    """A running dockershim and the CRI socket it serves (reachable from outside too)."""
-
-    process: LabProcess
-    socket: Path
-
-
-def start_dockershim(lab: Lab, *flags: str, cni: bool = True) -> Dockershim:
+def start_dockershim(lab: Lab, *flags: str, cni: bool = True) -> CriServer:
     """Start dockershim on the lab's Docker and wait until it listens; with a CNI network unless told not to."""
     if cni:
         write_cni_configuration(lab)
@@ -45,7 +36,7 @@ def start_dockershim(lab: Lab, *flags: str, cni: bool = True) -> Dockershim:
         environment=ENVIRONMENT,
     )  # fmt: skip
     lab.wait_until("dockershim", lambda: lab.accepts(socket), process=process)
-    return Dockershim(process, socket)
+    return CriServer(process, socket)
 
 
 def start_kubelet_py(

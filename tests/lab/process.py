@@ -14,6 +14,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,14 @@ class LabProcess:
         if self.log is None or not self.log.exists():
             return "(no log)"
         return "\n".join(self.log.read_text(errors="replace").splitlines()[-lines:])
+
+
+@dataclass(frozen=True)
+class CriServer:
+    """A running process that serves CRI, and the socket it does so on (reachable from outside too)."""
+
+    process: LabProcess
+    socket: Path
 
 
 def _pid_of(pidfd: int) -> int:

@@ -27,7 +27,7 @@ from tests.lab import node as our_node
 from tests.lab.cluster import Cluster
 from tests.lab.lab import Lab
 from tests.lab.pki import Credentials
-from tests.lab.process import LabProcess
+from tests.lab.process import CriServer, LabProcess
 
 NODE = "node-1"
 PODS = "/api/v1/namespaces/default/pods"
@@ -44,7 +44,7 @@ class Stage:
         self.lab = lab
         self.cluster = cluster
         self.runtime = runtime
-        self.shim: our_node.Dockershim | None = None
+        self.shim: CriServer | None = None
         self.socket = lab.containerd_socket if runtime == "containerd" else lab.root / "run" / "dockershim.sock"
         self.flags: tuple[str, ...] = ("-v=4",)
         self._manifests: set[str] = set()

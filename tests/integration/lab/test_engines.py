@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
 
 import pytest
 
 from tests.integration.lab.leftovers import Traces
-from tests.lab import gotools
+from tests.lab import cridockerd, gotools
 from tests.lab.engines import containerd, docker
 from tests.lab.lab import BUSYBOX, PAUSE, Lab
 from tests.lab.process import LabError
@@ -53,12 +55,11 @@ def test_docker_comes_back_after_a_kill_with_its_containers(docker_lab: Lab) -> 
     docker_lab.docker.client("rm", "kept")
 
 
-def crictl(lab: Lab, *arguments: str, text_input: str = "") -> str:
-    endpoint = f"--runtime-endpoint=unix://{lab.containerd_socket}"
-    return lab.run([gotools.ensure("crictl"), endpoint, *arguments], text_input=text_input).stdout
+def crictl(lab: Lab, socket: Path, *arguments: str) -> str:
+    return lab.run([gotools.ensure("crictl"), f"--runtime-endpoint=unix://{socket}", *arguments]).stdout
 
 
-def test_containerd_runs_a_pod_on_the_cni_network(containerd_lab: Lab) -> None:
+def runs_a_pod_on_the_cni_network(lab: Lab, socket: Path) -> None:
     pod = {"metadata": {"name": "p", "namespace": "default", "uid": "u", "attempt": 0}, "linux": {}}
     container = {
         "metadata": {"name": "c", "attempt": 0},
@@ -66,29 +67,48 @@ def test_containerd_runs_a_pod_on_the_cni_network(containerd_lab: Lab) -> None:
         "command": ["sh", "-c", "while ! ping -c 1 -W 1 10.200.0.1; do :; done; exec sleep 1000"],
         "linux": {},
     }
-    files = containerd_lab.root / "pod.json", containerd_lab.root / "container.json"
+    files = lab.root / "pod.json", lab.root / "container.json"
     for file, described in zip(files, (pod, container), strict=True):
         file.write_text(json.dumps(described))
-    sandbox_id = crictl(containerd_lab, "runp", str(files[0])).strip()
-    container_id = crictl(containerd_lab, "create", sandbox_id, str(files[1]), str(files[0])).strip()
-    crictl(containerd_lab, "start", container_id)
-    assert "1 packets received" in crictl(containerd_lab, "exec", container_id, "ping", "-c", "1", "10.200.0.1")
-    status = json.loads(crictl(containerd_lab, "inspectp", sandbox_id))
+    sandbox_id = crictl(lab, socket, "runp", str(files[0])).strip()
+    container_id = crictl(lab, socket, "create", sandbox_id, str(files[1]), str(files[0])).strip()
+    crictl(lab, socket, "start", container_id)
+    printed = crictl(lab, socket, "exec", "--sync", container_id, "ping", "-c", "1", "10.200.0.1")
+    assert "1 packets received" in printed
+    status = json.loads(crictl(lab, socket, "inspectp", sandbox_id))
     assert status["status"]["network"]["ip"].startswith("10.201.")
-    crictl(containerd_lab, "rmp", "--force", sandbox_id)
+    crictl(lab, socket, "rmp", "--force", sandbox_id)
+
+
+def test_containerd_runs_a_pod_on_the_cni_network(containerd_lab: Lab) -> None:
+    runs_a_pod_on_the_cni_network(containerd_lab, containerd_lab.containerd_socket)
+
+
+def test_cri_dockerd_runs_a_pod_on_the_cni_network() -> None:
+    with Lab.start(docker=cridockerd.DOCKER_VERSION, docker_settings=docker.SETTINGS_FOR_PEERS) as lab:
+        started = cridockerd.start(lab)
+        version = crictl(lab, started.socket, "version")
+        assert "RuntimeName:  docker" in version
+        assert f"RuntimeVersion:  {gotools.DOCKER_VERSION}" in version
+        runs_a_pod_on_the_cni_network(lab, started.socket)
+        assert started.process.stop() == 0
+        traces = Traces.of(lab.root)
+    assert traces.left() == []
 
 
 def test_containerd_pulls_from_the_registry(containerd_lab: Lab) -> None:
-    crictl(containerd_lab, "rmi", BUSYBOX)
-    crictl(containerd_lab, "pull", BUSYBOX)
-    assert BUSYBOX in crictl(containerd_lab, "images", "--output=json")
+    call = partial(crictl, containerd_lab, containerd_lab.containerd_socket)
+    call("rmi", BUSYBOX)
+    call("pull", BUSYBOX)
+    assert BUSYBOX in call("images", "--output=json")
 
 
 def test_containerd_pulls_from_the_private_registry_with_a_password_only(containerd_lab: Lab) -> None:
+    call = partial(crictl, containerd_lab, containerd_lab.containerd_socket)
     private = BUSYBOX.replace("registry.k8s.io", PRIVATE_NAME)
     with pytest.raises(LabError, match=r"401|authorization|credentials"):
-        crictl(containerd_lab, "pull", private)
-    crictl(containerd_lab, "pull", "--creds", f"{USER}:{PASSWORD}", private)
+        call("pull", private)
+    call("pull", "--creds", f"{USER}:{PASSWORD}", private)
 
 
 def test_docker_pulls_from_the_registry() -> None:
