@@ -296,8 +296,12 @@ def test_both_write_the_same_names_and_labels(version: str) -> None:
         assert [one.network for one in others.sandbox_statuses.values()] == [
             mine.sandbox_statuses[identifier].network for identifier in others.sandbox_statuses
         ]
+        for identifier, container in others.containers.items():
+            # nobody has looked at ours since they were asked for, which was just before Docker made them
+            assert 0 < mine.containers[identifier].created_at < container.created_at + 10**9
         for seen in (mine, others):
             for container in seen.containers.values():
+                container.ClearField("created_at")
                 container.ClearField("image")  # by its id for the peer: that is what ours are made with
         assert comparable(others.containers) == comparable(mine.containers)
         shim.remove_all()
