@@ -192,7 +192,8 @@ class ContainerCreate:
             image_id=image_id,
             api_version=info.api_version,
             docker_runtime=wrapping.bare(sandbox.docker_runtime),
-            runtime_handler=sandbox.item.runtime_handler,
+            # one of cri-dockerd's told its runtime nothing of a pod, so none of its containers may claim to be in one
+            runtime_handler=sandbox.record.runtime_handler if sandbox.record is not None else "",
             host_network=sandbox.host_network,
             host_ipc=sandbox.status.linux.namespaces.options.ipc == cri.NamespaceMode.NODE,
             cgroup_version=info.cgroup_version,

@@ -379,7 +379,8 @@ class Feeder:
         identifier = str(inspect["Id"])
         record = await self._record_of(inspect)
         old = self._store.sandboxes.get(identifier)
-        view = sandbox_view(inspect, record, observed_at_ns)
+        default_runtime = self.info.default_runtime if self.info is not None else ""
+        view = sandbox_view(inspect, record, observed_at_ns, default_runtime)
         if self._store.put_sandbox(view) and view.running and record is not None and not (old and old.running):
             self._tasks.spawn_logged(
                 _awaited(self._hooks.sandbox_started(view.resolv_conf_path, record)), f"resolv.conf {identifier[:12]}"

@@ -124,8 +124,10 @@ def kind_of(labels: Mapping[str, str]) -> str:
     return labels.get(names.TYPE_LABEL, "")
 
 
-def sandbox_view(inspect: Mapping[str, Any], record: SandboxRecord | None, observed_at_ns: int) -> SandboxView:
-    """The view of a pause container."""
+def sandbox_view(
+    inspect: Mapping[str, Any], record: SandboxRecord | None, observed_at_ns: int, default_runtime: str = ""
+) -> SandboxView:
+    """The view of a pause container. `default_runtime` is Docker's, empty where that is not known."""
     config, host_config, state = inspect["Config"], inspect["HostConfig"], inspect["State"]
     labels, annotations = names.from_docker_labels(config.get("Labels") or {})
     names.strip_sandbox_marker(labels)
@@ -149,7 +151,7 @@ def sandbox_view(inspect: Mapping[str, Any], record: SandboxRecord | None, obser
         created_at_ns=created,
         labels=labels,
         annotations=annotations,
-        runtime_handler=record.runtime_handler if record else "",
+        runtime_handler=_handler(host_config, record, default_runtime),
         ready=ready,
     )
     ips = record.ips if record and not host_network else ()
@@ -170,6 +172,14 @@ def sandbox_view(inspect: Mapping[str, Any], record: SandboxRecord | None, obser
         item=_sandbox_item(common),
         status=_sandbox_status(common, namespaces, ips),
     )
+
+
+def _handler(host_config: Mapping[str, Any], record: SandboxRecord | None, default_runtime: str) -> str:
+    """What was asked for. The checkpoint of cri-dockerd's does not tell: there, a runtime that is not the default."""
+    if record is not None and not record.foreign:
+        return record.runtime_handler
+    runtime = str(host_config.get("Runtime") or "")
+    return runtime if default_runtime and runtime != default_runtime else ""
 
 
 def ended_sandbox_view(view: SandboxView, observed_at_ns: int) -> SandboxView:

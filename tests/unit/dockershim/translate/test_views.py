@@ -118,6 +118,27 @@ def test_a_sandbox_of_cri_dockerd_is_taken_over() -> None:
     assert dict(view.status.labels) == {"app": "web"}
 
 
+@pytest.mark.parametrize(
+    ("runtime", "default", "foreign", "handler"),
+    [
+        ("runc", "runc", True, ""),
+        ("kata", "runc", True, "kata"),
+        ("kata", "", True, ""),  # not known
+        ("", "runc", True, ""),
+        ("dockershim", "runc", False, "asked-for"),
+    ],
+)
+def test_the_handler_of_a_sandbox_of_cri_dockerd_is_its_runtime_unless_that_is_the_default(
+    runtime: str, default: str, foreign: bool, handler: str
+) -> None:
+    """Ours have it in their record: Docker's runtime may be one that we put in front."""
+    inspect = sandbox_inspect()
+    inspect["HostConfig"]["Runtime"] = runtime
+    record = SandboxRecord("a" * 64, cri.PodSandboxConfig(), "" if foreign else "asked-for", foreign=foreign)
+    view = sandbox_view(inspect, record, 1, default)
+    assert view.item.runtime_handler == view.status.runtime_handler == handler
+
+
 def test_images_without_names() -> None:
     """Dangling marks are left out and the size is never zero."""
     view = image_view(
