@@ -1,7 +1,8 @@
-"""A node whose pods were made by the kubelet's own dockershim, of which cri-dockerd is a copy, changes hands.
+"""A node whose pods were made by cri-dockerd, or by the kubelet's own dockershim that it is a copy of, changes hands.
 
-The peer is the real program of Kubernetes 1.23 on a real Docker. What it made is looked at through it, then through
-ours: nothing may differ that is not a deliberate difference, and nothing may have been touched.
+The peers are the real programs, cri-dockerd's newest release and that of Kubernetes 1.23, on a real Docker. What they
+made is looked at through them, then through ours: nothing may differ that is not a deliberate difference, and nothing
+may have been touched.
 """
 
 from __future__ import annotations
@@ -17,8 +18,9 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import Shim, eventually
-from tests.integration.dockershim.kubelet_dockershim import DOCKER_SETTINGS, KubeletDockershim
+from tests.integration.dockershim.peers import CriDockerd, KubeletDockershim, Peer
 from tests.lab.engines.containerd import cni_configuration
+from tests.lab.engines.docker import OOM_FLOOR, SETTINGS_FOR_PEERS
 from tests.lab.lab import BUSYBOX, Lab
 
 pytestmark = pytest.mark.lab
@@ -31,6 +33,11 @@ RUNNING, EXITED, CREATED = (
     cri.ContainerState.CONTAINER_CREATED,
 )
 HOST_PORT = 8081
+HANDLER = "other"
+DOCKER_SETTINGS = {
+    **SETTINGS_FOR_PEERS,
+    "runtimes": {**SETTINGS_FOR_PEERS["runtimes"], HANDLER: {"path": str(OOM_FLOOR)}},
+}
 WRITE = "mkdir -p /etc/cni/net.d && cat > /etc/cni/net.d/10-lab.conflist"
 LEFT = """
 find "$@" /var/lib/cni/cache/results /var/lib/cni/networks -type f ! -name 'last_reserved_ip.*' ! -name lock || true
@@ -52,6 +59,7 @@ class Pods:
     sandboxes: dict[str, tuple[str, cri.PodSandboxConfig]] = field(default_factory=dict)
     containers: dict[str, str] = field(default_factory=dict)
     requests: dict[str, cri.ContainerConfig] = field(default_factory=dict)
+    handlers: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -74,9 +82,9 @@ class Node:
     inspected: dict[str, dict[str, Any]]
 
 
-def configure(lab: Lab) -> None:
+def configure(lab: Lab, peer: type[Peer]) -> None:
     """A network in the newest version that the peer reads."""
-    text = json.loads(cni_configuration(lab.pod_network)) | {"cniVersion": "0.4.0"}
+    text = json.loads(cni_configuration(lab.pod_network)) | {"cniVersion": peer.cni_version}
     lab.run(["sh", "-c", WRITE], text_input=json.dumps(text))
 
 
@@ -96,18 +104,21 @@ def comparable(messages: Mapping[str, Any]) -> dict[str, Any]:
     """Without what v1alpha2 has no field for, and without what is told otherwise on purpose.
 
     That is: labels of our own and of pause's image, which are not CRI's; the image reference, which has the peer's own
-    form; the parts of a second in lists; an end before the start, as Docker tells it of containers that end at once.
+    form; the parts of a second in lists; an end before the start, as Docker tells it of containers that end at once;
+    the runtime handler, which cri-dockerd gives a name where none was asked for; what has not happened, for which it
+    has a time in 1754.
     """
     result = {}
     for identifier, message in messages.items():
         known = type(message)()
         known.CopyFrom(message)
         fields = known.DESCRIPTOR.fields_by_name
-        for name in ("image_ref", "image_id", "resources", "user", "stop_signal"):
+        for name in ("image_ref", "image_id", "resources", "user", "stop_signal", "runtime_handler"):
             if name in fields:
                 known.ClearField(name)
         if "finished_at" in fields:
-            known.finished_at = max(known.finished_at, known.started_at) if known.finished_at else 0
+            known.started_at = max(known.started_at, 0)
+            known.finished_at = max(known.finished_at, known.started_at) if known.finished_at > 0 else 0
         elif "network" not in fields:
             known.created_at -= known.created_at % 10**9
         for label in [key for key in known.labels if key == "version" or key.startswith(OWN_LABELS)]:
@@ -126,17 +137,26 @@ def inspect_all(shim: Shim) -> dict[str, dict[str, Any]]:
     return {one["Id"]: one for one in json.loads(shim.lab.docker.client("inspect", *shim.docker_ids()))}
 
 
-def make_pods(old: KubeletDockershim) -> Pods:
+def run_sandbox(shim: Shim, config: cri.PodSandboxConfig, handler: str) -> str:
+    """A running sandbox; its id."""
+    request = cri.RunPodSandboxRequest(config=config, runtime_handler=handler)
+    return str(shim.runtime.RunPodSandbox(request, timeout=60).pod_sandbox_id)
+
+
+def make_pods(old: Peer) -> Pods:
     """A pod of each kind, as a kubelet would have them made: it always fills in the part on Linux."""
     pods = Pods()
 
-    def sandbox(name: str, network: cri.NamespaceMode = cri.NamespaceMode.POD, **fields: Any) -> None:
+    def sandbox(
+        name: str, network: cri.NamespaceMode = cri.NamespaceMode.POD, handler: str = "", **fields: Any
+    ) -> None:
         linux = cri.LinuxPodSandboxConfig()
         linux.security_context.namespace_options.network = network
         config = old.sandbox_config(linux=linux, **fields)
         for part in ("main", "side", "once", "later"):
             Path(config.log_directory, part).mkdir(parents=True)
-        pods.sandboxes[name] = old.run_sandbox(config)
+        pods.handlers[name] = handler
+        pods.sandboxes[name] = run_sandbox(old, config, handler), config
 
     def container(pod: str, name: str, script: str, attempt: int = 0, **fields: Any) -> str:
         sandbox_id, config = pods.sandboxes[pod]
@@ -169,17 +189,29 @@ def make_pods(old: KubeletDockershim) -> Pods:
     old.start_container(container("odd", "main", "exec sleep 1000", annotations=ODD, labels={"a.b/c": "d"}))
     sandbox("host", network=cri.NamespaceMode.NODE)
     old.start_container(container("host", "main", "exec sleep 1000"))
+    if old.handlers:
+        sandbox("handled", handler=HANDLER)
+        old.start_container(container("handled", "main", "exec sleep 1000"))
     sandbox("stopped")
     old.runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=pods.sandboxes["stopped"][0]), timeout=60)
     return pods
 
 
-@pytest.fixture(scope="module", params=["20.10-cni", "20.10-bridge", "29-cni"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param((CriDockerd, "29", "cni"), id="cri-dockerd-29-cni"),
+        pytest.param((CriDockerd, "29", "bridge"), id="cri-dockerd-29-bridge"),
+        pytest.param((KubeletDockershim, "20.10", "cni"), id="1.23-20.10-cni"),
+        pytest.param((KubeletDockershim, "20.10", "bridge"), id="1.23-20.10-bridge"),
+        pytest.param((KubeletDockershim, "29", "cni"), id="1.23-29-cni"),
+    ],
+)
 def node(request: pytest.FixtureRequest) -> Iterator[Node]:
-    version, _, network = request.param.partition("-")
+    peer, version, network = request.param
     with Lab.start(docker=version, docker_settings=DOCKER_SETTINGS) as lab:
-        configure(lab)
-        old = KubeletDockershim(lab, "old", FORMER_ROOT, f"--network-plugin={'cni' if network == 'cni' else ''}")
+        configure(lab, peer)
+        old = peer(lab, "old", FORMER_ROOT, f"--network-plugin={'cni' if network == 'cni' else ''}")
         pods = make_pods(old)
         before = see(old)
         inspected = inspect_all(old)
@@ -193,9 +225,12 @@ def test_every_pod_is_shown_as_before(node: Node) -> None:
     """Id, name, uid, attempt, state, time, labels, annotations, address, namespaces; in the list and in the status."""
     now = see(node.shim)
     assert comparable(now.sandboxes) == comparable(node.before.sandboxes)
-    assert now.sandbox_statuses == node.before.sandbox_statuses
+    assert comparable(now.sandbox_statuses) == comparable(node.before.sandbox_statuses)
     states = {name: now.sandboxes[identifier].state for name, (identifier, _) in node.pods.sandboxes.items()}
-    assert states == {"web": READY, "odd": READY, "host": READY, "stopped": NOTREADY}
+    assert states == {name: NOTREADY if name == "stopped" else READY for name in node.pods.sandboxes}
+    for seen in (now.sandboxes, now.sandbox_statuses):
+        handlers = {name: seen[identifier].runtime_handler for name, (identifier, _) in node.pods.sandboxes.items()}
+        assert handlers == node.pods.handlers
     assert now.sandbox_statuses[node.pods.sandboxes["web"][0]].network.ip
     identifier, config = node.pods.sandboxes["odd"]
     assert dict(now.sandboxes[identifier].annotations) == dict(config.annotations)
@@ -252,6 +287,17 @@ def test_one_can_go_on_with_what_was_taken_over(node: Node) -> None:
     assert reached.stdout == "hello\n"
 
 
+def test_a_new_container_runs_on_the_handler_that_its_pod_was_made_with(node: Node) -> None:
+    """Without the pod's annotations: such a runtime learned of no pod when the sandbox was made, and joins none now."""
+    for name, handler in node.pods.handlers.items():
+        if name == "stopped":
+            continue
+        more = node.shim.run(node.pods.sandboxes[name], "exec sleep 1000", metadata=cri.ContainerMetadata(name="more"))
+        [described] = json.loads(node.shim.lab.docker.client("inspect", more))
+        assert described["HostConfig"]["Runtime"] == (handler or DOCKER_SETTINGS["default-runtime"])
+        assert not described["HostConfig"].get("Annotations")
+
+
 def test_it_is_removed_without_a_trace(node: Node) -> None:
     """Containers, addresses, the host port, checkpoints, results of plugins, logs' links."""
     shim = node.shim
@@ -262,12 +308,14 @@ def test_it_is_removed_without_a_trace(node: Node) -> None:
     assert left == ""
 
 
-@pytest.mark.parametrize("version", ["20.10", "29"])
-def test_both_write_the_same_names_and_labels(version: str) -> None:
+@pytest.mark.parametrize(
+    ("peer", "version"), [(CriDockerd, "29"), (KubeletDockershim, "20.10"), (KubeletDockershim, "29")]
+)
+def test_both_write_the_same_names_and_labels(peer: type[Peer], version: str) -> None:
     """One request to both, byte for byte; ours may have labels of its own. The peer shows our pods as we do."""
     with Lab.start(docker=version, docker_settings=DOCKER_SETTINGS) as lab:
-        configure(lab)
-        old = KubeletDockershim(lab, "old", FORMER_ROOT, "--network-plugin=cni")
+        configure(lab, peer)
+        old = peer(lab, "old", FORMER_ROOT, "--network-plugin=cni")
         pods = make_pods(old)
         theirs = {one["Name"]: one["Config"]["Labels"] for one in inspect_all(old).values()}
         for identifier, _ in pods.sandboxes.values():
@@ -276,7 +324,7 @@ def test_both_write_the_same_names_and_labels(version: str) -> None:
         shim = Shim(lab, "shim", None, "--network-plugin=cni")
         again = Pods()
         for name, (_, config) in pods.sandboxes.items():
-            again.sandboxes[name] = shim.run_sandbox(config)
+            again.sandboxes[name] = run_sandbox(shim, config, pods.handlers[name]), config
         for name, request in pods.requests.items():
             sandbox = again.sandboxes[name.partition("/")[0]]
             shim.runtime.CreateContainer(

@@ -1,39 +1,62 @@
-"""The dockershim that the kubelet had until Kubernetes 1.23, as the peer that made what a node carries.
+"""The shims that made what nodes on Docker carry today, spoken to like ours: cri-dockerd, and what it was made from.
 
-cri-dockerd is made from it and has kept its names, labels and checkpoints. Spoken to like ours: its CRI is v1alpha2,
-whose messages are those of v1 under another package name.
+That is the dockershim that the kubelet had until Kubernetes 1.23: its CRI is v1alpha2, whose messages are those of v1
+under another package name. cri-dockerd has kept its names, labels and checkpoints.
 """
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import grpc
 
 from cri_proto.runtime_v1 import api_pb2_grpc
 from tests.integration.dockershim.harness import Shim
-from tests.lab import gotools
+from tests.lab import cridockerd, gotools
 from tests.lab.lab import Lab
-from tests.lab.sandbox import REPOSITORY
-
-OOM_FLOOR = REPOSITORY / "tests" / "lab" / "engines" / "oom-floor"
-DOCKER_SETTINGS = {"runtimes": {"oom-floor": {"path": str(OOM_FLOOR)}}, "default-runtime": "oom-floor"}
-"""Of a Docker for it: it gives pause a negative OOM score, which needs a right that tests may not have."""
 
 
-class KubeletDockershim(Shim):
-    """One process of it, with CNI or on Docker's bridge."""
+class Peer(Shim):
+    """One process of such a shim, with CNI or on Docker's bridge."""
+
+    cni_version: ClassVar[str]
+    """The newest version of a CNI configuration that it reads."""
+    handlers: ClassVar[bool]
+    """Whether it knows runtime handlers."""
 
     def __init__(self, lab: Lab, name: str, root: Path, *flags: str) -> None:
-        self._program = gotools.ensure("kubelet-dockershim")
         self._root = root
         super().__init__(lab, name, None, *flags)
+
+    @abstractmethod
+    def command(self) -> list[str]:
+        """What is started."""
+
+
+class CriDockerd(Peer):
+    """The real one, which needs Docker 29."""
+
+    cni_version = "1.0.0"
+    handlers = True
+
+    def command(self) -> list[str]:
+        """What is started."""
+        root = f"--cri-dockerd-root-directory={self._root}"
+        return cridockerd.command(self.socket, self.docker_socket, root, *self.flags)
+
+
+class KubeletDockershim(Peer):
+    """The kubelet's own."""
+
+    cni_version = "0.4.0"
+    handlers = False
 
     def command(self) -> list[str]:
         """What is started."""
         return [
-            str(self._program),
+            str(gotools.ensure("kubelet-dockershim")),
             f"--container-runtime-endpoint=unix://{self.socket}",
             f"--docker-endpoint=unix://{self.docker_socket}",
             f"--root-directory={self._root}",
