@@ -98,6 +98,7 @@ class NodeManager:
         self._report_due_seconds = 0.0
         self._unschedulable: bool | None = None
         self._look_now = asyncio.Event()
+        self._missing = False
         self._reboot_checked = False
         self.registered = asyncio.Event()
         """Set while the node object is known to exist: the API pod source and mirror pods wait for it."""
@@ -125,9 +126,12 @@ class NodeManager:
         await reflector.run()
 
     def on_replace(self, objects: list[core_v1.Node]) -> None:
-        """Sink of the watch. An empty list may be older than our registration: the next post finds out."""
+        """Sink of the watch. An empty list may be older than our registration: a post, made at once, finds out."""
         for node in objects:
             self._saw(node)
+        if not objects and self.registered.is_set():
+            self._missing = True
+            self._look_now.set()
 
     def on_event(self, kind: EventKind, changed: core_v1.Node) -> None:
         """Sink of the watch."""
@@ -237,6 +241,7 @@ class NodeManager:
     async def _post(self, *, force: bool) -> None:
         """Post the status if it changed or the report is due. A failure is left for the next look."""
         loop = asyncio.get_running_loop()
+        force, self._missing = force or self._missing, False
         status = self._compute()
         before = self._status_at_server()
         changed = before is None or not rules.same_apart_from_heartbeats(before, status)

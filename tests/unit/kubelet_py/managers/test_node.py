@@ -187,6 +187,16 @@ async def test_a_node_object_that_is_deleted_is_registered_again(server: FakeApi
         await eventually(lambda: ready_at(server))
 
 
+async def test_a_node_object_whose_deletion_no_watch_has_seen_is_registered_again(server: FakeApiServer) -> None:
+    """The list that begins the next watch lacks it, long before the next report is due."""
+    async with managing(server, Host()):
+        await eventually(lambda: server.asked("GET", "nodes") and server.asked("PATCH", "nodes"))
+        server.end_watches()
+        server.remove("nodes", NODE)
+        server.forget_history()
+        await eventually(lambda: ready_at(server))
+
+
 async def test_a_reboot_is_said_once(server: FakeApiServer) -> None:
     async with managing(server, Host()):
         await eventually(lambda: ready_at(server))
