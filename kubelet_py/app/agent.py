@@ -110,7 +110,7 @@ class Agent:
         self.statuses = StatusManager(api.main if api is not None else None, quiet=self.gate.idle)
         self.node_manager = self._make_node_manager()
         self.stories = PodStories()
-        self.pleg = Pleg(self.client, self._wake)
+        self.pleg = Pleg(self.client, self._wake_to_look)
         self.objects = self._make_objects()
         self.volumes = VolumeManager(
             Path(settings.flags.root_dir),
@@ -167,8 +167,10 @@ class Agent:
         settings, config = self.settings, self.settings.config
         hooks = LifecycleHooks(self.client, self._pod_event, self._pod_ips)
         killer = PodKiller(self.client, self._pod_event, hooks, gate=self.gate)
+        observer = PodObserver(self.client, self.pleg.learn, knows=lambda uid: uid in self.pleg.records)
         starter = ContainerStarter(
             self.client,
+            observer,
             self.images.images,
             self.volumes,
             self.node,
@@ -183,7 +185,7 @@ class Agent:
             self.gate,
         )
         return PodServices(
-            observer=PodObserver(self.client, self.pleg.learn, knows=lambda uid: uid in self.pleg.records),
+            observer=observer,
             starter=starter,
             killer=killer,
             resizer=PodResizer(self.client, self.cgroups, self.allocations, self.node),
@@ -263,6 +265,9 @@ class Agent:
 
     def _wake(self, pod_uid: str, stimulus: str) -> None:
         self.workers.wake(pod_uid, stimulus)
+
+    def _wake_to_look(self, pod_uid: str, stimulus: str) -> None:
+        self.workers.wake_to_look(pod_uid, stimulus)
 
     def _source_names(self) -> list[str]:
         config = self.settings.config

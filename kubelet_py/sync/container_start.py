@@ -17,7 +17,6 @@ from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core import labels
 from kubelet_py.core.container_config import ContainerContext, compute_container_config
-from kubelet_py.core.cri_observation import observe_sandbox
 from kubelet_py.core.env import compute_env
 from kubelet_py.core.expansion import expand_strictly
 from kubelet_py.core.hostname import compute_hostname
@@ -38,6 +37,7 @@ from kubelet_py.managers.user_namespaces import UserNamespaces
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.env_files import names_env_files, read_env_files
 from kubelet_py.sync.lifecycle_hooks import HookError, LifecycleHooks
+from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_kill import PodKiller
 from kubelet_py.sync.ports import EventSink, NodeView, PodObjects
 from kubelet_py.sync.start_gate import Rank, StartGate
@@ -74,6 +74,7 @@ class ContainerStarter:
     def __init__(
         self,
         client: RuntimeClient,
+        observer: PodObserver,
         images: Images,
         volumes: VolumeManager,
         node: NodeView,
@@ -88,6 +89,7 @@ class ContainerStarter:
         gate: StartGate | None = None,
     ) -> None:
         self._client = client
+        self._observer = observer
         self._images = images
         self._volumes = volumes
         self._node = node
@@ -120,7 +122,7 @@ class ContainerStarter:
             else:
                 self._events(pod, "Warning", warning.reason, warning.message)
         try:
-            return observe_sandbox((await self._client.pod_sandbox_status(sandbox_id)).status)
+            return await self._observer.observe_sandbox(pods.uid_of(pod), sandbox_id)
         except RuntimeCallError as error:
             message = f"Unable to get pod sandbox status: {_detail(error)}"
             self._events(pod, "Warning", "FailedPodSandBoxStatus", message)

@@ -1,16 +1,18 @@
 """Looks at one pod in the runtime: two lists, then the status of each sandbox and container that may have changed.
 
 The status of a container that ended never changes again and is kept, so that a pod with a long history costs no more
-calls than a young one. Upstream counterpart: kubeGenericRuntimeManager.GetPodStatus.
+calls than a young one. That of a sandbox changes with its state, which the list tells, and is kept as long.
+Upstream counterpart: kubeGenericRuntimeManager.GetPodStatus, which asks for every status each time.
 """
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from cri_proto import runtime_v1 as cri
-from kubelet_py.core.cri_observation import observe_pod
-from kubelet_py.core.observed import ObservedPod
+from kubelet_py.core.cri_observation import observe_pod, observe_sandbox
+from kubelet_py.core.observed import ObservedPod, ObservedSandbox
 from kubelet_py.core.pleg_diff import PodRecord, pod_records
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeNotFound
@@ -34,6 +36,7 @@ class PodObserver:
         self._clock_ns = clock_ns
         self._knows = knows
         self._ended: dict[str, dict[str, cri.ContainerStatus]] = {}
+        self._sandboxes: dict[str, dict[str, cri.PodSandboxStatus]] = {}
 
     async def observe_new(self, pod_uid: str) -> ObservedPod:
         """A pod for which this agent has done nothing yet: the runtime is asked only when it has something of it."""
@@ -47,15 +50,12 @@ class PodObserver:
         sandbox_list, container_list = await asyncio.gather(
             self._client.list_pod_sandboxes(pod_uid), self._client.list_containers(pod_uid)
         )
-        sandboxes = await asyncio.gather(*(self._sandbox_status(sandbox.id) for sandbox in sandbox_list))
+        sandboxes = await asyncio.gather(*(self._sandbox_status(pod_uid, item) for item in sandbox_list))
         containers = await asyncio.gather(*(self._container_status(pod_uid, item) for item in container_list))
         record = pod_records(sandbox_list, container_list).get(pod_uid, PodRecord(pod_uid))
         self._learn(record)
-        present = {item.id for item in container_list}
-        ended = self._ended.get(pod_uid)
-        if ended is not None:
-            for container_id in ended.keys() - present:
-                del ended[container_id]
+        _keep_only(self._ended, pod_uid, {item.id for item in container_list})
+        _keep_only(self._sandboxes, pod_uid, {item.id for item in sandbox_list})
         return observe_pod(
             pod_uid,
             [status for status in sandboxes if status is not None],
@@ -64,15 +64,31 @@ class PodObserver:
             record.sandbox_ids,
         )
 
+    async def observe_sandbox(self, pod_uid: str, sandbox_id: str) -> ObservedSandbox:
+        """A sandbox that was just made; raises RuntimeCallError."""
+        return observe_sandbox(await self._ask_for_sandbox(pod_uid, sandbox_id))
+
     def forget(self, pod_uid: str) -> None:
         """Drops what is kept of a pod that is gone."""
         self._ended.pop(pod_uid, None)
+        self._sandboxes.pop(pod_uid, None)
 
-    async def _sandbox_status(self, sandbox_id: str) -> cri.PodSandboxStatus | None:
+    async def _sandbox_status(self, pod_uid: str, item: cri.PodSandbox) -> cri.PodSandboxStatus | None:
+        kept = self._sandboxes.get(pod_uid, {}).get(item.id)
+        if kept is not None and kept.state == item.state:
+            return kept
         try:
-            return (await self._client.pod_sandbox_status(sandbox_id)).status
+            return await self._ask_for_sandbox(pod_uid, item.id)
         except RuntimeNotFound:
             return None
+
+    async def _ask_for_sandbox(self, pod_uid: str, sandbox_id: str) -> cri.PodSandboxStatus:
+        status = (await self._client.pod_sandbox_status(sandbox_id)).status
+        # A runtime that could not tell the address this time may know it the next.
+        is_whole = status.network.ip or status.linux.namespaces.options.network == cri.NODE
+        if is_whole or status.state != cri.SANDBOX_READY:
+            self._sandboxes.setdefault(pod_uid, {})[sandbox_id] = status
+        return status
 
     async def _container_status(self, pod_uid: str, item: cri.Container) -> cri.ContainerStatus | None:
         ended = self._ended.setdefault(pod_uid, {})
@@ -86,3 +102,10 @@ class PodObserver:
         if status.state == cri.CONTAINER_EXITED:
             ended[item.id] = status
         return status
+
+
+def _keep_only(kept: Mapping[str, dict[str, Any]], pod_uid: str, present: set[str]) -> None:
+    """Drops what the runtime has no more of one pod."""
+    of_pod = kept.get(pod_uid, {})
+    for gone in of_pod.keys() - present:
+        del of_pod[gone]

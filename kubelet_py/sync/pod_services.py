@@ -29,6 +29,7 @@ class PodMemory:
     termination_messages: dict[str, str] = field(default_factory=dict)
     observed: ObservedPod | None = None  # as the pass that runs has reported it
     is_new: bool = True  # nothing was done for the pod yet
+    looks: int = 0  # how many observations have begun
     failure: tuple[str, str] | None = None
     disruption: tuple[str, str] | None = None
 

@@ -48,18 +48,24 @@ class PodSync:
         """The pod as this node has accepted it: what every pass works with."""
         return self._services.allocations.allocated(pod)
 
+    async def _look(self, pod_uid: str, memory: PodMemory) -> ObservedPod:
+        memory.looks += 1
+        return await self._services.observer.observe(pod_uid)
+
+    async def _look_first(self, pod_uid: str, memory: PodMemory) -> ObservedPod:
+        memory.looks += 1
+        memory.is_new = False
+        return await self._services.observer.observe_new(pod_uid)
+
     # Bring up
 
     async def sync_pod(self, pod: core_v1.Pod, memory: PodMemory, stimulus: str) -> PassResult:
         """One pass towards the spec. Raises nothing but cancellation; what went wrong is in the result."""
-        services = self._services
         opening = self.reports.open(pod, pods.uid_of(pod), stimulus)
         actions: list[Action] = []
         observed = ObservedPod(pods.uid_of(pod))
         try:
-            look = services.observer.observe_new if memory.is_new else services.observer.observe
-            memory.is_new = False
-            observed = await look(pods.uid_of(pod))
+            observed = await (self._look_first if memory.is_new else self._look)(pods.uid_of(pod), memory)
             result = await self._sync_observed(pod, memory, observed, actions)
         except KubeletError as error:
             result = PassResult(retry_seconds=RETRY_SECONDS, error=str(error))
@@ -97,7 +103,7 @@ class PodSync:
             done.extend(plan)
             current = PlanRun(pod, memory, observed, mounted, self._usable_sandbox(observed))
             await self._plans.run(plan, current)
-            observed = await services.observer.observe(pods.uid_of(pod))
+            observed = await self._look(pods.uid_of(pod), memory)
             status = await self.reports.report(pod, memory, observed)
             if status.phase in TERMINAL_PHASES:
                 return PassResult(is_terminal=True)
@@ -159,11 +165,11 @@ class PodSync:
         opening = self.reports.open(pod, pod_uid, f"stop with {grace_seconds} s: {stimulus}")
         observed = ObservedPod(pod_uid)
         try:
-            observed = await services.observer.observe(pod_uid)
+            observed = await self._look(pod_uid, memory)
             if pod is not None:
                 services.prober.stop_for_termination(pod_uid)
                 await self.reports.report(pod, memory, observed)
-            observed = await self._stop_what_lives(pod, observed, grace_seconds)
+            observed = await self._stop_what_lives(pod, memory, observed, grace_seconds)
         except KubeletError as error:
             self.reports.tell(opening, observed, [], PassResult(error=str(error)))
             raise
@@ -172,12 +178,14 @@ class PodSync:
         services.prober.forget_pod(pod_uid)
         self.reports.tell(opening, observed, [], PassResult())
 
-    async def _stop_what_lives(self, pod: core_v1.Pod | None, observed: ObservedPod, grace_seconds: int) -> ObservedPod:
+    async def _stop_what_lives(
+        self, pod: core_v1.Pod | None, memory: PodMemory, observed: ObservedPod, grace_seconds: int
+    ) -> ObservedPod:
         """The pod as it is when nothing of it lives; SyncError when something does all the same."""
         if not observed.alive and not observed.ready_sandboxes:
             return observed
         await self._services.killer.kill_pod(pod or restore_pod(observed), observed, grace_seconds)
-        observed = await self._services.observer.observe(observed.uid)
+        observed = await self._look(observed.uid, memory)
         if observed.alive:
             names = ", ".join(container.name for container in observed.alive)
             raise SyncError("FailedKillPod", f"containers still run after they were stopped: {names}")
@@ -186,9 +194,9 @@ class PodSync:
     async def clean_up_pod(self, pod: core_v1.Pod, memory: PodMemory) -> None:
         """Takes down what a stopped pod held: volumes, cgroup; then its status is final. Raises KubeletError."""
         services, uid = self._services, pods.uid_of(pod)
-        observed = await services.observer.observe(uid)
+        observed = await self._look(uid, memory)
         # A start whose reply was lost can come true after the stop.
-        observed = await self._stop_what_lives(pod, observed, LATE_COMER_GRACE_SECONDS)
+        observed = await self._stop_what_lives(pod, memory, observed, LATE_COMER_GRACE_SECONDS)
         await services.starter.forget_pod(uid)
         await services.volumes.teardown_volumes(uid)
         await services.cgroups.remove_pod(pod)

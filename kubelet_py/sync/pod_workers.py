@@ -40,6 +40,8 @@ class _Worker:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     stimulus: str = "new"
     current: "asyncio.Task[float | None] | None" = None
+    unseen: tuple[int, str] | None = None
+    """What the runtime told while a pass ran, and how many looks at the pod had begun by then."""
     grace_seconds: int = 0
     is_purged: bool = False
     restart_pod: core_v1.Pod | None = None
@@ -144,6 +146,17 @@ class PodWorkers:
         if worker is not None:
             worker.stimulus = stimulus
             worker.news.set()
+
+    def wake_to_look(self, pod_uid: str, stimulus: str) -> None:
+        """The runtime changed something of the pod. A pass on its way that looks again anyway needs no other after it.
+
+        Most such news is of the pass's own doing.
+        """
+        worker = self._workers.get(pod_uid)
+        if worker is not None and worker.current is not None:
+            worker.unseen = worker.memory.looks, stimulus
+        else:
+            self.wake(pod_uid, stimulus)
 
     def note_verdict(self, pod_uid: str, stimulus: str) -> None:
         """A probe changed its mind. A pass that waits long (a hook, a pull, a stop) does not hold the status up."""
@@ -251,6 +264,9 @@ class PodWorkers:
             worker.current = tasks.create_task(self._pass_of(worker), name=f"pass-{worker.state.uid}")
         task, worker.current = worker.current, None
         worker.memory.observed = None
+        unseen, worker.unseen = worker.unseen, None
+        if unseen is not None and unseen[0] == worker.memory.looks:
+            self.wake(worker.state.uid, unseen[1])
         if task.cancelled():
             return 0.0
         return task.result()

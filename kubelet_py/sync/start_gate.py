@@ -45,6 +45,9 @@ PATIENCE_SECONDS: Final[Mapping[Rank, float]] = {
 LONGEST_WAIT_SECONDS: Final[Mapping[Rank, float]] = {Rank.KILL: 10.0}
 """Who has waited for so long goes on without a place."""
 
+CALM_SECONDS: Final = 2.0
+"""From the last one who had to wait until the gate counts as idle again: the last of a crowd get through meanwhile."""
+
 
 def default_places() -> int:
     """How many operations at a time keep this machine busy without making each wait for all."""
@@ -59,14 +62,17 @@ class StartGate:
         places: int | None = None,
         patience_seconds: Mapping[Rank, float] = PATIENCE_SECONDS,
         longest_wait_seconds: Mapping[Rank, float] = LONGEST_WAIT_SECONDS,
+        calm_seconds: float = CALM_SECONDS,
     ) -> None:
         self._free = places if places is not None else default_places()
         self._patience_seconds = patience_seconds
         self._longest_wait_seconds = longest_wait_seconds
+        self._calm_seconds = calm_seconds
+        self._calming: asyncio.TimerHandle | None = None
         self._waiting: list[tuple[int, int, asyncio.Future[None]]] = []
         self._count = 0
         self.idle = asyncio.Event()
-        """Set while nobody waits for a place."""
+        """Set while nobody waits for a place, nor has waited a moment ago."""
         self.idle.set()
 
     @asynccontextmanager
@@ -100,6 +106,8 @@ class StartGate:
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._count += 1
         heapq.heappush(self._waiting, (rank, self._count, turn))
+        if self._calming is not None:
+            self._calming.cancel()
         self.idle.clear()
         try:
             await turn
@@ -112,7 +120,7 @@ class StartGate:
         while self._waiting:
             _, _, turn = heapq.heappop(self._waiting)
             if not self._waiting:
-                self.idle.set()
+                self._calming = asyncio.get_running_loop().call_later(self._calm_seconds, self.idle.set)
             if not turn.done():
                 turn.set_result(None)
                 return

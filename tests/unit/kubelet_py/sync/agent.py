@@ -28,7 +28,7 @@ class Agent:
         self.node: NodeState | None = NodeState("node-1", allocatable={"pods": "2", "cpu": "4", "memory": "4Gi"})
         self.problems: list[SourceProblem] = []
         self.heard: list[tuple[int, bool]] = []
-        self.pleg = Pleg(rig.fake, lambda uid, stimulus: self.workers.wake(uid, stimulus))
+        self.pleg = Pleg(rig.fake, lambda uid, stimulus: self.workers.wake_to_look(uid, stimulus))
         observer = PodObserver(rig.fake, self.pleg.learn, rig.clock)
         preemptions = Preemptions(rig.event, asyncio.get_running_loop().time)
         self.workers = PodWorkers(

@@ -290,6 +290,7 @@ class Rig:
         killer = PodKiller(self.fake, self.event, hooks, self.clock.seconds)
         starter = ContainerStarter(
             self.fake,
+            self.observer,
             self.images,
             self.volumes,
             self.node,

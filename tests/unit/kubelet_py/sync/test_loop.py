@@ -202,11 +202,11 @@ async def test_mirror_pods_get_no_worker(agent: Agent) -> None:
 
 async def test_our_own_words_that_come_back_wake_nobody(agent: Agent) -> None:
     await agent.has(a_pod())
-    looks = len(agent.rig.fake.called("PodSandboxStatus"))
+    looks = len(agent.rig.fake.called("ContainerStatus"))
     echoed = a_pod()
     echoed.status = agent.rig.status
     await agent.has(echoed)
-    assert len(agent.rig.fake.called("PodSandboxStatus")) == looks
+    assert len(agent.rig.fake.called("ContainerStatus")) == looks
     assert (agent.workers.pod(UID) or a_pod()).status == agent.rig.status
 
 
@@ -216,9 +216,9 @@ async def test_a_readiness_gate_that_somebody_set_is_looked_at(agent: Agent) -> 
     gate = core_v1.PodCondition(type="example.com/balanced", status="True")
     echoed = a_pod(readinessGates=[{"conditionType": "example.com/balanced"}])
     echoed.status = core_v1.PodStatus(conditions=[gate])
-    looks = len(agent.rig.fake.called("PodSandboxStatus"))
+    looks = len(agent.rig.fake.called("ContainerStatus"))
     await agent.has(echoed)
-    assert len(agent.rig.fake.called("PodSandboxStatus")) > looks
+    assert len(agent.rig.fake.called("ContainerStatus")) > looks
 
 
 async def test_a_pod_that_no_source_knows_is_stopped(agent: Agent) -> None:

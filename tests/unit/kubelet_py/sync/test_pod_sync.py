@@ -284,8 +284,33 @@ async def test_the_status_of_an_ended_container_is_asked_for_once(rig: Rig) -> N
     assert len(rig.fake.called("ContainerStatus")) > len(asked)
 
 
+async def test_the_status_of_a_sandbox_is_asked_for_once_in_each_state(rig: Rig) -> None:
+    pod = a_pod()
+    await sync(rig, pod)
+    await sync(rig, pod)
+    assert len(rig.fake.called("PodSandboxStatus")) == 1
+    (sandbox,) = rig.fake.ready_sandboxes()
+    await rig.fake.stop_pod_sandbox(sandbox.id)
+    for _ in range(2):
+        seen = await rig.observer.observe(UID)
+        assert [(each.ready, each.id) for each in seen.sandboxes] == [(False, sandbox.id)]
+        assert len(rig.fake.called("PodSandboxStatus")) == 2
+
+
+async def test_a_sandbox_without_an_address_is_asked_for_again(rig: Rig) -> None:
+    """A runtime may not know it at once; on the node's network there is none to know."""
+    await sync(rig, a_pod())
+    (sandbox,) = rig.fake.ready_sandboxes()
+    address, sandbox.ip = sandbox.ip, ""
+    rig.observer.forget(UID)
+    assert (await rig.observer.observe(UID)).sandboxes[0].ips == ()
+    sandbox.ip = address
+    assert (await rig.observer.observe(UID)).sandboxes[0].ips == (address,)
+
+
 async def test_what_vanishes_between_list_and_status_is_left_out(rig: Rig) -> None:
     await sync(rig, a_pod())
+    rig.observer.forget(UID)
     rig.fake.fail("ContainerStatus", RuntimeNotFound("ContainerStatus", "NOT_FOUND", "gone"))
     rig.fake.fail("PodSandboxStatus", RuntimeNotFound("PodSandboxStatus", "NOT_FOUND", "gone"))
     seen = await rig.observer.observe(UID)

@@ -145,6 +145,38 @@ async def test_a_wake_is_a_pass_at_once(stage: Stage) -> None:
     stage.workers.wake("nobody", "nothing")
 
 
+async def test_what_the_runtime_tells_in_the_middle_of_a_pass_is_seen_by_its_next_look(stage: Stage) -> None:
+    """The sandbox that the pass makes itself is no reason for another pass after it."""
+    gate = stage.rig.fake.hang("StartContainer")
+    stage.workers.update(a_pod())
+    await gate.reached.wait()
+    stage.workers.wake_to_look(UID, "pleg: a sandbox started")
+    gate.release()
+    await settled(stage)
+    assert "pleg: a sandbox started" not in [stimulus for stimulus, *_ in stories(stage)]
+
+
+async def test_what_the_runtime_tells_after_the_last_look_of_a_pass_is_looked_at(stage: Stage) -> None:
+    stage.workers.update(a_pod())
+    await settled(stage)
+    gate = stage.rig.fake.hang("ContainerStatus")
+    stage.workers.wake(UID, "somebody asked")
+    await gate.reached.wait()
+    stage.workers.wake_to_look(UID, "pleg: a container died")
+    gate.release()
+    await settled(stage)
+    assert stories(stage)[-1][0] == "pleg: a container died"
+
+
+async def test_what_the_runtime_tells_of_an_idle_pod_is_looked_at_once(stage: Stage) -> None:
+    stage.workers.update(a_pod())
+    await settled(stage)
+    stage.workers.wake_to_look(UID, "pleg: a container died")
+    stage.workers.wake_to_look("nobody", "nothing")
+    await settled(stage)
+    assert stories(stage)[-1][0] == "pleg: a container died"
+
+
 async def test_only_a_status_in_the_object_wakes_nobody(stage: Stage) -> None:
     stage.workers.update(a_pod())
     await settled(stage)

@@ -134,8 +134,8 @@ async def test_a_container_is_asked_to_stop_in_time_whatever_hangs_before_it() -
 
 
 async def test_the_gate_is_idle_while_nobody_waits() -> None:
-    """Work that can wait asks for this."""
-    crowd = Crowd(StartGate(1))
+    """Work that can wait asks for this. The last of a crowd are still at it when they wait no more."""
+    crowd = Crowd(StartGate(1, calm_seconds=0.01))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(crowd.work("a", Rank.SANDBOX))
         await settle()
@@ -145,8 +145,32 @@ async def test_the_gate_is_idle_while_nobody_waits() -> None:
         assert not crowd.gate.idle.is_set()
         crowd.let_go("a")
         await settle()
-        assert crowd.gate.idle.is_set()
+        assert crowd.inside == ["b"]
+        assert not crowd.gate.idle.is_set()
+        await eventually(crowd.gate.idle.is_set)
         crowd.let_go("b")
+
+
+async def test_a_new_crowd_ends_the_calm_before_it_begins() -> None:
+    """The calm after one must not be taken for that after the next."""
+    loop = asyncio.get_running_loop()
+    crowd = Crowd(StartGate(1, calm_seconds=0.02))
+    async with asyncio.TaskGroup() as tasks:
+        for name in "abc":
+            tasks.create_task(crowd.work(name, Rank.SANDBOX))
+            await settle()
+        crowd.let_go("a")
+        crowd.let_go("b")
+        await settle()
+        assert crowd.inside == ["c"]
+        tasks.create_task(crowd.work("d", Rank.SANDBOX))
+        past_the_calm = asyncio.Event()
+        loop.call_later(0.03, past_the_calm.set)
+        await past_the_calm.wait()
+        assert not crowd.gate.idle.is_set()
+        crowd.let_go("c")
+        await eventually(crowd.gate.idle.is_set)
+        crowd.let_go("d")
 
 
 async def test_who_is_cancelled_while_waiting_takes_no_place() -> None:
