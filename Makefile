@@ -4,7 +4,8 @@
 CACHE := $(or $(KUBELET_PY_CACHE),$(HOME)/.cache/kubelet-py)
 PYTHON := $(CACHE)/venv/bin/python
 BIN := $(CACHE)/venv/bin
-RUNTIME ?= docker
+# docker or containerd; where it is not given, each target has its own default
+RUNTIME ?=
 WORKERS ?= 2
 ENGINE ?= 20.10
 PYTEST_ARGS ?=
@@ -26,7 +27,7 @@ help: ## list what can be made
 	@awk 'BEGIN { FS = ":.*## " } /^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 up: venv ## run one pod on this machine: Docker and dockershim (or RUNTIME=containerd) under kubelet-py
-	@$(PYTHON) -m deploy.standalone up --runtime $(RUNTIME)
+	@$(PYTHON) -m deploy.standalone up --runtime $(or $(RUNTIME),docker)
 
 down: venv ## remove everything that `make up` started
 	@$(PYTHON) -m deploy.standalone down
@@ -74,10 +75,10 @@ critest: venv ## critest on dockershim with Docker 20.10 (ENGINE=29, containerd-
 	@$(PYTHON) -m tests.conformance.critest $(ENGINE)
 
 conformance: venv ## Kubernetes' e2e suite on a cluster of our node (RUNTIME, KUBELET=go, SPECS, FOCUS, PROCESSES), held against its list (needs root)
-	@$(PYTHON) -m tests.conformance.e2e $(RUNTIME) --kubelet $(KUBELET) --specs $(SPECS) --focus '$(FOCUS)' --processes $(PROCESSES)
+	@$(PYTHON) -m tests.conformance.e2e $(or $(RUNTIME),docker) --kubelet $(KUBELET) --specs $(SPECS) --focus '$(FOCUS)' --processes $(PROCESSES)
 
-bench: venv ## measure against the Go kubelet in one run; writes bench/out (needs root)
-	@$(PYTHON) -m tests.bench
+bench: venv ## measure against the Go kubelet on containerd, or with RUNTIME=docker against it and cri-dockerd, in one run; writes bench/out (needs root)
+	@$(PYTHON) -m tests.bench $(or $(RUNTIME),containerd)
 
 bench-cri: venv ## measure dockershim against Docker itself and containerd in one run; writes bench/out/cri.md (needs root)
 	@$(PYTHON) -m tests.bench.cri

@@ -107,6 +107,15 @@ class Runtime:
         runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=pod.sandbox_id), timeout=CALL_SECONDS)
 
 
+def clear(socket: Path) -> None:
+    """Remove every pod there is: what an agent has left for later, or the next one would do it."""
+    with grpc.insecure_channel(f"unix://{socket}") as channel:
+        runtime: Any = api_pb2_grpc.RuntimeServiceStub(channel)
+        for sandbox in runtime.ListPodSandbox(cri.ListPodSandboxRequest(), timeout=CALL_SECONDS).items:
+            runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox.id), timeout=CALL_SECONDS)
+            runtime.RemovePodSandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox.id), timeout=CALL_SECONDS)
+
+
 @dataclass(frozen=True)
 class Load:
     """Pods that came and went, some at a time."""

@@ -5,7 +5,7 @@ The times are those at which the watcher hears of the change, the same for every
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,17 +24,28 @@ SETTLE_SECONDS = 15.0
 long that a measurement begun sooner sees the end of the start and not what 100 pods cost from then on."""
 
 
+AGENT, SHIM, ENGINE = "agent", "shim", "engine"
+"""The parts of a node that are measured one by one."""
+
+
+@dataclass(slots=True)
+class Usage:
+    """What one part of the node took."""
+
+    cpu_seconds: float = 0.0
+    idle_cpu_percent: float = 0.0
+    resident_mib: float = 0.0
+
+
 @dataclass(slots=True)
 class Batch:
-    """What one batch of pods took. Seconds; one start and one deletion for each pod."""
+    """What one batch of pods took. Seconds; one start and one deletion for each pod; usage by part."""
 
     starts: list[float] = field(default_factory=list)
     deletions: list[float] = field(default_factory=list)
     all_ready_seconds: float = 0.0
     all_gone_seconds: float = 0.0
-    cpu_seconds: float = 0.0
-    idle_cpu_percent: float = 0.0
-    resident_mib: float = 0.0
+    usage: dict[str, Usage] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -46,19 +57,30 @@ class _Watched:
     changed: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class AgentMeter:
-    """CPU and memory of the processes that make up a node agent, children included."""
+class Meter:
+    """CPU and memory of each part of the node, by the processes that make it up."""
 
-    def __init__(self, *pids: int) -> None:
-        self._processes = [psutil.Process(pid) for pid in pids]
+    def __init__(self, parts: Mapping[str, Iterable[int]]) -> None:
+        self._parts = {part: [psutil.Process(pid) for pid in pids] for part, pids in parts.items()}
 
-    def cpu_seconds(self) -> float:
-        """User and system time so far."""
-        return sum(sum(process.cpu_times()[:4]) for process in self._processes)
+    def cpu_seconds(self) -> dict[str, float]:
+        """User and system time so far, that of ended children included."""
+        return {
+            part: sum(sum(process.cpu_times()[:4]) for process in processes) for part, processes in self._parts.items()
+        }
 
-    def resident_mib(self) -> float:
-        """Resident memory now."""
-        return sum(process.memory_info().rss for process in self._processes) / 2**20
+    def count_work(self, batch: Batch, before: Mapping[str, float]) -> None:
+        """Add what has been taken since then, and the memory that is held now."""
+        for part, now in self.cpu_seconds().items():
+            usage = batch.usage.setdefault(part, Usage())
+            usage.cpu_seconds += now - before[part]
+            resident_mib = sum(process.memory_info().rss for process in self._parts[part]) / 2**20
+            usage.resident_mib = max(usage.resident_mib, resident_mib)
+
+    def count_idle(self, batch: Batch, before: Mapping[str, float], seconds: float) -> None:
+        """What has been taken since then, while nothing was asked for."""
+        for part, now in self.cpu_seconds().items():
+            batch.usage[part].idle_cpu_percent = (now - before[part]) / seconds * 100
 
 
 class PodBench:
@@ -72,7 +94,7 @@ class PodBench:
         self._watched = _Watched()
         self._count = 0
 
-    async def run(self, at_once: int, turns: int, meter: AgentMeter, idle_seconds: float) -> Batch:
+    async def run(self, at_once: int, turns: int, meter: Meter, idle_seconds: float) -> Batch:
         """`turns` times `at_once` pods; the idle CPU is that with the last batch running."""
         result = Batch()
         async with asyncio.TaskGroup() as tasks:
@@ -86,7 +108,7 @@ class PodBench:
         """Closes the connection."""
         await self._client.close()
 
-    async def _turn(self, at_once: int, result: Batch, meter: AgentMeter, idle_seconds: float) -> None:
+    async def _turn(self, at_once: int, result: Batch, meter: Meter, idle_seconds: float) -> None:
         self._count += 1
         names = [f"bench-{self._count}-{index}" for index in range(at_once)]
         cpu, began = meter.cpu_seconds(), time.monotonic()
@@ -96,19 +118,17 @@ class PodBench:
         result.starts += [self._watched.ready[name] - created[name] for name in names]
         if idle_seconds:
             await asyncio.sleep(SETTLE_SECONDS)  # counted as work of the pods' start, which it is
-        result.cpu_seconds += meter.cpu_seconds() - cpu
-        result.resident_mib = max(result.resident_mib, meter.resident_mib())
+        meter.count_work(result, cpu)
         if idle_seconds:
             cpu = meter.cpu_seconds()
             await asyncio.sleep(idle_seconds)
-            result.idle_cpu_percent = (meter.cpu_seconds() - cpu) / idle_seconds * 100
+            meter.count_idle(result, cpu, idle_seconds)
         cpu, began = meter.cpu_seconds(), time.monotonic()
         deleted = dict(zip(names, await asyncio.gather(*map(self._delete, names)), strict=True))
         await self._until(lambda: all(name in self._watched.gone for name in names), "gone")
         result.all_gone_seconds = max(self._watched.gone[name] for name in names) - began
         result.deletions += [self._watched.gone[name] - deleted[name] for name in names]
-        result.cpu_seconds += meter.cpu_seconds() - cpu
-        result.resident_mib = max(result.resident_mib, meter.resident_mib())
+        meter.count_work(result, cpu)
 
     async def _create(self, name: str) -> float:
         pod = core_v1.Pod(
