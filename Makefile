@@ -80,7 +80,7 @@ conformance: venv ## Kubernetes' e2e suite on a cluster of our node (RUNTIME, KU
 bench: venv ## measure against the Go kubelet on containerd, or with RUNTIME=docker against it and cri-dockerd, in one run; writes bench/out (needs root)
 	@$(PYTHON) -m tests.bench $(or $(RUNTIME),containerd)
 
-bench-cri: venv ## measure dockershim against Docker itself and containerd in one run; writes bench/out/cri.md (needs root)
+bench-cri: venv ## measure dockershim against Docker itself, containerd and cri-dockerd in one run; writes bench/out/cri.md (needs root)
 	@$(PYTHON) -m tests.bench.cri
 
 fresh: venv ## make up and make down in a clone on a fresh Debian 12: what a newcomer sees (needs root and a registry)

@@ -1,8 +1,8 @@
-"""`make bench-cri`: dockershim against Docker itself and against containerd, in one run on one machine.
+"""`make bench-cri`: dockershim against Docker itself, containerd and cri-dockerd, in one run on one machine.
 
-Steps of one pod against the bare calls of Docker's API; 100 pods, 16 at a time, on dockershim and on containerd 1.6,
-which take turns; reads among many containers; memory with 300 of them; and what pods leave behind that came and went
-for a while. Writes bench/out/cri.md.
+Steps of one pod against the bare calls of Docker's API; 100 pods, 16 at a time, and single calls on each runtime, which
+take turns (see `cri_runtimes`); reads among many containers; memory with 300 of them; and what pods leave behind that
+came and went for a while. Writes bench/out/cri.md.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from tests.bench import cri_load, cri_steps
+from tests.bench import cri_calls, cri_load, cri_runtimes, cri_steps
 from tests.bench.cri_load import Load, Pod, Runtime
+from tests.bench.cri_runtimes import BASE, OURS, Runtimes, in_turns
 from tests.integration.dockershim.harness import Shim
 from tests.lab.engines.containerd import write_cni_configuration
 from tests.lab.lab import Lab
@@ -23,14 +24,15 @@ from tests.lab.progress import step
 BUSY_LOAD = 4.0
 AT_ONCE = 16
 FEW_PODS, RUNNING_EACH, CREATED_EACH = 30, 10, 7
-PARTS = ("steps", "pods", "reads", "soak")
+PARTS = ("steps", "pods", "calls", "reads", "soak")
+COMPARISONS = frozenset(("pods", "calls"))
 
 
 def main() -> int:
     """The command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.bench.cri", description=__doc__)
-    parser.add_argument("--rounds", type=int, default=20, help="pods of the comparison by step (default %(default)s)")
-    parser.add_argument("--pods", type=int, default=100, help="pods at a time against containerd (default %(default)s)")
+    parser.add_argument("--rounds", type=int, default=20, help="pods of the comparisons by call (default %(default)s)")
+    parser.add_argument("--pods", type=int, default=100, help="pods of the comparison by load (default %(default)s)")
     parser.add_argument("--soak-seconds", type=float, default=60.0, help="(default %(default)s)")
     parser.add_argument("--only", choices=PARTS, action="append", help="one part; may be repeated")
     parser.add_argument("--flags", default="--log-level=info", help="flags of dockershim (default %(default)s)")
@@ -46,18 +48,24 @@ def main() -> int:
         sections.append(section)
         print(f"{section}\n", flush=True)
 
-    with Lab.start(docker="20.10", containerd="1.6" if "pods" in parts else None) as lab:
+    compares = COMPARISONS.intersection(parts)
+    with Lab.start(docker="20.10", containerd="1.6" if compares else None) as lab:
         if "steps" in parts:
             with step("the steps of one pod, against Docker's own calls"):
                 tell(_steps(lab, options.rounds, options.flags))
+        if compares:
+            with cri_runtimes.all_of_them(lab, tuple(options.flags.split())) as runtimes:
+                if "pods" in parts:
+                    with step(f"{options.pods} pods, {AT_ONCE} at a time, on {' and '.join(runtimes)} in turn"):
+                        tell(_pods(runtimes, options.pods))
+                if "calls" in parts:
+                    with step("single calls on each of them"):
+                        tell(cri_calls.table(runtimes, FEW_PODS, options.rounds, AT_ONCE))
         shim = Shim(lab, "dockershim-cni", None, "--network-plugin=cni", *options.flags.split(), wait_ready=False)
         write_cni_configuration(lab)
         shim.wait_ready()
         runtime = Runtime(shim.socket, lab.root / "pod-logs")
         assert shim.process is not None
-        if "pods" in parts:
-            with step(f"{options.pods} pods, {AT_ONCE} at a time, on dockershim and containerd in turn"):
-                tell(_pods(lab, runtime, options.pods))
         if "reads" in parts:
             with step("reads among many containers"):
                 tell(_reads(runtime, shim.process.pid))
@@ -84,30 +92,28 @@ def _steps(lab: Lab, rounds: int, flags: str) -> str:
         shim.stop()
 
 
-def _pods(lab: Lab, ours: Runtime, count: int) -> str:
-    theirs = Runtime(lab.containerd_socket, lab.root / "pod-logs-containerd")
-    loads: dict[str, list[Load]] = {"containerd 1.6": [], "dockershim": []}
+def _pods(runtimes: Runtimes, count: int) -> str:
+    loads: dict[str, list[Load]] = {name: [] for name in runtimes}
     stats: list[float] = []
-    for runtime in (theirs, ours):  # each warms up
-        cri_load.many(runtime, AT_ONCE, AT_ONCE)
-    for turn in (("containerd 1.6", theirs), ("dockershim", ours)), (("dockershim", ours), ("containerd 1.6", theirs)):
-        for name, runtime in turn:
+    for name, runtime in in_turns(runtimes, AT_ONCE):
 
-            def look(_: list[Pod], runtime: Runtime = runtime) -> None:
-                if runtime is ours:
-                    stats.append(cri_load.list_stats_ms(ours))
+        def look(_: list[Pod], name: str = name, runtime: Runtime = runtime) -> None:
+            if name == OURS:  # elsewhere it may set going what then slows the pods' end
+                stats.append(cri_load.list_stats_ms(runtime))
 
-            loads[name].append(cri_load.many(runtime, count, AT_ONCE, look))
-    theirs.close()
-    lines = [f"| {count} pods, {AT_ONCE} at a time | up | down |", "|---|---|---|"]
+        loads[name].append(cri_load.many(runtime, count, AT_ONCE, look))
     means = {
         name: [statistics.mean(getattr(load, part) for load in each) for part in ("up_seconds", "down_seconds")]
         for name, each in loads.items()
     }
-    lines += [f"| {name} | {up:.1f} s | {down:.1f} s |" for name, (up, down) in means.items()]
-    ratios = [mine / base for mine, base in zip(means["dockershim"], means["containerd 1.6"], strict=True)]
-    lines.append(f"| ratio | {ratios[0]:.2f} | {ratios[1]:.2f} |")
-    lines.append(f"\nListContainerStats with {count} containers: {statistics.median(stats):.1f} ms (p50).")
+    lines = [
+        f"| {count} pods, {AT_ONCE} at a time | up | down | up / {BASE} | down / {BASE} |",
+        "|---|---|---|---|---|",
+    ]
+    for name, (up, down) in means.items():
+        ratios = f"{up / means[BASE][0]:.2f} | {down / means[BASE][1]:.2f}" if name != BASE else " | "
+        lines.append(f"| {name} | {up:.1f} s | {down:.1f} s | {ratios} |")
+    lines.append(f"\nListContainerStats of {OURS}, with {count} containers: {statistics.median(stats):.1f} ms (p50).")
     return "\n".join(lines)
 
 

@@ -23,6 +23,8 @@ from tests.lab.lab import BUSYBOX
 CALL_SECONDS = 180.0
 REPEATS = 200
 _numbers = itertools.count()
+Times = dict[str, list[float]]
+"""Seconds by what took them."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Pod:
 
 class Runtime:
     """A client of one runtime, and what its pods run.
+
+    It does what every kubelet does and cri-dockerd counts on: there is a directory for each log, and each request has
+    its part on Linux, without which the pod is on Docker's network and its containers are not in it.
 
     With `as_kubelet` a pod has what every kubelet asks for and what costs the runtime time: the default seccomp profile
     on its sandbox, a cgroup of its own, a share of the CPU and an oom_score_adj.
@@ -64,16 +69,22 @@ class Runtime:
         """End the connection."""
         self._channel.close()
 
-    def run_pod(self, containers: int = 1) -> Pod:
-        """A sandbox with some running containers."""
+    def pod_config(self) -> cri.PodSandboxConfig:
+        """The configuration of a pod of its own."""
         number = next(_numbers)
         metadata = cri.PodSandboxMetadata(name=f"bench-{number}", namespace="bench", uid=f"uid-{number}")
         config = cri.PodSandboxConfig(
             metadata=metadata, hostname=metadata.name, log_directory=str(self._logs / metadata.uid)
         )
+        config.linux.SetInParent()
         if self._as_kubelet:
             config.linux.cgroup_parent = f"/kubepods/besteffort/pod{metadata.uid}"
             config.linux.security_context.seccomp.profile_type = cri.SecurityProfile.RuntimeDefault
+        return config
+
+    def run_pod(self, containers: int = 1) -> Pod:
+        """A sandbox with some running containers."""
+        config = self.pod_config()
         request = cri.RunPodSandboxRequest(config=config)
         sandbox_id = self.runtime.RunPodSandbox(request, timeout=CALL_SECONDS).pod_sandbox_id
         ids = [self.create(sandbox_id, config, f"c{index}") for index in range(containers)]
@@ -83,12 +94,14 @@ class Runtime:
 
     def create(self, sandbox_id: str, sandbox_config: cri.PodSandboxConfig, name: str) -> str:
         """A container that is not started."""
+        Path(sandbox_config.log_directory, name).mkdir(parents=True, exist_ok=True)
         config = cri.ContainerConfig(
             metadata=cri.ContainerMetadata(name=name),
             image=cri.ImageSpec(image=self._image),
             command=self._command,
             log_path=f"{name}/0.log",
         )
+        config.linux.SetInParent()
         if self._as_kubelet:
             config.linux.resources.cpu_shares = 2
             config.linux.resources.oom_score_adj = 1000
@@ -136,9 +149,9 @@ def many(runtime: Runtime, count: int, at_once: int, while_up: Callable[[list[Po
         return Load(up, time.perf_counter() - begun)
 
 
-def reads(runtime: Runtime, pod: Pod) -> dict[str, float]:
-    """The median of each read call, in milliseconds, one call at a time."""
-    calls: dict[str, Callable[[], object]] = {
+def read_calls(runtime: Runtime, pod: Pod) -> dict[str, Callable[[], object]]:
+    """Every call that a kubelet makes again and again."""
+    return {
         "ListPodSandbox": lambda: runtime.runtime.ListPodSandbox(cri.ListPodSandboxRequest()),
         "ListContainers": lambda: runtime.runtime.ListContainers(cri.ListContainersRequest()),
         "PodSandboxStatus": lambda: runtime.runtime.PodSandboxStatus(
@@ -149,12 +162,21 @@ def reads(runtime: Runtime, pod: Pod) -> dict[str, float]:
         ),
         "ImageStatus": lambda: runtime.images.ImageStatus(cri.ImageStatusRequest(image=cri.ImageSpec(image=BUSYBOX))),
     }
-    return {name: median_ms(call, REPEATS) for name, call in calls.items()}
+
+
+def reads(runtime: Runtime, pod: Pod) -> dict[str, float]:
+    """The median of each read call, in milliseconds, one call at a time."""
+    return {name: median_ms(call, REPEATS) for name, call in read_calls(runtime, pod).items()}
+
+
+def list_stats(runtime: Runtime) -> object:
+    """ListContainerStats."""
+    return runtime.runtime.ListContainerStats(cri.ListContainerStatsRequest())
 
 
 def list_stats_ms(runtime: Runtime) -> float:
     """The median of ListContainerStats, in milliseconds."""
-    return median_ms(lambda: runtime.runtime.ListContainerStats(cri.ListContainerStatsRequest()), 20)
+    return median_ms(lambda: list_stats(runtime), 20)
 
 
 def median_ms(call: Callable[[], object], repeats: int) -> float:
@@ -166,6 +188,19 @@ def median_ms(call: Callable[[], object], repeats: int) -> float:
         call()
         times.append(time.perf_counter() - begun)
     return statistics.median(times) * 1000
+
+
+class Clock:
+    """Adds the time of its block to a list."""
+
+    def __init__(self, times: Times, step: str) -> None:
+        self._into = times[step]
+
+    def __enter__(self) -> None:
+        self._begun = time.perf_counter()
+
+    def __exit__(self, *_: object) -> None:
+        self._into.append(time.perf_counter() - self._begun)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ and who begins changes, so that a machine that slows down does so for both.
 from __future__ import annotations
 
 import statistics
-import time
 from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
@@ -21,11 +20,11 @@ from dockershim.network.bridge import BridgeSettings
 from dockershim.translate.container_spec import ContainerContext, to_docker_container
 from dockershim.translate.names import container_name, sandbox_name
 from dockershim.translate.sandbox_spec import SandboxContext, to_docker_sandbox
+from tests.bench.cri_load import Clock, Times
 from tests.integration.dockershim.harness import Shim
 from tests.lab.lab import BUSYBOX, PAUSE
 
 STEPS = ("RunPodSandbox", "CreateContainer", "StartContainer")
-Times = dict[str, list[float]]
 
 
 def measure(shim: Shim, rounds: int) -> tuple[Times, Times]:
@@ -62,12 +61,12 @@ def _configs(shim: Shim) -> tuple[cri.PodSandboxConfig, cri.ContainerConfig]:
 
 def _cri_pod(shim: Shim, times: Times) -> None:
     config, container = _configs(shim)
-    with _Clock(times, "RunPodSandbox"):
+    with Clock(times, "RunPodSandbox"):
         sandbox = shim.run_sandbox(config)
     request = cri.CreateContainerRequest(pod_sandbox_id=sandbox[0], config=container, sandbox_config=config)
-    with _Clock(times, "CreateContainer"):
+    with Clock(times, "CreateContainer"):
         container_id = shim.runtime.CreateContainer(request, timeout=60).container_id
-    with _Clock(times, "StartContainer"):
+    with Clock(times, "StartContainer"):
         shim.start_container(container_id)
     shim.remove_sandbox(sandbox[0])
 
@@ -80,15 +79,15 @@ def _bare_pod(docker: APIClient, shim: Shim, times: Times) -> None:
     body = to_docker_sandbox(config, "", context)
     created: list[str] = []
     try:
-        with _Clock(times, "RunPodSandbox"):
+        with Clock(times, "RunPodSandbox"):
             created.append(_create(docker, sandbox_name(config.metadata), body))
             docker.start(created[0])
             docker.inspect_container(created[0])
         in_sandbox = ContainerContext(created[0], config.metadata, BUSYBOX, (1, 41), lowest_oom_score=lowest)
         body = to_docker_container(container, config, in_sandbox)
-        with _Clock(times, "CreateContainer"):
+        with Clock(times, "CreateContainer"):
             created.append(_create(docker, container_name(config.metadata, container.metadata), body))
-        with _Clock(times, "StartContainer"):
+        with Clock(times, "StartContainer"):
             docker.start(created[1])
             docker.inspect_container(created[1])
     finally:
@@ -99,19 +98,6 @@ def _bare_pod(docker: APIClient, shim: Shim, times: Times) -> None:
 def _create(docker: APIClient, name: str, body: dict[str, Any]) -> str:
     create: Any = docker.create_container_from_config  # untyped in the stubs
     return str(create(body, name)["Id"])
-
-
-class _Clock:
-    """Adds the time of its block to a list."""
-
-    def __init__(self, times: Times, step: str) -> None:
-        self._into = times[step]
-
-    def __enter__(self) -> None:
-        self._begun = time.perf_counter()
-
-    def __exit__(self, *_: object) -> None:
-        self._into.append(time.perf_counter() - self._begun)
 
 
 def table(bare: Times, ours: Times) -> str:
