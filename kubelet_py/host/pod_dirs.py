@@ -94,9 +94,10 @@ class PodDirs:
                 return path
         except FileNotFoundError:
             path.parent.mkdir(mode=0o750, parents=True, exist_ok=True)
-            # Containers of the pod start side by side, and all must get the same inode.
+            # Containers of the pod start side by side, and all must get the same inode. After a boot they start again,
+            # and come by here before.
             with contextlib.suppress(FileExistsError):
-                write_atomic(path, data, 0o644, may_replace=False)
+                write_atomic(path, data, 0o644, may_replace=False, survives_power_loss=False)
             return path
         # In place, because a running container would never see a new inode.
         path.write_bytes(data)

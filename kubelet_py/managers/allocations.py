@@ -3,8 +3,8 @@
 Owns the two checkpoint files and the memory behind them. Whether a resize is accepted is decided in
 `sync.pending_resizes`, how it is carried out in `sync.pod_resize`.
 
-Changes are in memory at once and on disk soon: one writer, one write at a time, whatever came meanwhile goes with the
-next. A crash in between costs nothing but work done twice: the resize is accepted, or carried out, again.
+Changes are in memory at once and on disk soon: one writer, which rests after each write, and whatever came meanwhile
+goes with the next. A crash in between costs nothing but work done twice: the resize is accepted, or carried out, again.
 
 Upstream counterpart: pkg/kubelet/allocation and its state package, the resize conditions of pkg/kubelet/status.
 Deliberate difference: a checkpoint that cannot be read is put aside with a line in the log, and pods count with what
@@ -52,6 +52,8 @@ log = structlog.get_logger()
 ALLOCATED_FILE: Final = "allocated_pods_state"
 ACTUATED_FILE: Final = "actuated_pods_state"
 FILE_MODE: Final = 0o600
+REST_SECONDS: Final = 1.0
+"""Between two writes: each is of all pods and waits for the disk, and a burst of pods brings many changes."""
 
 
 class _Checkpoint:
@@ -85,7 +87,10 @@ class _Checkpoint:
 class PodAllocations:
     """The resources of all pods. `load` comes first; `run` writes until cancelled."""
 
-    def __init__(self, directory: Path, events: EventSink, clock_ns: Callable[[], int]) -> None:
+    def __init__(
+        self, directory: Path, events: EventSink, clock_ns: Callable[[], int], rest_seconds: float = REST_SECONDS
+    ) -> None:
+        self._rest_seconds = rest_seconds
         self._allocated = _Checkpoint(directory / ALLOCATED_FILE)
         self._actuated = _Checkpoint(directory / ACTUATED_FILE)
         self._events = events
@@ -105,6 +110,7 @@ class PodAllocations:
             await self._changed.wait()
             self._changed.clear()
             await self.flush()
+            await asyncio.sleep(self._rest_seconds)
 
     async def flush(self) -> None:
         """Writes what has changed; a disk that refuses is told of and tried again with the next change."""

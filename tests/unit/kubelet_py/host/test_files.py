@@ -23,6 +23,18 @@ def test_a_file_is_replaced_whole_with_its_exact_mode(tmp_path: Path) -> None:
     assert os.listdir(tmp_path) == ["f"]
 
 
+def test_only_what_must_survive_a_power_loss_waits_for_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: list[int] = []
+    monkeypatch.setattr(os, "fsync", waits.append)
+    write_atomic(tmp_path / "f", b"one")
+    assert len(waits) == 1
+    write_atomic(tmp_path / "f", b"two", survives_power_loss=False)
+    assert len(waits) == 1
+    assert (tmp_path / "f").read_bytes() == b"two"
+
+
 def test_a_replacement_that_fails_leaves_the_old_file_and_no_rest(tmp_path: Path) -> None:
     path = tmp_path / "d"
     path.mkdir()

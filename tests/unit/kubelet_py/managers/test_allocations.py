@@ -11,8 +11,9 @@ from structlog.testing import capture_logs
 from kubelet_py.api import codec, core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.pod_allocation import decode_checkpoint, resources_of
-from kubelet_py.managers.allocations import ACTUATED_FILE, ALLOCATED_FILE, PodAllocations
+from kubelet_py.managers.allocations import ACTUATED_FILE, ALLOCATED_FILE, REST_SECONDS, PodAllocations
 from tests.sim.pods import NOW_NS, make_container, make_observed, make_pod, make_run
+from tests.unit.kubelet_py.sync.rig import InlineExecutor
 
 REQUIREMENTS = core_v1.ResourceRequirements
 UID = "u-1"
@@ -104,6 +105,25 @@ async def test_the_writer_takes_all_that_came_meanwhile_in_one_go(node: Node) ->
         file = node.root / ALLOCATED_FILE
         while not file.exists() or len(decode_checkpoint(file.read_bytes())) < 20:  # noqa: ASYNC110 # a file
             await asyncio.sleep(0.001)
+        writer.cancel()
+
+
+@pytest.mark.looptime
+async def test_the_writer_rests_between_two_writes(node: Node) -> None:
+    """A burst of pods costs a write each second, not one for each change of each pod."""
+    asyncio.get_running_loop().set_default_executor(InlineExecutor())
+
+    def on_disk() -> int:
+        return len(decode_checkpoint((node.root / ALLOCATED_FILE).read_bytes()))
+
+    async with asyncio.TaskGroup() as tasks:
+        writer = tasks.create_task(node.known.run())
+        for number in range(3):
+            node.known.allocate(make_pod("app", metadata={"uid": f"u-{number}"}))
+            await asyncio.sleep(0.1)
+            assert on_disk() == 1, "the first is written at once"
+        await asyncio.sleep(REST_SECONDS)
+        assert on_disk() == 3
         writer.cancel()
 
 
