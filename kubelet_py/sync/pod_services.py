@@ -30,6 +30,7 @@ class PodMemory:
     observed: ObservedPod | None = None  # as the pass that runs has reported it
     is_new: bool = True  # nothing was done for the pod yet
     looks: int = 0  # how many observations have begun
+    weighed: int = 0  # the newest of them after which it was decided what to do
     failure: tuple[str, str] | None = None
     disruption: tuple[str, str] | None = None
 

@@ -97,6 +97,7 @@ class PodSync:
             services.events(pod, "Warning", error.reason, error.message)
             raise
         for _ in range(MAX_ROUNDS):
+            memory.weighed = memory.looks
             plan = compute_pod_actions(pod, observed, await self._context(pod, memory, observed))
             if not plan:
                 break
@@ -182,10 +183,12 @@ class PodSync:
         self, pod: core_v1.Pod | None, memory: PodMemory, observed: ObservedPod, grace_seconds: int
     ) -> ObservedPod:
         """The pod as it is when nothing of it lives; SyncError when something does all the same."""
+        memory.weighed = memory.looks
         if not observed.alive and not observed.ready_sandboxes:
             return observed
         await self._services.killer.kill_pod(pod or restore_pod(observed), observed, grace_seconds)
         observed = await self._look(observed.uid, memory)
+        memory.weighed = memory.looks
         if observed.alive:
             names = ", ".join(container.name for container in observed.alive)
             raise SyncError("FailedKillPod", f"containers still run after they were stopped: {names}")

@@ -150,7 +150,7 @@ class PodWorkers:
     def wake_to_look(self, pod_uid: str, stimulus: str) -> None:
         """The runtime changed something of the pod. A pass on its way that looks again anyway needs no other after it.
 
-        Most such news is of the pass's own doing.
+        Most such news is of the pass's own doing. A pass that fails ends with a look from which nothing follows.
         """
         worker = self._workers.get(pod_uid)
         if worker is not None and worker.current is not None:
@@ -265,7 +265,7 @@ class PodWorkers:
         task, worker.current = worker.current, None
         worker.memory.observed = None
         unseen, worker.unseen = worker.unseen, None
-        if unseen is not None and unseen[0] == worker.memory.looks:
+        if unseen is not None and unseen[0] >= worker.memory.weighed:
             self.wake(worker.state.uid, unseen[1])
         if task.cancelled():
             return 0.0

@@ -168,6 +168,17 @@ async def test_what_the_runtime_tells_after_the_last_look_of_a_pass_is_looked_at
     assert stories(stage)[-1][0] == "pleg: a container died"
 
 
+async def test_what_the_runtime_tells_in_the_middle_of_a_pass_that_fails_is_not_lost(stage: Stage) -> None:
+    """One container dies while another takes long and does not start in the end: the first waits for no retry."""
+    gate = stage.rig.fake.hang("CreateContainer")
+    stage.rig.fake.fail("StartContainer")
+    stage.workers.update(a_pod())
+    await gate.reached.wait()
+    stage.workers.wake_to_look(UID, "pleg: a container died")
+    gate.release()
+    await stage.until(lambda: "pleg: a container died" in [stimulus for stimulus, _ in stories(stage)], 1)
+
+
 async def test_what_the_runtime_tells_of_an_idle_pod_is_looked_at_once(stage: Stage) -> None:
     stage.workers.update(a_pod())
     await settled(stage)
