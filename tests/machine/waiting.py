@@ -2,6 +2,9 @@
 
 Nobody is waited for by the clock alone. A machine that stands still cannot do what it is asked for, so a look counts
 for what it takes on a machine that runs, however much later the next one is.
+
+What no test can wait for are the deadlines of dockershim itself, which are its behaviour: 110 s for a call to Docker,
+10 s for a ping. A machine that gets a few percent of a processor for minutes fails with "Docker did not answer".
 """
 
 from __future__ import annotations
