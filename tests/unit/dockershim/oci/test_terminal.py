@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -221,7 +222,11 @@ def test_a_container_that_never_started_is_forgotten_when_it_is_removed(engine: 
     held = str(engine.directory)
 
     def holds() -> bool:
-        return any(os.readlink(f"{fifo}/{name}").startswith(held) for name in os.listdir(fifo))
+        for name in os.listdir(fifo):
+            with contextlib.suppress(FileNotFoundError):  # closed since it was listed
+                if os.readlink(f"{fifo}/{name}").startswith(held):
+                    return True
+        return False
 
     until(holds)
     for path in list(engine.directory.iterdir()):
