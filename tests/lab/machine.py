@@ -318,17 +318,26 @@ def _listen(process: subprocess.Popen[bytes], line: Path, console: Path, deadlin
                     raise LabError(f"qemu ended with {process.returncode}") from None
                 time.sleep(0.05)
         say(f"the machine boots; its console is in {console}")
-        connection.settimeout(max(1.0, deadline - time.monotonic()))
         try:
+            connection.settimeout(_left(deadline))
             with connection.makefile("r", errors="replace") as lines:
                 for text in lines:
                     if text.startswith(MARK):
                         return int(text.removeprefix(MARK))
                     sys.stdout.write(text.rstrip() + "\n")
                     sys.stdout.flush()
+                    connection.settimeout(_left(deadline))  # or a machine that goes on talking goes on for ever
         except TimeoutError:
-            raise LabError(f"nothing was heard of the machine in time\n{_tail(console)}") from None
+            raise LabError(f"the machine was not through in time\n{_tail(console)}") from None
     raise LabError(f"the machine ended before the command did\n{_tail(console)}")
+
+
+def _left(deadline: float) -> float:
+    """Seconds; TimeoutError when there are none."""
+    left = deadline - time.monotonic()
+    if left <= 0:
+        raise TimeoutError
+    return left
 
 
 def _tail(console: Path) -> str:
