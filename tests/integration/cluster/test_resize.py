@@ -156,10 +156,15 @@ def test_what_does_not_fit_waits_until_it_does(stage: Stage) -> None:
     stage.delete_pod(filler)
     seen = wait_resized(stage, name, sized("700m"), within_seconds=RETRY_SECONDS)
     assert container_status(seen)["restartCount"] == 0
-    for file in STATE_FILES:
+
+    def kept() -> list[dict[str, Any] | None]:
         # Read by our own codec also where the Go kubelet wrote it: one format, one checksum.
-        kept = decode_checkpoint(stage.inside(f"/var/lib/kubelet/{file}").read_bytes())[uid]
-        assert kept.containers["main"].limits == {"cpu": "700m", "memory": "64Mi"}
+        files = [stage.inside(f"/var/lib/kubelet/{file}").read_bytes() for file in STATE_FILES]
+        limits = [decode_checkpoint(content)[uid].containers["main"].limits for content in files]
+        assert limits == [{"cpu": "700m", "memory": "64Mi"}] * len(STATE_FILES)
+        return limits
+
+    holds(kept, within_seconds=15)
 
 
 def test_memory_in_use_is_not_taken_away(stage: Stage) -> None:
