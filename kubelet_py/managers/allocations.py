@@ -87,10 +87,7 @@ class _Checkpoint:
 class PodAllocations:
     """The resources of all pods. `load` comes first; `run` writes until cancelled."""
 
-    def __init__(
-        self, directory: Path, events: EventSink, clock_ns: Callable[[], int], rest_seconds: float = REST_SECONDS
-    ) -> None:
-        self._rest_seconds = rest_seconds
+    def __init__(self, directory: Path, events: EventSink, clock_ns: Callable[[], int]) -> None:
         self._allocated = _Checkpoint(directory / ALLOCATED_FILE)
         self._actuated = _Checkpoint(directory / ACTUATED_FILE)
         self._events = events
@@ -110,7 +107,7 @@ class PodAllocations:
             await self._changed.wait()
             self._changed.clear()
             await self.flush()
-            await asyncio.sleep(self._rest_seconds)
+            await asyncio.sleep(REST_SECONDS)
 
     async def flush(self) -> None:
         """Writes what has changed; a disk that refuses is told of and tried again with the next change."""

@@ -133,6 +133,7 @@ async def test_a_container_is_asked_to_stop_in_time_whatever_hangs_before_it() -
     assert crowd.gate._free == 1
 
 
+@pytest.mark.looptime
 async def test_the_gate_is_idle_while_nobody_waits() -> None:
     """Work that can wait asks for this. The last of a crowd are still at it when they wait no more."""
     crowd = Crowd(StartGate(1, calm_seconds=0.01))
@@ -151,6 +152,7 @@ async def test_the_gate_is_idle_while_nobody_waits() -> None:
         crowd.let_go("b")
 
 
+@pytest.mark.looptime
 async def test_a_new_crowd_ends_the_calm_before_it_begins() -> None:
     """The calm after one must not be taken for that after the next."""
     loop = asyncio.get_running_loop()
