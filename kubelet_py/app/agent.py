@@ -33,7 +33,7 @@ from kubelet_py.core.gc_rules import GcPolicy
 from kubelet_py.core.node_rules import default_labels, node_reference
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.pod_worker import is_content_removable
-from kubelet_py.core.source_merge import PodSet, SourceProblem
+from kubelet_py.core.source_merge import PodSet, SourceProblem, newest_set
 from kubelet_py.core.sysctl_rules import SysctlAllowlist, compute_sysctl_allowlist
 from kubelet_py.core.volume_payload import NodeFacts
 from kubelet_py.cri import RuntimeClient
@@ -83,7 +83,7 @@ class Agent:
         self.cgroup_driver = CgroupDriver(settings.config.cgroupDriver)
         self._started_at_ns = time.time_ns()
         self._has_apparmor = has_apparmor()
-        self._latest_api_pods: tuple[core_v1.Pod, ...] = ()
+        self._api_pods = PodSet(pods.SOURCE_API, ())
         self._api_pods_arrived = asyncio.Event()
         self._add_managers()
 
@@ -363,9 +363,9 @@ class Agent:
         message = f"Manifest {problem.location}: {problem.message}"
         self._node_warning("FailedValidation", message)
 
-    def on_api_pods(self, source: str, api_pods: tuple[core_v1.Pod, ...]) -> None:
-        """A set from the API server. Only the last of those that come together is looked at."""
-        self._latest_api_pods = api_pods
+    def on_api_pods(self, pod_set: PodSet) -> None:
+        """A set from the API server. Of those that come together only the last is looked at, and what went in all."""
+        self._api_pods = newest_set(self._api_pods if self._api_pods_arrived.is_set() else None, pod_set)
         self._api_pods_arrived.set()
 
     async def take_api_pods(self) -> None:
@@ -373,10 +373,11 @@ class Agent:
         while True:
             await self._api_pods_arrived.wait()
             self._api_pods_arrived.clear()
-            self.statuses.on_api_pods(self._latest_api_pods)
+            pod_set = self._api_pods
+            self.statuses.on_api_pods(pod_set.pods)
             if self.mirrors is not None:
-                self.mirrors.on_api_pods(self._latest_api_pods)
-            await self.loop.accept(PodSet(pods.SOURCE_API, self._latest_api_pods))
+                self.mirrors.on_api_pods(pod_set.pods)
+            await self.loop.accept(pod_set)
 
 
 def _field_path(pod: core_v1.Pod, container_name: str) -> str:

@@ -6,7 +6,7 @@ update carries the new object; a pod whose only difference is its annotations of
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -52,11 +52,22 @@ class SourceProblem:
 
 @dataclass(frozen=True, slots=True)
 class PodSet:
-    """Everything that a source has, and what of it cannot be used."""
+    """Everything that a source has, and what of it cannot be used.
+
+    `last_words`: pods that went since the set before, as the source said when they went.
+    """
 
     source: str
     pods: tuple[core_v1.Pod, ...]
     problems: tuple[SourceProblem, ...] = ()
+    last_words: tuple[core_v1.Pod, ...] = ()
+
+
+def newest_set(waiting: PodSet | None, newer: PodSet) -> PodSet:
+    """The one set to look at where another still waits: the newer, with the last words of both."""
+    if waiting is None or not waiting.last_words:
+        return newer
+    return replace(newer, last_words=waiting.last_words + newer.last_words)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,17 +95,17 @@ def merge_pod_set(known: Mapping[PodUid, core_v1.Pod], new: PodSet, now_text: st
         names.add(podlib.full_name(given))
         uid = podlib.uid_of(given)
         before = known.get(uid)
-        seen = now_text if before is None else podlib.annotations_of(before).get(CONFIG_SEEN_ANNOTATION, now_text)
         operation = PodOperation.ADD if before is None else _difference(before, given, new.source)
         if operation is None and before is not None:
             pods[uid] = before
             continue
-        pod = with_annotations(given, {CONFIG_SOURCE_ANNOTATION: new.source, CONFIG_SEEN_ANNOTATION: seen})
+        pod = _marked(given, before, new.source, now_text)
         pods[uid] = pod
         changes[operation or PodOperation.ADD].append(PodUpdate(operation or PodOperation.ADD, pod, new.source))
+    last_words = {podlib.uid_of(pod): pod for pod in new.last_words}
     for uid, before in known.items():
         if uid not in pods:
-            changes[PodOperation.REMOVE].append(PodUpdate(PodOperation.REMOVE, before, new.source))
+            changes[PodOperation.REMOVE] += _farewell(before, last_words.get(uid), new.source, now_text)
     changes[PodOperation.ADD].sort(key=_creation_time)
     order = (
         PodOperation.REMOVE,
@@ -112,6 +123,20 @@ def with_annotations(pod: core_v1.Pod, annotations: Mapping[str, str]) -> core_v
         podlib.metadata_of(pod), annotations={**podlib.annotations_of(pod), **annotations}
     )
     return msgspec.structs.replace(pod, metadata=metadata)
+
+
+def _marked(given: core_v1.Pod, before: core_v1.Pod | None, source: str, now_text: str) -> core_v1.Pod:
+    """The pod with its source and when it was first seen."""
+    seen = now_text if before is None else podlib.annotations_of(before).get(CONFIG_SEEN_ANNOTATION, now_text)
+    return with_annotations(given, {CONFIG_SOURCE_ANNOTATION: source, CONFIG_SEEN_ANNOTATION: seen})
+
+
+def _farewell(before: core_v1.Pod, last_word: core_v1.Pod | None, source: str, now_text: str) -> list[PodUpdate]:
+    """The end of a pod: its deletion too, where that came with it, since it says how long the containers may take."""
+    if last_word is None or _difference(before, last_word, source) is not PodOperation.DELETE:
+        return [PodUpdate(PodOperation.REMOVE, before, source)]
+    pod = _marked(last_word, before, source, now_text)
+    return [PodUpdate(PodOperation.DELETE, pod, source), PodUpdate(PodOperation.REMOVE, pod, source)]
 
 
 def _creation_time(update: PodUpdate) -> float:

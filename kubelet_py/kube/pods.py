@@ -13,14 +13,15 @@ import structlog
 
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import SOURCE_API, uid_of
+from kubelet_py.core.source_merge import PodSet
 from kubelet_py.kube.client import ApiClient, EventKind, Query
 from kubelet_py.kube.resources import PODS
 from kubelet_py.kube.watch import Reflector
 
 log = structlog.get_logger()
 
-PodSetCallback = Callable[[str, tuple[core_v1.Pod, ...]], None]
-"""Called with the source's name and all of its pods."""
+PodSetCallback = Callable[[PodSet], None]
+"""Called with all pods of the source, and the last words of one that went."""
 
 
 class ApiPodSource:
@@ -49,9 +50,10 @@ class ApiPodSource:
         """Sink of the reflector."""
         if kind is EventKind.DELETED:
             self._pods.pop(uid_of(changed), None)
+            self._emit((changed,))
         else:
             self._pods[uid_of(changed)] = changed
-        self._emit()
+            self._emit()
 
-    def _emit(self) -> None:
-        self._deliver(SOURCE_API, tuple(self._pods.values()))
+    def _emit(self, last_words: tuple[core_v1.Pod, ...] = ()) -> None:
+        self._deliver(PodSet(SOURCE_API, tuple(self._pods.values()), last_words=last_words))

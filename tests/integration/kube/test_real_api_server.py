@@ -12,6 +12,7 @@ import pytest
 from kubelet_py.api import codec, core_v1
 from kubelet_py.api.pod import uid_of
 from kubelet_py.core.node_rules import NodeSettings, Pressure, RuntimeState, node_reference
+from kubelet_py.core.source_merge import PodSet
 from kubelet_py.errors import ApiForbidden
 from kubelet_py.kube import resources
 from kubelet_py.kube.client import ApiClient, ClientSettings
@@ -49,10 +50,10 @@ class Node:
     runtime: RuntimeState = UP
     pressure: Pressure = field(default_factory=Pressure)
 
-    def deliver(self, source: str, pods: tuple[core_v1.Pod, ...]) -> None:
-        self.pods = {(pod.metadata and pod.metadata.name) or "": pod for pod in pods}
-        self.statuses.on_api_pods(pods)
-        self.mirrors.on_api_pods(pods)
+    def deliver(self, pod_set: PodSet) -> None:
+        self.pods = {(pod.metadata and pod.metadata.name) or "": pod for pod in pod_set.pods}
+        self.statuses.on_api_pods(pod_set.pods)
+        self.mirrors.on_api_pods(pod_set.pods)
 
 
 @asynccontextmanager

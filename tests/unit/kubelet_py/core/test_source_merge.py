@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as podlib
 from kubelet_py.api.pod import PodUid
-from kubelet_py.core.source_merge import PodOperation, PodSet, merge_pod_set
+from kubelet_py.core.source_merge import PodOperation, PodSet, merge_pod_set, newest_set
 from tests.unit.kubelet_py.core.pod_builder import a_pod
 
 NOW = "2024-01-31T12:00:00.000000000Z"
@@ -72,6 +72,22 @@ def test_changes() -> None:
     deleted = {"deletionTimestamp": datetime.datetime.now(datetime.UTC).isoformat(), "deletionGracePeriodSeconds": 3}
     assert _operations(_merge(known, _pod(metadata=deleted, hostNetwork=True))) == [("DELETE", "a")]
     assert _operations(_merge(known)) == [("REMOVE", "a")]
+
+
+def test_a_deletion_that_came_with_the_end_still_says_how_long_the_containers_may_take() -> None:
+    """A forced deletion is two events, and only the set after both may have been looked at."""
+    known = _merge(None, _pod("a"), _pod("b")).pods
+    forced = {"deletionTimestamp": "2024-01-31T12:00:00Z", "deletionGracePeriodSeconds": 0}
+    first_went = PodSet("api", (_pod("b"),), last_words=(_pod("a", metadata=forced),))
+    came = PodSet("api", (_pod("b"), _pod("c")))
+    all_went = PodSet("api", (_pod("c"),), last_words=(_pod("b", phase="Running"), _pod("d", metadata=forced)))
+    waiting = newest_set(newest_set(newest_set(None, first_went), came), all_went)
+    result = merge_pod_set(known, waiting, "later")
+    assert _operations(result) == [("DELETE", "a"), ("REMOVE", "a"), ("REMOVE", "b"), ("ADD", "c")]
+    assert podlib.metadata_of(result.updates[0].pod).deletionGracePeriodSeconds == 0
+    assert podlib.annotations_of(result.updates[0].pod)["kubernetes.io/config.seen"] == NOW
+    assert set(result.pods) == {"uid-c"}
+    assert newest_set(came, first_went) == first_went
 
 
 def test_first_seen_stays() -> None:

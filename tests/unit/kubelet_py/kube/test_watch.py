@@ -8,6 +8,7 @@ import pytest
 
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import uid_of
+from kubelet_py.core.source_merge import PodSet
 from kubelet_py.kube.backoff import Backoff
 from kubelet_py.kube.client import EventKind, Query
 from kubelet_py.kube.pods import ApiPodSource
@@ -160,18 +161,21 @@ async def test_bookmarks_move_the_version_along(server: FakeApiServer) -> None:
 
 
 async def test_the_api_source_waits_for_the_node_and_gives_full_sets(server: FakeApiServer) -> None:
-    sets: list[tuple[str, set[str]]] = []
+    sets: list[tuple[str, set[str], set[str]]] = []
     registered = asyncio.Event()
 
-    def deliver(source: str, pods: tuple[core_v1.Pod, ...]) -> None:
-        sets.append((source, {(each.metadata and each.metadata.name) or "" for each in pods}))
+    def names(pods: tuple[core_v1.Pod, ...]) -> set[str]:
+        return {(each.metadata and each.metadata.name) or "" for each in pods}
+
+    def deliver(pod_set: PodSet) -> None:
+        sets.append((pod_set.source, names(pod_set.pods), names(pod_set.last_words)))
 
     async with client_for(server.url) as client, background(ApiPodSource(client, "n1", registered, deliver).run()):
         await asyncio.sleep(0.02)
         assert server.requests == []
         registered.set()
-        await eventually(lambda: sets == [("api", {"a"})])
+        await eventually(lambda: sets == [("api", {"a"}, set())])
         server.put("pods", pod("b"))
-        await eventually(lambda: sets[-1] == ("api", {"a", "b"}))
+        await eventually(lambda: sets[-1] == ("api", {"a", "b"}, set()))
         server.remove("pods", "a", "default")
-        await eventually(lambda: sets[-1] == ("api", {"b"}))
+        await eventually(lambda: sets[-1] == ("api", {"b"}, {"a"}))

@@ -32,7 +32,7 @@ async def mirroring(server: FakeApiServer) -> AsyncIterator[MirrorPodManager]:
     registered.set()
     async with client_for(server.url) as client:
         manager = MirrorPodManager(client, lambda: NODE_OBJECT, registered, random_fraction=lambda: 0.0)
-        source = ApiPodSource(client, NODE, registered, lambda _, pods: manager.on_api_pods(pods))
+        source = ApiPodSource(client, NODE, registered, lambda pod_set: manager.on_api_pods(pod_set.pods))
         async with background(manager.run(), source.run()):
             yield manager
 
