@@ -10,20 +10,23 @@ make one request.
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
 from kubelet_py.core.volume_payload import TokenAsk
-from kubelet_py.errors import ApiError, ApiUnavailable
+from kubelet_py.errors import ApiError, ApiForbidden, ApiNotFound, ApiUnavailable
 from kubelet_py.kube.resources import SERVICE_ACCOUNTS, Resource
 
 MAX_LIFE_SECONDS: Final = 24 * 3600.0
 RENEW_AT_FRACTION: Final = 0.8
 MAX_JITTER_SECONDS: Final = 10.0
 PURGE_INTERVAL_SECONDS: Final = 60.0
+PAUSES_AFTER_REFUSAL_SECONDS: Final = (0.05, 0.1, 0.2, 0.4)
+"""The API server's parts see a pod one after the other, and the node may be first: the authorizer refuses a token for a
+pod that it has not seen, and the issuer does not find it."""
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -60,8 +63,10 @@ class ServiceAccountTokens:
         issuer: TokenIssuer,
         clock: Callable[[], float] = time.time,
         jitter: Callable[[], float] = lambda: random.uniform(0, MAX_JITTER_SECONDS),
+        rest: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._issuer = issuer
+        self._rest = rest
         self._clock = clock
         self._jitter = jitter
         self._entries: dict[TokenAsk, _Entry] = {}
@@ -76,7 +81,7 @@ class ServiceAccountTokens:
             if old is not None and not self._is_due(old, ask):
                 return old.token
             try:
-                entry.issued = await _request(self._issuer, ask)
+                entry.issued = await self._request(ask)
             except ApiError as error:
                 if old is None or old.expires_at_seconds <= self._clock():
                     raise
@@ -89,6 +94,14 @@ class ServiceAccountTokens:
                 )
                 return old.token
             return entry.issued.token
+
+    async def _request(self, ask: TokenAsk) -> IssuedToken:
+        for pause_seconds in PAUSES_AFTER_REFUSAL_SECONDS:
+            try:
+                return await _request(self._issuer, ask)
+            except (ApiForbidden, ApiNotFound):
+                await self._rest(pause_seconds)
+        return await _request(self._issuer, ask)
 
     def forget_pod(self, pod_uid: str) -> None:
         """No token of this pod is asked for again."""

@@ -31,6 +31,7 @@ class PodMemory:
     is_new: bool = True  # nothing was done for the pod yet
     looks: int = 0  # how many observations have begun
     weighed: int = 0  # the newest of them after which it was decided what to do
+    mount_backoff: BackoffEntry | None = None  # while its volumes are not there
     failure: tuple[str, str] | None = None
     disruption: tuple[str, str] | None = None
 

@@ -16,6 +16,7 @@ from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core import labels
 from kubelet_py.core.actions import Action
+from kubelet_py.core.backoff import BackoffPolicy, next_entry
 from kubelet_py.core.observed import NS_PER_SECOND, ObservedPod, ObservedSandbox
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
 from kubelet_py.core.pod_phase import TERMINAL_PHASES
@@ -29,6 +30,7 @@ from kubelet_py.sync.pod_services import PassResult, PodMemory, PodServices
 
 RETRY_SECONDS = 10.0
 NETWORK_RETRY_SECONDS = 1.0
+MOUNT_BACKOFF = BackoffPolicy(0.5, RETRY_SECONDS)  # what a volume is made of is often there a moment later
 LATE_COMER_GRACE_SECONDS = 1
 DEADLINE_TICK_SECONDS = 1.0
 # A plan can uncover the next (an init container that ends at once); after so many rounds the pass ends all the same.
@@ -95,7 +97,10 @@ class PodSync:
             mounted = await services.volumes.ensure_volumes(pod)
         except SyncError as error:
             services.events(pod, "Warning", error.reason, error.message)
-            raise
+            now_seconds = services.clock_ns() / NS_PER_SECOND
+            memory.mount_backoff = next_entry(memory.mount_backoff, MOUNT_BACKOFF, now_seconds)
+            return PassResult(retry_seconds=memory.mount_backoff.delay_seconds, error=str(error))
+        memory.mount_backoff = None
         for _ in range(MAX_ROUNDS):
             memory.weighed = memory.looks
             plan = compute_pod_actions(pod, observed, await self._context(pod, memory, observed))

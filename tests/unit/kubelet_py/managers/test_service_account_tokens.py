@@ -1,6 +1,7 @@
 """When tokens are asked for, kept and renewed; time is a number here."""
 
 import asyncio
+import re
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -9,9 +10,13 @@ import pytest
 
 from kubelet_py.api import authentication_v1
 from kubelet_py.core.volume_payload import TokenAsk
-from kubelet_py.errors import ApiUnavailable
+from kubelet_py.errors import ApiError, ApiForbidden, ApiNotFound, ApiUnavailable
 from kubelet_py.kube.resources import Resource
-from kubelet_py.managers.service_account_tokens import ServiceAccountTokens, TokenIssuer
+from kubelet_py.managers.service_account_tokens import (
+    PAUSES_AFTER_REFUSAL_SECONDS,
+    ServiceAccountTokens,
+    TokenIssuer,
+)
 
 ASK = TokenAsk("shop", "default", "web", "uid-1", expiration_seconds=3600)
 
@@ -23,6 +28,8 @@ class Issuer:
         self.now = 1_000_000.0
         self.asked: list[authentication_v1.TokenRequest] = []
         self.away = False
+        self.refusals: list[ApiError] = []
+        self.rests: list[float] = []
         self.path = ("", "", "")
 
     async def create_subresource(
@@ -31,6 +38,8 @@ class Issuer:
         await asyncio.sleep(0)
         if self.away:
             raise ApiUnavailable(0, "", "connection refused")
+        if self.refusals:
+            raise self.refusals.pop()
         self.asked.append(body)
         self.path = (namespace, name, subresource)
         end = datetime.fromtimestamp(self.now + (body.spec.expirationSeconds or 0), UTC)
@@ -38,7 +47,10 @@ class Issuer:
         return authentication_v1.TokenRequest(spec=body.spec, status=status)
 
     def tokens(self, jitter: float = 0.0) -> ServiceAccountTokens:
-        return ServiceAccountTokens(cast(TokenIssuer, self), lambda: self.now, lambda: jitter)
+        return ServiceAccountTokens(cast(TokenIssuer, self), lambda: self.now, lambda: jitter, self.rest)
+
+    async def rest(self, seconds: float) -> None:
+        self.rests.append(seconds)
 
 
 async def test_a_token_is_bound_to_the_pod_and_kept() -> None:
@@ -56,6 +68,26 @@ async def test_a_token_is_bound_to_the_pod_and_kept() -> None:
     second = issuer.asked[1].spec
     assert second is not None
     assert second.audiences == ["vault"]
+
+
+@pytest.mark.parametrize(
+    "refusal",
+    [
+        ApiForbidden(403, "Forbidden", "no relationship found between node 'n1' and this object"),
+        ApiNotFound(404, "NotFound", 'pod "web" not found'),
+    ],
+    ids=["authorizer", "issuer"],
+)
+async def test_an_api_server_that_has_not_seen_the_pod_in_all_its_parts_is_asked_again(refusal: ApiError) -> None:
+    """It takes a moment, and a pod must not start later for that; who is refused for good hears of it all the same."""
+    issuer = Issuer()
+    tokens = issuer.tokens()
+    issuer.refusals = [refusal] * len(PAUSES_AFTER_REFUSAL_SECONDS)
+    assert await tokens.get(ASK) == "token-1"
+    assert issuer.rests == list(PAUSES_AFTER_REFUSAL_SECONDS)
+    issuer.refusals = [refusal] * (len(PAUSES_AFTER_REFUSAL_SECONDS) + 1)
+    with pytest.raises(type(refusal), match=re.escape(refusal.message)):
+        await tokens.get(replace(ASK, audience="vault"))
 
 
 async def test_an_account_that_is_known_is_named_with_its_uid() -> None:
