@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from kubelet_py.sync.start_gate import PATIENCE_SECONDS, Rank, StartGate, default_places
+from kubelet_py.sync.start_gate import PATIENCE_SECONDS, WIDTHS, Rank, StartGate, default_places
 from tests.fakes.waiting import eventually
 
 
@@ -104,6 +104,44 @@ async def test_a_pod_goes_to_its_end_before_the_next_is_touched_and_both_before_
             crowd.let_go(name)
         await settle()
     assert crowd.order == ["busy", "stop", "kill", "new", "old"]
+
+
+async def test_what_stops_takes_more_than_one_place_and_nobody_overtakes_it_meanwhile() -> None:
+    """Half as many go side by side; one that was cancelled while it waited holds up none."""
+    assert WIDTHS == {Rank.STOP: 2, Rank.KILL: 2}
+    crowd = Crowd(StartGate(3))
+    async with asyncio.TaskGroup() as tasks:
+        for name, rank in (("k1", Rank.KILL), ("s1", Rank.SANDBOX), ("k2", Rank.KILL), ("s2", Rank.SANDBOX)):
+            tasks.create_task(crowd.work(name, rank))
+        cancelled = tasks.create_task(crowd.work("stop", Rank.STOP))
+        await settle()
+        assert crowd.inside == ["k1", "s1"]
+        crowd.let_go("s1")
+        await settle()
+        assert crowd.inside == ["k1"], "one place is free, and the next needs two"
+        cancelled.cancel()
+        crowd.let_go("k1")
+        await settle()
+        assert crowd.inside == ["k2", "s2"]
+        crowd.let_go("k2")
+        crowd.let_go("s2")
+    assert crowd.gate._free == 3
+
+
+async def test_one_that_gives_up_lets_those_behind_it_in() -> None:
+    """The place that was too few for it is enough for them."""
+    crowd = Crowd(StartGate(2))
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(crowd.work("s1", Rank.SANDBOX))
+        wide = tasks.create_task(crowd.work("kill", Rank.KILL))
+        tasks.create_task(crowd.work("s2", Rank.SANDBOX))
+        await settle()
+        assert crowd.inside == ["s1"]
+        wide.cancel()
+        await settle()
+        assert crowd.inside == ["s1", "s2"]
+        crowd.let_go("s1")
+        crowd.let_go("s2")
 
 
 async def test_a_container_that_takes_its_time_to_stop_keeps_nobody_waiting() -> None:
