@@ -38,7 +38,7 @@ _REGISTRY_AWAY = re.compile(
     r"|dial tcp|no such host|connection refused|connection reset by peer|no route to host|network is unreachable"
     r"|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded|unexpected EOF"
 )
-_SIGNATURE = re.compile(r"\bsignatures?\b|remote trust data|image verifier", re.IGNORECASE)
+_SIGNATURE = re.compile(r"\bsignatures?\b|\bnot signed\b|remote trust data|image verifier", re.IGNORECASE)
 _CONTAINERD_AWAY = re.compile(
     r"[Ee]rror while dialing|transport is closing|error reading from server: EOF|containerd.*: EOF"
 )

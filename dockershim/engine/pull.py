@@ -54,8 +54,8 @@ async def pull(
 
 
 def refusal(status: int, message: str, image: str) -> ShimError:
-    """The error for a pull that Docker does not even begin."""
-    if status == 404 or status >= 500:
+    """The error for a pull that Docker does not even begin: 403 is the word of an authorization plugin."""
+    if status in (403, 404) or status >= 500:
         return engine_errors.from_pull_message(message, image)
     return engine_errors.from_response(status, message, image)
 

@@ -253,6 +253,53 @@ def test_a_registry_that_is_not_there_has_the_kubelets_prefix(shim: Shim) -> Non
     assert message.startswith("RegistryUnavailable: ")
 
 
+POLICY_REGISTRY = "127.0.0.1:5997"
+POLICY_PLUGIN = "signed-only"
+
+
+@pytest.fixture
+def signature_policies(shim: Shim) -> Iterator[None]:
+    """A registry, and an authorization plugin of this Docker, that let signed images only be pulled."""
+    lab = shim.lab
+    socket = lab.root / "run" / f"{POLICY_PLUGIN}.sock"
+    socket.unlink(missing_ok=True)
+    program = [sys.executable, "-m", "tests.integration.dockershim.signature_policies", "5997", str(socket)]
+    process = lab.popen(program, log="signature-policies", environment={"PYTHONPATH": str(REPOSITORY)})
+    eventually(lambda: lab.accepts(socket))
+    spec_file = f"/etc/docker/plugins/{POLICY_PLUGIN}.spec"
+    lab.run(["sh", "-ec", 'mkdir -p "${1%/*}"; echo "unix://$2" > "$1"', "sh", spec_file, str(socket)])
+    lab.docker.reload({"authorization-plugins": [POLICY_PLUGIN]})
+    yield
+    lab.docker.reload({"authorization-plugins": []})
+    process.stop()
+
+
+def test_a_pull_that_a_plugin_for_signatures_refuses_has_the_kubelets_prefix(
+    shim: Shim, signature_policies: None
+) -> None:
+    """The engine's own policy; a signed image comes from the lab's registry all the same."""
+    code, message = code_of(lambda: pull(shim, f"{CRI_TOOLS}/unsigned:1"))
+    assert code is grpc.StatusCode.UNKNOWN
+    assert message.startswith("SignatureValidationFailed: authorization denied by plugin")
+    assert "no valid signature of unsigned was found" in message
+    assert pull(shim, ONE)
+    remove(shim, ONE)
+
+
+def test_a_registry_that_lets_signed_images_only_be_pulled_is_told_as_far_as_docker_tells_it(
+    shim: Shim, signature_policies: None
+) -> None:
+    """Docker 20.10 hands its reason on. Docker 29 asks with HEAD, whose answer holds none: only the status is known."""
+    code, message = code_of(lambda: pull(shim, f"{POLICY_REGISTRY}/library/anything:1"))
+    assert code is grpc.StatusCode.UNKNOWN
+    if shim.lab.docker.version == "20.10":
+        assert message.startswith("SignatureValidationFailed: ")
+        assert "The image is not signed by cosign" in message
+    else:
+        assert "412 Precondition Failed" in message
+        assert not message.startswith("SignatureValidationFailed")
+
+
 def test_pause_comes_with_the_hosts_own_credentials(shim: Shim) -> None:
     """From the Docker configuration of whom dockershim runs as; without them the pod says why it cannot be."""
     private = PAUSE.replace("registry.k8s.io", registry.PRIVATE_NAME)

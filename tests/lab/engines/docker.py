@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ DEFAULT_VERSION = os.environ.get("KUBELET_PY_DOCKER", VERSIONS[0])
 """Of tests that say of one Docker what is so of both; `make shim ENGINE=29` has them say it of the other."""
 DEBIAN_PACKAGES = ("docker.io", "containerd", "runc", "iptables", "iproute2")
 CLIENT = "/usr/bin/docker"
+RELOADED = "Reloaded configuration"
 OCI_PROGRAM = REPOSITORY / "deploy" / "dockershim-oci"
 """Registered unless a test's settings say `runtimes={}`."""
 OOM_FLOOR = Path(__file__).with_name("oom-floor")
@@ -129,6 +131,18 @@ class Docker:
             f"Docker {self.version}", lambda: self._sandbox.accepts(self.socket), process=self.dockerd
         )
         self.client("version", "--format", "{{.Server.Version}}")
+
+    def reload(self, settings: Mapping[str, Any]) -> None:
+        """Have the running dockerd take over these settings, of those that it takes over while it runs."""
+        assert self.dockerd is not None
+        log = self._sandbox.logs / "dockerd.log"
+        before = log.read_text().count(RELOADED)
+        self._settings |= settings
+        self._configuration.write_text(json.dumps(json.loads(self._configuration.read_text()) | self._settings))
+        self.dockerd.send_signal(signal.SIGHUP)
+        self._sandbox.wait_until(
+            "the new settings", lambda: log.read_text().count(RELOADED) > before, process=self.dockerd
+        )
 
     def client(self, *arguments: str, check: bool = True, timeout_seconds: float = 120.0) -> str:
         """Run Debian's docker client against this engine; returns what it printed."""

@@ -141,6 +141,8 @@ def test_a_name_conflict_carries_the_holder() -> None:
             engine_errors.RegistryUnavailable,
         ),
         ("authorization denied by plugin policy: no valid signature for r/i:1", engine_errors.SignatureInvalid),
+        ("unknown: The image is not signed by cosign.", engine_errors.SignatureInvalid),
+        ("unknown: unexpected status from HEAD request to http://r/v2/i: 412 Precondition Failed", errors.EngineFailed),
         ("Get https://r/v2/: no basic auth credentials", errors.EngineFailed),
     ],
 )
