@@ -41,6 +41,7 @@ from dockershim.translate.views import (
 _log = structlog.get_logger()
 
 CONTAINER_ACTIONS = ("create", "start", "die", "destroy", "oom", "update", "pause", "unpause", "rename", "exec_die")
+RUNNING_STATES = ("running", "paused", "restarting")
 RECONCILE_SECONDS = 60.0
 PING_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.2
@@ -321,9 +322,14 @@ class Feeder:
         self._tasks.spawn_logged(self._hooks.compared(), "put the host right")
 
     def _differs(self, line: dict[str, Any], listed_at_ns: int) -> bool:
-        identifier, running = str(line["Id"]), line.get("State") in ("running", "paused", "restarting")
-        names_of_line = {str(name).removeprefix("/") for name in line.get("Names") or ()}
-        if names_of_line & self._claims.keys():
+        identifier, running = str(line["Id"]), line.get("State") in RUNNING_STATES
+        # Who works on it or looks at it may have seen it before the list did, and the event between may be lost.
+        look = self._looks.get(identifier)
+        for name in {str(name).removeprefix("/") for name in line.get("Names") or ()} & self._claims.keys():
+            self._claims[name].append(_listed_event(line, name, listed_at_ns))
+            return False
+        if look is not None:
+            look.events.append(_listed_event(line, "", listed_at_ns))
             return False
         sandbox = self._store.sandboxes.get(identifier)
         if sandbox is not None:
@@ -331,6 +337,8 @@ class Feeder:
         container = self._store.containers.get(identifier)
         if container is None or container.running != running:
             return True
+        if container.status.state == cri.ContainerState.CONTAINER_CREATED and line.get("State") != "created":
+            return True  # it ran and ended unseen
         # nobody has looked at it yet, and nobody has started it for a while
         return container.unseen and listed_at_ns - container.observed_at_ns > RECONCILE_SECONDS * 10**9
 
@@ -462,6 +470,13 @@ class Feeder:
             await self._observe(event.id, kind)
         except ShimError as error:  # the next resync looks again
             _log.debug("observation_failed", id=event.id, error=str(error))
+
+
+def _listed_event(line: dict[str, Any], name: str, listed_at_ns: int) -> EngineEvent:
+    """A line of the list as the event that would have told of it."""
+    state = line.get("State")
+    action = "start" if state in RUNNING_STATES else "create" if state == "created" else "die"
+    return EngineEvent("container", action, str(line["Id"]), name, listed_at_ns, line["Labels"])
 
 
 def _is_known(event: EngineEvent, view: SandboxView | ContainerView) -> bool:

@@ -117,6 +117,37 @@ async def test_what_nobody_starts_is_looked_at_by_the_comparison(tmp_path: Path)
             assert looks(api) == expected
 
 
+@pytest.mark.parametrize("busy", ["claim", "look"])
+async def test_an_end_between_two_event_streams_is_seen_also_by_who_was_busy_with_the_container(
+    api: Api, busy: str
+) -> None:
+    """What they saw may be older than the end, and no event tells of it: the list that follows does."""
+    container_id = await api.container(await api.sandbox())
+    await api.start(container_id)
+    view = api.world.node.store.containers[container_id]
+    feeder, engine = api.world.node.feeder, api.world.engine
+    await quiet(api)
+    async with feeder.claim(view.name) if busy == "claim" else feeder._look(container_id):
+        engine.cut_events()
+        engine.end(container_id, 3)
+        await until(lambda: engine.calls["list_containers"] == 1 and feeder._following)
+        assert api.world.node.store.containers[container_id].status.state == RUNNING
+    await until(lambda: api.world.node.store.containers[container_id].status.state == EXITED)
+    assert api.world.node.store.containers[container_id].status.exit_code == 3
+    assert looks(api) == 1
+
+
+async def test_a_container_that_others_started_and_that_ended_between_two_event_streams_is_seen(api: Api) -> None:
+    """Neither what is known nor what is listed runs, and yet they are not the same."""
+    container_id = await api.container(await api.sandbox())
+    await quiet(api)
+    api.world.engine.cut_events()
+    await api.world.engine.start_container(container_id)
+    api.world.engine.end(container_id, 3)
+    await until(lambda: api.world.node.store.containers[container_id].status.state == EXITED)
+    assert looks(api) == 1
+
+
 async def test_a_stop_and_its_event_share_one_look(api: Api) -> None:
     """Whichever of the two begins it."""
     container_id = await api.container(await api.sandbox())
