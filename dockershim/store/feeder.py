@@ -2,8 +2,9 @@
 
 Owns the connection's life (dial, subscribe, list, follow, dial again) and the judgement whether Docker answers.
 Records of sandboxes and what to do with logs come in as callables. Must not know CRI's calls. Upstream counterpart:
-containerd's recover and event loops. Each time the order is subscribe, then list: whatever happens after the list is in
-the stream, and an observation carries the time it was made, so an event that it already covers costs nothing.
+containerd's recover and event loops. Each time the order is subscribe, a little into the past, then list: what the list
+does not show yet is in the stream, and an observation carries the time it was made, so an event that it already covers
+costs nothing.
 """
 
 from __future__ import annotations
@@ -41,6 +42,9 @@ from dockershim.translate.views import (
 _log = structlog.get_logger()
 
 CONTAINER_ACTIONS = ("create", "start", "die", "destroy", "oom", "update", "pause", "unpause", "rename", "exec_die")
+OVERLAP_SECONDS = 10.0
+"""How far back a subscription begins. Docker tells of an end before its list shows it, and takes down the network and
+the mounts in between: an end just before the subscription would be neither in the stream nor in the list."""
 RUNNING_STATES = ("running", "paused", "restarting")
 RECONCILE_SECONDS = 60.0
 PING_SECONDS = 5.0
@@ -231,7 +235,9 @@ class Feeder:
 
     async def _follow_once(self) -> None:
         info = await self._engine.connect()
-        stream = await self._engine.events(0, ("container", "image"), CONTAINER_ACTIONS + IMAGE_ACTIONS)
+        connected_at_ns = self._clock_ns()
+        since_ns = connected_at_ns - int(OVERLAP_SECONDS * 10**9)
+        stream = await self._engine.events(since_ns, ("container", "image"), CONTAINER_ACTIONS + IMAGE_ACTIONS)
         try:
             await self._hooks.connected()
             await self.images.refresh()  # before the containers, which are shown with names of images
@@ -242,7 +248,7 @@ class Feeder:
             self._following = True
             self._clear_trouble()
             while (event := await stream.next()) is not None:
-                if self._hooks.event_read is not None:
+                if self._hooks.event_read is not None and event.time_ns >= connected_at_ns:
                     self._hooks.event_read((self._clock_ns() - event.time_ns) / 10**9)
                 if event.type == "image":
                     self.images.handle(event)

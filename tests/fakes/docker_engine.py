@@ -53,6 +53,10 @@ def fake_id(seed: str) -> str:
     return hashlib.sha256(seed.encode()).hexdigest()
 
 
+EVENTS_KEPT = 256
+"""As Docker does, for those who subscribe into the past."""
+
+
 class FakeEventStream:
     """One subscriber."""
 
@@ -60,6 +64,11 @@ class FakeEventStream:
         self.types, self.actions = frozenset(types), frozenset(actions)
         self.queue: asyncio.Queue[EngineEvent | None] = asyncio.Queue()
         self._closed = closed
+
+    def tell(self, event: EngineEvent) -> None:
+        """To whom it may concern."""
+        if event.type in self.types and event.action in self.actions:
+            self.queue.put_nowait(event)
 
     async def next(self) -> EngineEvent | None:
         """See EventStream."""
@@ -119,6 +128,8 @@ class FakeDockerEngine:
         self.restored: dict[str, dict[str, bytes]] = {}
         self.pull_steps: list[float] = []
         self.pulls_extract = False
+        self.listed_as: dict[str, str] = {}
+        self._told: list[EngineEvent] = []
         self._streams: list[FakeEventStream] = []
         self._failures: dict[str, list[Exception | None]] = {}
         self._holds: dict[str, asyncio.Event] = {}
@@ -197,9 +208,9 @@ class FakeDockerEngine:
 
     def _emit(self, kind: str, action: str, identifier: str, name: str, attributes: dict[str, str]) -> None:
         event = EngineEvent(kind, action, identifier, name, time.time_ns(), {**attributes, "name": name})
+        self._told = [*self._told, event][-EVENTS_KEPT:]
         for stream in self._streams:
-            if kind in stream.types and action in stream.actions:
-                stream.queue.put_nowait(event)
+            stream.tell(event)
 
     def _emit_container(self, action: str, container: Json, **extra: str) -> None:
         labels = container["Config"].get("Labels") or {}
@@ -246,7 +257,7 @@ class FakeDockerEngine:
             {
                 "Id": identifier,
                 "Names": [container["Name"]],
-                "State": container["State"]["Status"],
+                "State": self.listed_as.get(identifier, container["State"]["Status"]),
                 "Labels": dict(container["Config"]["Labels"]),
             }
             for identifier, container in self.containers.items()
@@ -531,6 +542,9 @@ class FakeDockerEngine:
         """See DockerEngine."""
         await self._enter("events")
         stream = FakeEventStream(types, actions, self._drop)
+        for event in self._told:
+            if 0 < since_ns <= event.time_ns:
+                stream.tell(event)
         self._streams.append(stream)
         return stream
 

@@ -137,6 +137,20 @@ async def test_an_end_between_two_event_streams_is_seen_also_by_who_was_busy_wit
     assert looks(api) == 1
 
 
+async def test_an_end_that_docker_told_nobody_and_does_not_list_yet_is_seen(api: Api) -> None:
+    """Its list follows the event, after the network and the mounts are taken down."""
+    container_id = await api.container(await api.sandbox())
+    await api.start(container_id)
+    await quiet(api)
+    engine = api.world.engine
+    engine.listed_as[container_id] = "running"
+    engine.cut_events()
+    engine.end(container_id, 3)
+    await until(lambda: api.world.node.store.containers[container_id].status.state == EXITED)
+    assert engine.calls["list_containers"] == 1
+    assert looks(api) == 1
+
+
 async def test_a_container_that_others_started_and_that_ended_between_two_event_streams_is_seen(api: Api) -> None:
     """Neither what is known nor what is listed runs, and yet they are not the same."""
     container_id = await api.container(await api.sandbox())
