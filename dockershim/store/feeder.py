@@ -315,7 +315,8 @@ class Feeder:
         if not self.filled:
             self._store.begin_quiet_fill()
         try:
-            changed = [line for line in listed if self._differs(line, listed_at_ns)]
+            idle = [line for line in listed if not self._leave_to_who_is_at_it(line, listed_at_ns)]
+            changed = [line for line in idle if self._differs(line, listed_at_ns)]
             await asyncio.gather(*(self._observe(str(line["Id"]), kind_of(line["Labels"])) for line in changed))
             present = {str(line["Id"]) for line in listed}
             for identifier in self._missing(present, listed_at_ns):
@@ -327,16 +328,21 @@ class Feeder:
             self._store.end_quiet_fill()
         self._tasks.spawn_logged(self._hooks.compared(), "put the host right")
 
-    def _differs(self, line: dict[str, Any], listed_at_ns: int) -> bool:
-        identifier, running = str(line["Id"]), line.get("State") in RUNNING_STATES
-        # Who works on it or looks at it may have seen it before the list did, and the event between may be lost.
-        look = self._looks.get(identifier)
+    def _leave_to_who_is_at_it(self, line: dict[str, Any], listed_at_ns: int) -> bool:
+        """Whether somebody works on the container or looks at it. When they are done they judge what the list said.
+
+        They may have seen it before the list did, and the event between may be lost.
+        """
         for name in {str(name).removeprefix("/") for name in line.get("Names") or ()} & self._claims.keys():
             self._claims[name].append(_listed_event(line, name, listed_at_ns))
-            return False
+            return True
+        look = self._looks.get(str(line["Id"]))
         if look is not None:
             look.events.append(_listed_event(line, "", listed_at_ns))
-            return False
+        return look is not None
+
+    def _differs(self, line: dict[str, Any], listed_at_ns: int) -> bool:
+        identifier, running = str(line["Id"]), line.get("State") in RUNNING_STATES
         sandbox = self._store.sandboxes.get(identifier)
         if sandbox is not None:
             return sandbox.running != running
