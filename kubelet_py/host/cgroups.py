@@ -233,21 +233,30 @@ def _pass_on_controllers(directory: Path) -> None:
 
 
 def _make_v1(directory: Path) -> None:
-    missing = []
-    current = directory
-    while not current.is_dir():
-        missing.append(current)
-        current = current.parent
-    for level in reversed(missing):
-        level.mkdir(mode=0o755, exist_ok=True)
-        # A new cpuset holds nothing, and nothing can run in it.
-        for name in ("cpuset.cpus", "cpuset.mems"):
-            file = level / name
-            if file.exists() and not file.read_text().strip():
-                _write(file, (level.parent / name).read_text().strip())
+    try:
+        directory.mkdir(mode=0o755)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make_v1(directory.parent)
+        directory.mkdir(mode=0o755, exist_ok=True)
+    # A new cpuset holds nothing, and nothing can run in it.
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        with contextlib.suppress(FileNotFoundError):
+            if not (directory / name).read_text().strip():
+                _write(directory / name, (directory.parent / name).read_text().strip())
 
 
 def _remove(directory: Path) -> None:
+    try:
+        os.rmdir(directory)  # the runtime has most often removed all beneath it
+    except FileNotFoundError:
+        return
+    except OSError:
+        _remove_with_all_beneath(directory)
+
+
+def _remove_with_all_beneath(directory: Path) -> None:
     deadline = time.monotonic() + _KILL_SECONDS
     while True:
         try:

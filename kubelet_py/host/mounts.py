@@ -86,9 +86,10 @@ def list_mounts() -> list[MountEntry]:
 def list_mounts_beneath(directory: Path) -> list[str]:
     """The mount points at or beneath a directory, in the order in which they can be unmounted (newest first)."""
     top = os.path.realpath(directory)
+    written = _escaped(top)
     text = MOUNTINFO.read_text(encoding="utf-8", errors="surrogateescape")
     # A node of many pods has thousands of mounts: only lines that can be meant are taken apart.
-    candidates = "\n".join(line for line in text.splitlines() if _escaped(top) in line)
+    candidates = "\n".join(line for line in text.splitlines() if written in line)
     entries = parse_mountinfo(candidates)
     inside = [e.mount_point for e in entries if e.mount_point == top or e.mount_point.startswith(top + "/")]
     inside.reverse()
