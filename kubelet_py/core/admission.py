@@ -75,8 +75,10 @@ def decide(pod: core_v1.Pod, active_pods: Iterable[core_v1.Pod], node: NodeState
     """Whether the node takes the pod; a critical one takes the place of others where only resources are missing."""
     others = [other for other in active_pods if podlib.uid_of(other) != podlib.uid_of(pod)]
     rejection = admit(pod, others, node, sysctls)
+    if rejection is None or not podlib.is_critical(pod):
+        return Decision(rejection)
     shortage = compute_shortage(pod, others, node)
-    if rejection is None or rejection not in map(_refusal_of, shortage) or not podlib.is_critical(pod):
+    if rejection not in map(_refusal_of, shortage):
         return Decision(rejection)
     other_refusal = _place_refusal(pod, others, node) or _last_refusal(pod, node)
     if other_refusal is not None:
@@ -169,7 +171,7 @@ def compute_shortage(pod: core_v1.Pod, others: list[core_v1.Pod], node: NodeStat
         found.append(Shortage(PODS, 1, len(others), allowed_pods))
     requests = pod_resources.compute_pod_requests(pod)
     used: dict[str, int] = {}
-    for other in others:
+    for other in others if requests else ():
         for name, amount in pod_resources.compute_pod_requests(other).items():
             used[name] = used.get(name, 0) + _counted(name, amount)
     ordered = [name for name in (CPU, MEMORY, EPHEMERAL_STORAGE) if name in requests]

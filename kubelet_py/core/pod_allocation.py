@@ -101,6 +101,8 @@ def differs(pod: core_v1.Pod, given: PodResources) -> bool:
 def same_requirements(one: core_v1.ResourceRequirements | None, other: core_v1.ResourceRequirements | None) -> bool:
     """Equal amounts, however they are spelled."""
     one, other = one or NO_RESOURCES, other or NO_RESOURCES
+    if one is other:
+        return True
     return quantities(one.requests) == quantities(other.requests) and quantities(one.limits) == quantities(other.limits)
 
 
