@@ -105,7 +105,8 @@ class RuntimeState:
     """`<type>://<version>`, as the node shows it."""
     problems: tuple[str, ...] = ("container runtime status check may not have completed yet",)
     handlers: tuple[core_v1.NodeRuntimeHandler, ...] = ()
-    supplemental_groups_policy: bool = False
+    supplemental_groups_policy: bool | None = None
+    """None: it has not said."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +269,11 @@ def compute_node_status(
         conditions=compute_conditions(settings, observed, capacity, before.conditions or [], now),
         daemonEndpoints=core_v1.NodeDaemonEndpoints(kubeletEndpoint=core_v1.DaemonEndpoint(Port=settings.kubelet_port)),
         declaredFeatures=sorted(settings.declared_features) or None,
-        features=core_v1.NodeFeatures(supplementalGroupsPolicy=True) if runtime.supplemental_groups_policy else None,
+        features=(
+            core_v1.NodeFeatures(supplementalGroupsPolicy=runtime.supplemental_groups_policy)
+            if runtime.supplemental_groups_policy is not None
+            else before.features
+        ),
         images=reported_images(observed.images, settings.max_images) or None,
         nodeInfo=info,
         runtimeHandlers=list(runtime.handlers) or None,
@@ -338,7 +343,9 @@ def runtime_state(version: cri.VersionResponse, status: cri.StatusResponse) -> R
         version=f"{version.runtime_name}://{version.runtime_version}",
         problems=runtime_problems(status.status),
         handlers=handlers,
-        supplemental_groups_policy=status.features.supplemental_groups_policy,
+        supplemental_groups_policy=(
+            status.features.supplemental_groups_policy if status.HasField("features") else None
+        ),
     )
 
 

@@ -7,6 +7,7 @@ can. Upstream counterpart: updateRuntimeUp in pkg/kubelet/kubelet.go.
 import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import structlog
 
@@ -127,11 +128,7 @@ class RuntimeHealth:
         self._may_be_another = True
         silent = self._last_good is None or self._clock() - self._last_good >= DOWN_AFTER_SECONDS
         if silent:
-            self._state = RuntimeState(
-                version=self._state.version,
-                problems=(f"container runtime is down: {error}",),
-                handlers=self._state.handlers,
-            )
+            self._state = replace(self._state, problems=(f"container runtime is down: {error}",))
             self._network_problem = f"container runtime is down: {error}"
         self._say_trouble("no answer", f"no answer: {error}")
 

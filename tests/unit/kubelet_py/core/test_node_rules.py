@@ -258,6 +258,18 @@ def test_handlers_and_features_come_from_the_runtime() -> None:
     assert condition(replace(OBSERVED, runtime=state), "Ready").status == "True"
 
 
+def test_features_stay_while_the_runtime_says_nothing_of_them() -> None:
+    """It is an old one, or has not answered yet; a pod that needs one would be refused for good."""
+    silent = rules.runtime_state(cri.VersionResponse(), cri.StatusResponse())
+    assert silent.supplemental_groups_policy is None
+    before = core_v1.NodeStatus(features=core_v1.NodeFeatures(supplementalGroupsPolicy=True))
+    status = rules.compute_node_status(SETTINGS, replace(OBSERVED, runtime=silent), before, NOW)
+    assert status.features == before.features
+    without = replace(silent, supplemental_groups_policy=False)
+    status = rules.compute_node_status(SETTINGS, replace(OBSERVED, runtime=without), before, NOW)
+    assert status.features == core_v1.NodeFeatures(supplementalGroupsPolicy=False)
+
+
 def test_the_biggest_images_are_shown_digests_first() -> None:
     images = [core_v1.ContainerImage(names=[f"i{n}:v", f"i{n}@sha256:0"], sizeBytes=n) for n in range(60)]
     shown = rules.reported_images(images, 50)
