@@ -20,6 +20,7 @@ from kubelet_py.app.node_parts import (
     has_apparmor,
     has_selinux,
     is_unified_cgroup,
+    local_node_state,
     read_user_ids,
 )
 from kubelet_py.app.node_view import HostView
@@ -30,7 +31,7 @@ from kubelet_py.core.backoff import crash_policy
 from kubelet_py.core.cgroup_rules import CgroupDriver
 from kubelet_py.core.event_rules import pod_reference
 from kubelet_py.core.gc_rules import GcPolicy
-from kubelet_py.core.node_rules import default_labels, node_reference
+from kubelet_py.core.node_rules import node_reference
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.pod_worker import is_content_removable
 from kubelet_py.core.source_merge import PodSet, SourceProblem, newest_set
@@ -156,7 +157,11 @@ class Agent:
                 self.statuses,
                 self._pod_event,
                 self.node,
-                Admission(self._node_state, self._sysctls()),
+                Admission(
+                    self._node_state,
+                    self._sysctls(),
+                    self.node_manager.look_at_server if self.node_manager is not None else None,
+                ),
                 self._on_pods,
                 self._source_problem,
                 time.time_ns,
@@ -317,23 +322,13 @@ class Agent:
         problem = self.pleg.problem()
         return (f"PLEG is not healthy: {problem}",) if problem is not None else ()
 
-    def _node_state(self) -> NodeState | None:
-        """The node for admission: the API object, or what a standalone node knows of itself."""
-        node = self.node_object()
+    def _node_state(self) -> NodeState:
+        """The node for admission: the API object as last seen, or what the node knows of itself."""
+        node = self.node_manager.last_seen if self.node_manager is not None else None
         if node is not None:
             declared = self.identity.settings.declared_features
             return node_state_of(node, apparmor=self._has_apparmor, declared_features=declared)
-        if self.clients is not None:
-            return None
-        settings = self.identity.settings
-        return NodeState(
-            settings.name,
-            default_labels(settings, self.identity.machine),
-            dict(self.node.allocatable()),
-            settings.taints,
-            apparmor=self._has_apparmor,
-            declared_features=settings.declared_features,
-        )
+        return local_node_state(self.identity, self.node.allocatable(), self.health.state, self._has_apparmor)
 
     def _sysctls(self) -> SysctlAllowlist:
         try:

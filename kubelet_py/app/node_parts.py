@@ -5,13 +5,16 @@ import pwd
 import shutil
 import socket
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from kubelet_py.api import core_v1
+from kubelet_py.api.quantity import Quantity
 from kubelet_py.config import KUBERNETES_VERSION, Settings
+from kubelet_py.core.admission import NodeState
 from kubelet_py.core.declared_features import declared_features
-from kubelet_py.core.node_rules import MachineInfo, NodeSettings
+from kubelet_py.core.node_rules import MachineInfo, NodeSettings, RuntimeState, default_labels
 from kubelet_py.core.user_namespaces import (
     DEFAULT_IDS_PER_POD,
     IdRange,
@@ -53,6 +56,21 @@ class ApiClients:
         """Closes all."""
         for client in (self.main, self.events, self.heartbeat):
             await client.close()
+
+
+def local_node_state(
+    identity: NodeIdentity, allocatable: Mapping[str, Quantity], runtime: RuntimeState, has_apparmor: bool
+) -> NodeState:
+    """What the node knows of itself: what its object will say that it has not registered yet."""
+    return NodeState(
+        identity.settings.name,
+        default_labels(identity.settings, identity.machine),
+        dict(allocatable),
+        identity.settings.taints,
+        strict_supplemental_groups=bool(runtime.supplemental_groups_policy),
+        apparmor=has_apparmor,
+        declared_features=identity.settings.declared_features,
+    )
 
 
 def node_name_of(settings: Settings) -> str:

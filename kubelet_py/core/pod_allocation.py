@@ -89,6 +89,21 @@ def with_resources(pod: core_v1.Pod, given: PodResources) -> core_v1.Pod:
     return msgspec.structs.replace(pod, spec=changed)
 
 
+def with_larger_requests(pod: core_v1.Pod, other: PodResources) -> core_v1.Pod:
+    """The pod asking for the larger of its own requests and these, resource by resource."""
+    own = resources_of(pod)
+    containers = {name: _larger(mine, other.containers.get(name)) for name, mine in own.containers.items()}
+    return with_resources(pod, PodResources(containers, _larger(own.pod_level or NO_RESOURCES, other.pod_level)))
+
+
+def _larger(
+    mine: core_v1.ResourceRequirements, other: core_v1.ResourceRequirements | None
+) -> core_v1.ResourceRequirements:
+    own, others = mine.requests or {}, (other.requests if other is not None else None) or {}
+    raised = {name: value for name, value in others.items() if quantity_of(own, name) < q.parse(value)}
+    return msgspec.structs.replace(mine, requests={**own, **raised}) if raised else mine
+
+
 def differs(pod: core_v1.Pod, given: PodResources) -> bool:
     """Whether the spec says something else; containers that are not given count as equal."""
     own = resources_of(pod)

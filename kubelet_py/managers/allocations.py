@@ -29,6 +29,7 @@ from kubelet_py.core.pod_allocation import (
     decode_checkpoint,
     encode_checkpoint,
     resources_of,
+    with_larger_requests,
     with_pod_limits,
     with_resources,
 )
@@ -129,6 +130,11 @@ class PodAllocations:
         """The pod with the resources that it was given, which its spec may be ahead of."""
         given = self._allocated.pods.get(pods.uid_of(pod))
         return pod if given is None else with_resources(pod, given)
+
+    def occupied(self, pod: core_v1.Pod) -> core_v1.Pod:
+        """The pod with what it takes of the node: what it was given, and what a resize has not yet taken from it."""
+        given, had = self.allocated(pod), self._actuated.pods.get(pods.uid_of(pod))
+        return given if had is None else with_larger_requests(given, had)
 
     def allocate(self, pod: core_v1.Pod) -> None:
         """The pod gets what its spec says."""

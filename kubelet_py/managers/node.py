@@ -95,6 +95,8 @@ class NodeManager:
         self._now = now
         self._random = random_fraction
         self._node: core_v1.Node | None = None
+        self.last_seen: core_v1.Node | None = None
+        """The node object as it was last, also after somebody has deleted it."""
         self._report_due_seconds = 0.0
         self._unschedulable: bool | None = None
         self._look_now = asyncio.Event()
@@ -111,6 +113,10 @@ class NodeManager:
     def look_now(self) -> None:
         """Something that the status shows has changed: compute it soon instead of at the next tick."""
         self._look_now.set()
+
+    async def look_at_server(self) -> None:
+        """Reads the node object now, where the watch may be late. Raises ApiError."""
+        self._saw(await self._clients.main.get(NODES, self._settings.name))
 
     async def run(self) -> None:
         """Register, then watch and report."""
@@ -143,7 +149,7 @@ class NodeManager:
     def _saw(self, node: core_v1.Node) -> None:
         if _version_of(node) < _version_of(self._node):
             return  # the answer to our own patch came first
-        self._node = node
+        self._node = self.last_seen = node
         unschedulable = bool(node.spec is not None and node.spec.unschedulable)
         event = rules.schedulable_event(self._settings.name, self._unschedulable, unschedulable)
         if event is not None:
@@ -261,12 +267,12 @@ class NodeManager:
         for attempt in range(STATUS_TRIES):
             try:
                 if attempt > 0 or self._node is None:
-                    self._node = await client.get(NODES, name, cached=attempt == 0)
+                    self._node = self.last_seen = await client.get(NODES, name, cached=attempt == 0)
                 status = self._compute()
                 patch = _status_patch(self._node.status, status)
                 if labels:
                     await self._clients.main.patch(NODES, name, {"metadata": {"labels": labels}})
-                self._node = await client.patch(NODES, name, patch, subresource="status")
+                self._node = self.last_seen = await client.patch(NODES, name, patch, subresource="status")
             except ApiConflict:
                 continue
             except ApiNotFound:

@@ -5,7 +5,7 @@ loop over one select: each source, the PLEG and the housekeeping are tasks of th
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -38,10 +38,12 @@ ORPHANS_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Admission:
-    """What decides whether a pod is taken; `node` None while the node object is not known."""
+    """What decides whether a pod is taken. `look_at_server` brings `node` up to date, None where nothing can; it raises
+    KubeletError."""
 
-    node: Callable[[], NodeState | None]
+    node: Callable[[], NodeState]
     sysctls: SysctlAllowlist
+    look_at_server: Callable[[], Awaitable[None]] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,8 @@ class SyncLoop:
             services.allocations, services.node.cgroups, self._refusal, services.workers.wake
         )
         self._problems: dict[str, frozenset[SourceProblem]] = {}
+        self._in_doubt: dict[str, core_v1.Pod] = {}
+        self._doubted = asyncio.Event()
 
     async def accept(self, pod_set: PodSet) -> None:
         """A source's newest set. Waits for the first look into the runtime: what runs already decides how to begin."""
@@ -100,14 +104,35 @@ class SyncLoop:
         services.on_pods(services.merge.pods(), services.merge.ready)
 
     async def run(self) -> None:
-        """Housekeeping, for ever."""
+        """Housekeeping and second looks, for ever."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._keep_house_for_ever(), name="housekeeping")
+            tasks.create_task(self._look_again(), name="second-looks")
+
+    async def _keep_house_for_ever(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
             if self._services.merge.ready:
                 await self._keep_house()
 
+    async def _look_again(self) -> None:
+        """The pod may be here before the label of the node that it was sent here for: two watches, and no order."""
+        look_at_server = self._services.admission.look_at_server
+        while look_at_server is not None:
+            await self._doubted.wait()
+            self._doubted.clear()
+            waiting = list(self._in_doubt)
+            try:
+                await look_at_server()
+            except KubeletError as error:
+                log.info("node_not_read_again", consequence="pods are judged by its labels of before", error=str(error))
+            for uid in waiting:
+                pod = self._in_doubt.pop(uid, None)
+                if pod is not None:
+                    self._add(pod, is_last_look=True)
+
     def active_pods(self) -> list[core_v1.Pod]:
-        """The pods that count for resources, with what was allocated to them: admitted and not through."""
+        """The pods that count for resources, with what they take of the node: admitted and not through."""
         workers, allocations = self._services.workers, self._services.allocations
         result = []
         for pod in self._services.merge.pods():
@@ -115,7 +140,7 @@ class SyncLoop:
             state = workers.state(uid)
             is_active = state is not None and state.phase in (Phase.SYNCING, Phase.TERMINATING)
             if is_active and allocations.is_allocated(uid):
-                result.append(allocations.allocated(pod))
+                result.append(allocations.occupied(pod))
         return result
 
     def _handle(self, update: PodUpdate) -> None:
@@ -123,6 +148,9 @@ class SyncLoop:
         if pods.is_mirror(pod):
             return  # the copy of a static pod: mirror_pods and the status manager look after it
         workers = self._services.workers
+        if self._in_doubt.pop(pods.uid_of(pod), None) is not None and update.operation is not PodOperation.REMOVE:
+            self._add(pod)
+            return
         match update.operation:
             case PodOperation.ADD:
                 self._add(pod)
@@ -135,7 +163,7 @@ class SyncLoop:
                 self._resizes.consider(pod)
                 workers.update(pod)
 
-    def _add(self, pod: core_v1.Pod) -> None:
+    def _add(self, pod: core_v1.Pod, is_last_look: bool = False) -> None:
         services = self._services
         uid = pods.uid_of(pod)
         record = services.pleg.records.get(uid)
@@ -144,6 +172,10 @@ class SyncLoop:
         # What an agent of earlier gave the pod counts, not what its spec asks for by now.
         decision = Decision() if is_leaving or is_alive else self._decide(services.allocations.allocated(pod))
         if decision.rejection is not None:
+            if decision.rejection.needs_fresh_node and services.admission.look_at_server and not is_last_look:
+                self._in_doubt[uid] = pod
+                self._doubted.set()
+                return
             pod = self._reject(pod, decision.rejection)
         elif not is_leaving:
             services.allocations.allocate(services.allocations.allocated(pod))
@@ -154,10 +186,7 @@ class SyncLoop:
     def _decide(self, pod: core_v1.Pod) -> Decision:
         """Whether the pod is taken; those that give way to it are stopped, and it waits for that."""
         services = self._services
-        node = services.admission.node()
-        if node is None:
-            return Decision()
-        decision = decide(pod, self.active_pods(), node, services.admission.sysctls)
+        decision = decide(pod, self.active_pods(), services.admission.node(), services.admission.sysctls)
         self._preempt(pod, decision.victims)
         services.preemptions.wait(pods.uid_of(pod), decision.victims)
         return decision
@@ -165,10 +194,7 @@ class SyncLoop:
     def _refusal(self, pod: core_v1.Pod) -> Rejection | None:
         """Why a pod that runs cannot have this size now. A critical one gets it once others have given way."""
         services = self._services
-        node = services.admission.node()
-        if node is None:
-            return None
-        active = self.active_pods()
+        node, active = services.admission.node(), self.active_pods()
         self._preempt(pod, decide(pod, active, node, services.admission.sysctls).victims)
         return admit(pod, active, node, services.admission.sysctls)
 
@@ -226,5 +252,5 @@ class SyncLoop:
 
     def _unhandled(self, known: Iterable[str], desired: set[pods.PodUid]) -> list[core_v1.Pod]:
         """Pods of a source without a worker: a UID that was stopped as unknown and then turned up after all."""
-        missing = desired - set(known)
+        missing = desired - set(known) - self._in_doubt.keys()
         return [pod for pod in self._services.merge.pods() if pods.uid_of(pod) in missing and not pods.is_mirror(pod)]

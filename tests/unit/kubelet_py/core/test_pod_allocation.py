@@ -20,6 +20,7 @@ from kubelet_py.core.pod_allocation import (
     requirements_of,
     resources_of,
     same_requirements,
+    with_larger_requests,
     with_pod_limits,
     with_resources,
 )
@@ -64,6 +65,20 @@ class TestValues:
         assert resources_of(pod).pod_level == REQUIREMENTS(limits={"cpu": "3"})
         changed = with_resources(pod, PodResources({}, REQUIREMENTS(limits={"cpu": "4"})))
         assert pods.spec_of(changed).resources == REQUIREMENTS(limits={"cpu": "4"})
+
+    def test_a_pod_with_the_larger_requests_of_two(self) -> None:
+        """Resource by resource, of each container and of the pod; what is equal or smaller changes nothing."""
+        had = PodResources(
+            {"app": REQUIREMENTS(requests={"cpu": "5", "memory": "1Mi"}), "setup": REQUIREMENTS(requests={"cpu": "2"})},
+            REQUIREMENTS(requests={"memory": "1Gi"}),
+        )
+        larger = resources_of(with_larger_requests(POD, had))
+        assert larger.containers["app"].requests == {"cpu": "5", "memory": "64Mi"}
+        assert larger.containers["app"].limits == sized("1")["limits"]
+        assert larger.containers["setup"] == resources_of(POD).containers["setup"]
+        assert larger.pod_level == REQUIREMENTS(requests={"memory": "1Gi"}, limits={"cpu": "3"})
+        assert with_larger_requests(POD, resources_of(POD)) is POD
+        assert with_larger_requests(POD, PodResources()) is POD
 
     def test_a_pod_without_init_containers(self) -> None:
         pod = make_pod("app")

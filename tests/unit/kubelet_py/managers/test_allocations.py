@@ -46,6 +46,15 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
+async def test_a_pod_takes_what_it_was_given_and_what_it_still_has(node: Node) -> None:
+    node.known.allocate(a_pod("1"))
+    assert node.known.occupied(a_pod("3")) == a_pod("1")
+    node.known.begin(a_pod("2"))
+    assert resources_of(node.known.occupied(a_pod("1"))).containers["app"].requests == {"cpu": "2"}
+    node.known.allocate(a_pod("4"))
+    assert node.known.occupied(a_pod("4")) == a_pod("4")
+
+
 async def test_what_a_pod_was_given_outlives_the_agent(node: Node) -> None:
     node.known.allocate(a_pod())
     node.known.begin(a_pod())

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kubelet_py.api import codec, core_v1
+from kubelet_py.api import codec, core_v1, meta_v1
 from kubelet_py.core.node_rules import MachineInfo, NodeSettings, RuntimeState, is_ready
+from kubelet_py.errors import ApiNotFound
 from kubelet_py.managers.lease import LEASE_NAMESPACE, LeaseManager
 from kubelet_py.managers.node import NodeClients, NodeInputs, NodeManager
 from tests.fakes.api_clients import client_for
@@ -181,10 +182,26 @@ async def test_a_cordon_is_an_event(server: FakeApiServer) -> None:
 
 
 async def test_a_node_object_that_is_deleted_is_registered_again(server: FakeApiServer) -> None:
-    async with managing(server, Host()):
+    """Until then the one of before still says what the node is."""
+    async with managing(server, Host()) as manager:
         await eventually(lambda: ready_at(server))
         server.remove("nodes", NODE)
+        await eventually(lambda: manager.node is None or ready_at(server))
+        assert manager.last_seen is not None
         await eventually(lambda: ready_at(server))
+
+
+async def test_a_look_at_the_server_shows_what_the_watch_has_not_told(server: FakeApiServer) -> None:
+    async with managing(server, Host()) as manager:
+        await eventually(lambda: ready_at(server))
+        body: Json = dict(server.find("nodes", NODE) or {})
+        server.put("nodes", body | {"metadata": body["metadata"] | {"labels": {"disk": "ssd"}}})
+        await manager.look_at_server()
+        assert manager.node is not None
+        assert (manager.node.metadata or meta_v1.ObjectMeta()).labels == {"disk": "ssd"}
+        server.remove("nodes", NODE)
+        with pytest.raises(ApiNotFound):
+            await manager.look_at_server()
 
 
 async def test_a_node_object_whose_deletion_no_watch_has_seen_is_registered_again(server: FakeApiServer) -> None:

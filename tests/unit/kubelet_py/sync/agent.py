@@ -9,6 +9,7 @@ from kubelet_py.core.admission import NodeState
 from kubelet_py.core.pod_worker import Phase, is_content_removable
 from kubelet_py.core.source_merge import PodSet, SourceProblem
 from kubelet_py.core.sysctl_rules import SysctlAllowlist
+from kubelet_py.errors import ApiUnavailable
 from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
 from kubelet_py.managers.pleg import Pleg
 from kubelet_py.sync.loop import Admission, LoopServices, SyncLoop
@@ -25,7 +26,10 @@ class Agent:
 
     def __init__(self, rig: Rig, sources: tuple[str, ...] = ("api",)) -> None:
         self.rig = rig
-        self.node: NodeState | None = NodeState("node-1", allocatable={"pods": "2", "cpu": "4", "memory": "4Gi"})
+        self.node = NodeState("node-1", allocatable={"pods": "2", "cpu": "4", "memory": "4Gi"})
+        self.node_at_server: NodeState | None = None
+        """What a look at the API server shows; None while it cannot be reached."""
+        self.looks_at_server = 0
         self.problems: list[SourceProblem] = []
         self.heard: list[tuple[int, bool]] = []
         self.pleg = Pleg(rig.fake, lambda uid, stimulus: self.workers.wake_to_look(uid, stimulus))
@@ -50,12 +54,19 @@ class Agent:
                 statuses=rig.statuses,
                 events=rig.event,
                 node=rig.node,
-                admission=Admission(lambda: self.node, SysctlAllowlist(frozenset())),
+                admission=Admission(lambda: self.node, SysctlAllowlist(frozenset()), self.look_at_server),
                 on_pods=lambda all_pods, ready: self.heard.append((len(all_pods), ready)),
                 on_problem=self.problems.append,
                 clock_ns=rig.clock,
             )
         )
+
+    async def look_at_server(self) -> None:
+        self.looks_at_server += 1
+        await asyncio.sleep(0.1)
+        if self.node_at_server is None:
+            raise ApiUnavailable(0, "Unreachable", "GET nodes/node-1: connection refused")
+        self.node = self.node_at_server
 
     def container_gc(self) -> ContainerGc:
         """As the agent has it; it is not part of `run`, since most tests are over before it looks."""

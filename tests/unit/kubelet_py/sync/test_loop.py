@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.admission import NodeState
 from kubelet_py.core.pod_worker import Phase
-from kubelet_py.core.source_merge import SourceProblem
+from kubelet_py.core.source_merge import PodSet, SourceProblem
 from kubelet_py.sync.loop import HOUSEKEEPING_SECONDS
 from tests.unit.kubelet_py.sync.agent import Agent
 from tests.unit.kubelet_py.sync.rig import UID, InlineExecutor, LoopClock, Rig, a_container, a_pod
@@ -175,10 +176,50 @@ async def test_what_runs_already_is_not_refused(agent: Agent) -> None:
     assert agent.phase() is Phase.SYNCING
 
 
-async def test_a_node_that_is_not_known_yet_refuses_nothing(agent: Agent) -> None:
-    agent.node = None
+PICKY: dict[str, Any] = {"nodeSelector": {"disk": "ssd"}}
+
+
+async def test_a_label_that_the_node_got_a_moment_ago_is_looked_for_at_the_server(agent: Agent) -> None:
+    """The pod was sent here for it, and came first."""
+    agent.node_at_server = replace(agent.node, labels={"disk": "ssd"})
+    await agent.has(a_pod(**PICKY), other(**PICKY))
+    assert agent.looks_at_server == 1
+    assert agent.rig.fake.running() == ["main", "main"]
+
+
+@pytest.mark.parametrize("is_reachable", [True, False])
+async def test_a_pod_for_other_nodes_is_refused_after_one_more_look(agent: Agent, is_reachable: bool) -> None:
+    agent.node_at_server = agent.node if is_reachable else None
+    await agent.has(a_pod(**PICKY))
+    assert (agent.looks_at_server, agent.rig.status.phase, agent.rig.status.reason) == (1, "Failed", "NodeAffinity")
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 3)
+    assert agent.looks_at_server == 1
+    assert agent.rig.fake.called() == []
+
+
+async def test_a_pod_that_changes_during_the_look_counts_as_it_is_then(agent: Agent) -> None:
+    await agent.loop.accept(PodSet("api", (a_pod(**PICKY),)))
+    assert agent.phase() is None
     await agent.has(a_pod())
     assert agent.rig.fake.running() == ["main"]
+
+
+async def test_a_pod_that_goes_during_the_look_is_forgotten(agent: Agent) -> None:
+    await agent.loop.accept(PodSet("api", (a_pod(**PICKY),)))
+    await agent.has()
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 3)
+    assert (agent.workers.states(), agent.rig.fake.called(), agent.rig.statuses.newest) == ({}, [], {})
+
+
+async def test_what_a_resize_has_not_yet_taken_from_a_pod_is_no_room_for_others(agent: Agent) -> None:
+    """It was accepted, and the runtime cannot do it yet."""
+    await agent.has(a_pod(a_container(resources={"requests": {"cpu": "3"}})))
+    agent.rig.fake.fail("UpdateContainerResources", times=None)
+    smaller = a_pod(a_container(resources={"requests": {"cpu": "1"}}))
+    await agent.has(smaller)
+    late = other(a_container("late", resources={"requests": {"cpu": "2"}}))
+    await agent.has(smaller, late)
+    assert agent.rig.statuses.newest[OTHER_UID].reason == "OutOfcpu"
 
 
 async def test_a_final_pod_is_neither_refused_nor_started(agent: Agent) -> None:
