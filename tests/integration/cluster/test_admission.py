@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 
 from tests.integration.cluster.objects import container, pod
 from tests.integration.cluster.stage import NODE, PLAYS_GO, Stage
@@ -61,6 +62,46 @@ def with_spec(name: str, spec: dict[str, Any]) -> dict[str, Any]:
     made = pod(name, nodeName=NODE)
     made["spec"].update(spec)
     return made
+
+
+@pytest.mark.skipif(PLAYS_GO, reason="the log lines are ours")
+def test_the_node_is_read_once_more_before_a_pod_is_refused_for_its_labels(stage: Stage) -> None:
+    """The pod may come before the label that it was sent here for: the agent hears of both by two watches."""
+    name = stage.unique("picky")
+    with stage.new_log_lines() as log:
+        stage.create_pod(pod(name, nodeName=NODE, nodeSelector={"colour": "blue"}))
+        assert stage.wait_phase(name, "Failed")["status"]["reason"] == "NodeAffinity"
+        assert log.lines("node_not_read_again") == []
+
+
+@pytest.mark.skipif(PLAYS_GO, reason="the log lines are ours")
+def test_a_static_pod_is_judged_before_the_api_server_is_there(stage: Stage) -> None:
+    """The node has no object yet: what it knows of itself decides, and the mirror pod tells later."""
+    refused, taken = stage.unique("refused"), stage.unique("taken")
+    unsafe = {"sysctls": [{"name": "kernel.msgmax", "value": "65536"}]}
+    stage.kubelet.terminate()
+    stage.kubelet.wait(20)
+    stage.cluster.processes["kube-apiserver"].kill()
+    stage.cluster.processes["kube-apiserver"].wait(10)
+    stage.write_manifest(f"{refused}.yaml", yaml.safe_dump(pod(refused, securityContext=unsafe)))
+    with stage.new_log_lines() as log:
+        stage.start_kubelet(wait=False)
+        log.wait("SysctlForbidden", refused, within_seconds=30)
+    stage.write_manifest(f"{taken}.yaml", yaml.safe_dump(pod(taken)))
+
+    def runs_alone() -> None:
+        here = {c.labels["io.kubernetes.pod.name"] for c in stage.containers() if c.state == 1}
+        assert here & {f"{refused}-{NODE}", f"{taken}-{NODE}"} == {f"{taken}-{NODE}"}
+
+    holds(runs_alone, within_seconds=30)
+    stage.start_api_server()
+    status = stage.wait_phase(f"{refused}-{NODE}", "Failed", within_seconds=60)["status"]
+    assert status["reason"] == "SysctlForbidden", status
+    stage.wait_ready(f"{taken}-{NODE}")
+    stage.remove_manifest(f"{refused}.yaml")
+    stage.remove_manifest(f"{taken}.yaml")
+    stage.wait_gone(f"{refused}-{NODE}")
+    stage.wait_gone(f"{taken}-{NODE}")
 
 
 def test_a_host_port_is_given_once(stage: Stage) -> None:
