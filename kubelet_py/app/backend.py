@@ -78,6 +78,12 @@ class NodeBackend:
             return False
         return status.state == cri.CONTAINER_RUNNING
 
+    async def running_container_id(self, pod: core_v1.Pod, name: str) -> str | None:
+        """The newest."""
+        found = await self._client.list_containers(pods.uid_of(pod))
+        running = [each for each in found if each.metadata.name == name and each.state == cri.CONTAINER_RUNNING]
+        return max(running, key=lambda container: container.created_at).id if running else None
+
     async def sandbox_id(self, pod: core_v1.Pod) -> str | None:
         """The newest that is ready."""
         found = await self._client.list_pod_sandboxes(pods.uid_of(pod))

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from kubelet_py.api import codec
 from kubelet_py.errors import RuntimeCallError
-from kubelet_py.server.path_objects import find_container_id, find_pod
+from kubelet_py.server.path_objects import find_pod, find_running_id
 from kubelet_py.server.settings import ServerBackend
 
 _log = structlog.get_logger()
@@ -27,7 +27,7 @@ class ContainerCalls:
         """A command without streams: what it wrote to its outputs, one after the other."""
         command = request.query.get("cmd", "").split(" ")
         try:
-            done = await self._backend.run(find_container_id(request, self._backend), command)
+            done = await self._backend.run(await find_running_id(request, self._backend), command)
         except RuntimeCallError as error:
             _log.info("command_not_run", path=request.path, error=str(error))
             return web.Response(status=500, text=str(error))
@@ -39,7 +39,7 @@ class ContainerCalls:
 
     async def checkpoint(self, request: web.Request) -> web.Response:
         """The container's processes and memory go into an archive on this node, and it runs on."""
-        container_id = find_container_id(request, self._backend)
+        container_id = await find_running_id(request, self._backend)
         timeout = request.query.getall("timeout", ["0"])[-1]
         if not re.fullmatch("-?[0-9]{1,9}", timeout):  # 404 is what the Go kubelet answers
             return web.Response(status=404, text="cannot parse value of timeout parameter: want a number of seconds")

@@ -84,6 +84,9 @@ class ServerBackend(Protocol):
     async def is_container_running(self, container_id: str) -> bool:
         """Whether its log can still grow; False when nobody knows the container."""
 
+    async def running_container_id(self, pod: core_v1.Pod, name: str) -> str | None:
+        """The run of a container that runs now, None when none does; raises RuntimeCallError."""
+
     async def sandbox_id(self, pod: core_v1.Pod) -> str | None:
         """The sandbox of a pod that is ready, None when it has none; raises RuntimeCallError."""
 

@@ -12,7 +12,7 @@ from aiohttp import web
 from cri_proto import runtime_v1 as cri
 from cri_proto.wire.remotecommand import StreamSet
 from kubelet_py.errors import RuntimeCallError
-from kubelet_py.server.path_objects import find_container_id, find_pod
+from kubelet_py.server.path_objects import find_container, find_pod, find_running_id
 from kubelet_py.server.settings import ServerBackend
 from kubelet_py.server.tunnel import tunnel
 from kubelet_py.server.websockets import translate, tunnel_messages, wants_translation, wants_tunnel
@@ -31,19 +31,20 @@ class Streams:
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
         """A command in a container."""
-        container_id = find_container_id(request, self._backend)
+        container_id = await find_running_id(request, self._backend)
         command = request.query.getall("command", [])
         if not command:
             raise web.HTTPBadRequest(text="you must specify at least one command to execute")
-        wanted = cri.ExecRequest(container_id=container_id, cmd=command, **_streams(request.query))
+        streams = _streams(request.query, _is_set(request.query, "tty"))
+        wanted = cri.ExecRequest(container_id=container_id, cmd=command, **streams)
         return await self._open(request, wanted)
 
     async def attach(self, request: web.Request) -> web.StreamResponse:
-        """A container's own process."""
-        return await self._open(
-            request,
-            cri.AttachRequest(container_id=find_container_id(request, self._backend), **_streams(request.query)),
-        )
+        """A container's own process. Whether it has a terminal was settled when it was made, whatever is asked for."""
+        container_id = await find_running_id(request, self._backend)
+        has_terminal = bool(find_container(request, self._backend).tty)
+        wanted = cri.AttachRequest(container_id=container_id, **_streams(request.query, has_terminal))
+        return await self._open(request, wanted)
 
     async def port_forward(self, request: web.Request) -> web.StreamResponse:
         """Connections into a pod."""
@@ -75,13 +76,18 @@ class Streams:
                 return await tunnel(request, url)
 
 
-def _streams(query: Mapping[str, str]) -> dict[str, bool]:
-    wanted = {field: query.get(name) in ("1", "true") for field, name in _STREAM_WORDS.items()}
-    if wanted["tty"]:
+def _streams(query: Mapping[str, str], has_terminal: bool) -> dict[str, bool]:
+    wanted = {field: _is_set(query, name) for field, name in _STREAM_WORDS.items()}
+    wanted["tty"] = has_terminal
+    if has_terminal:
         wanted["stderr"] = False  # a terminal has one output
     if not (wanted["stdin"] or wanted["stdout"] or wanted["stderr"]):
         raise web.HTTPBadRequest(text="you must specify at least 1 of stdin, stdout, stderr")
     return wanted
 
 
-_STREAM_WORDS = {"stdin": "input", "stdout": "output", "stderr": "error", "tty": "tty"}
+def _is_set(query: Mapping[str, str], name: str) -> bool:
+    return query.get(name) in ("1", "true")
+
+
+_STREAM_WORDS = {"stdin": "input", "stdout": "output", "stderr": "error"}

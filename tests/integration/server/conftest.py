@@ -112,6 +112,13 @@ class Node:
     async def is_container_running(self, container_id: str) -> bool:
         return container_id in self.running
 
+    async def running_container_id(self, pod: core_v1.Pod, name: str) -> str | None:
+        if pod.metadata and pod.metadata.name == "away":
+            raise RuntimeUnavailable("ListContainers", "UNAVAILABLE", "nobody answers")
+        statuses = (pod.status.containerStatuses if pod.status else None) or ()
+        running = (s.containerID or "" for s in statuses if s.name == name and s.state and s.state.running)
+        return next((known.rpartition("://")[2] for known in running), None)
+
     async def sandbox_id(self, pod: core_v1.Pod) -> str | None:
         return None
 

@@ -390,6 +390,8 @@ async def test_a_large_log_is_streamed_without_being_held(tmp_path: Path, node: 
 async def test_streams_say_what_is_wrong_with_the_request(tmp_path: Path, node: Node) -> None:
     """Exec, attach and port-forward: an unknown pod, container or stream, no upgrade, and a runtime that is away."""
     node.add("web", container_status({"running": {}}, None, "docker://1"))
+    node.add("new", container_status({"waiting": {"reason": "ContainerCreating"}}))
+    node.add("away", container_status({"running": {}}, None, "docker://1"))
     upgrade = {"Connection": "Upgrade", "Upgrade": "SPDY/3.1"}
     config = config_for(tmp_path)
     async with KubeletServer(config, node):
@@ -404,6 +406,11 @@ async def test_streams_say_what_is_wrong_with_the_request(tmp_path: Path, node: 
         assert (await post("/exec/shop/none/main?command=ls&output=1"))[0] == 404
         assert (await post("/exec/shop/web/none?command=ls&output=1"))[0] == 404
         assert (await post("/exec/shop/web/wrong-uid/main?command=ls&output=1"))[0] == 404
+        assert await post("/exec/shop/new/main?command=ls&output=1") == (
+            500,
+            'container not found ("main"): it does not run',
+        )
+        assert (await post("/attach/shop/away/main?output=1"))[0] == 500
         assert (await post("/exec/shop/web/main?output=1")) == (
             400,
             "you must specify at least one command to execute",

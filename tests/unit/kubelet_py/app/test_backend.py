@@ -82,6 +82,18 @@ async def test_a_log_is_where_the_runtime_says_and_grows_while_its_container_run
     assert not await node.backend.is_container_running("fake://gone")
 
 
+async def test_the_run_of_a_container_that_runs_now_is_the_newest(node: Node) -> None:
+    """Whatever the status says, which comes later; a run that has ended is none."""
+    first = node.rig.fake.container("main")
+    assert await node.backend.running_container_id(node.pod, "main") == first.id
+    assert await node.backend.running_container_id(node.pod, "other") is None
+    node.rig.fake.exit(first)
+    assert await node.backend.running_container_id(node.pod, "main") is None
+    await node.rig.sync.sync_pod(node.pod, node.rig.memory, "ended")
+    second = node.rig.fake.container("main")
+    assert await node.backend.running_container_id(node.pod, "main") == second.id != first.id
+
+
 async def test_a_command_runs_in_the_container(node: Node) -> None:
     node.rig.fake.exec_results["id",] = (b"root", b"", 0)
     assert (await node.backend.run(node.rig.fake.container("main").id, ["id"])).stdout == b"root"
