@@ -117,15 +117,11 @@ class PlanRunner:
                 services.clock_ns() / NS_PER_SECOND,
                 action.after_exit_at_ns / NS_PER_SECOND,
             )
-        order = ContainerOrder(
-            current.pod,
-            container,
-            action.restart_count,
-            current.sandbox,
-            current.mounted,
-            self._target_of(container, current.observed),
-        )
         try:
+            target = self._target_of(container, current)
+            order = ContainerOrder(
+                current.pod, container, action.restart_count, current.sandbox, current.mounted, target
+            )
             for leftover in action.leftovers:
                 await unbroken(services.remains.remove_container(leftover))
             await services.starter.start(order)
@@ -138,12 +134,17 @@ class PlanRunner:
             raise
         memory.waiting.pop(action.container_name, None)
 
-    @staticmethod
-    def _target_of(container: AnyContainer, observed: ObservedPod) -> str:
-        """The container whose process namespace an ephemeral container joins."""
+    def _target_of(self, container: AnyContainer, current: PlanRun) -> str:
+        """The container whose process namespace an ephemeral container joins; without it there is nothing to debug."""
         name = container.targetContainerName if isinstance(container, core_v1.EphemeralContainer) else None
-        target = observed.newest(name) if name else None
-        return target.id if target is not None else ""
+        if not name:
+            return ""
+        target = current.observed.newest(name)
+        if target is None:
+            message = f"unable to find target container {name}"
+            self._services.events(current.pod, "Warning", "Failed", f"Error: {message}", container.name)
+            raise SyncError("CreateContainerConfigError", message, container.name)
+        return target.id
 
     def _note_backoff(self, action: BackOff, current: PlanRun) -> None:
         pod = current.pod

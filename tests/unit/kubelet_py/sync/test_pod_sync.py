@@ -149,6 +149,24 @@ async def test_an_ephemeral_container_joins_its_target(rig: Rig) -> None:
     assert options.target_id == rig.fake.container("main").id
 
 
+async def test_an_ephemeral_container_waits_for_its_target(rig: Rig) -> None:
+    """It is started once only, and would never see the processes that it was made for."""
+    rig.fake.fail("CreateContainer", times=2)
+    await sync(rig, a_pod())
+    pod = a_pod(ephemeralContainers=[{"name": "debug", "image": IMAGE, "targetContainerName": "main"}])
+    result = await sync(rig, pod)
+    assert "unable to find target container main" in result.error
+    assert ("Warning", "Failed", "Error: unable to find target container main") in rig.events
+    (status,) = rig.status.ephemeralContainerStatuses or []
+    waiting = status.state.waiting if status.state is not None else None
+    assert waiting is not None
+    assert (waiting.reason, waiting.message) == ("CreateContainerConfigError", "unable to find target container main")
+    await sync(rig, pod)
+    await sync(rig, pod)
+    options = rig.fake.container("debug").config.linux.security_context.namespace_options
+    assert options.target_id == rig.fake.container("main").id
+
+
 # Crashes
 
 
