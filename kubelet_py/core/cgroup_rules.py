@@ -311,11 +311,12 @@ def _hugepages_of(amounts: Mapping[str, q.Quantity], settings: CgroupSettings) -
 
 
 def may_swap(pod: core_v1.Pod, container: AnyContainer, settings: CgroupSettings) -> bool:
-    """The container gets a part of the node's swap: on v2, with LimitedSwap, Burstable and not critical."""
+    """The container gets a part of the node's swap: on v2 with its controller, LimitedSwap, Burstable, not critical."""
     request = pod_resources.quantity_of(pod_resources.requests_of(container), MEMORY)
     limit = pod_resources.quantity_of(pod_resources.limits_of(container), MEMORY)
     return (
         settings.unified
+        and settings.swap_controller
         and settings.swap_behavior is SwapBehavior.LIMITED_SWAP
         and not podlib.is_critical(pod)
         and qos.qos_class_of(pod) is QosClass.BURSTABLE

@@ -104,7 +104,7 @@ def compute_sysctls(pod: core_v1.Pod, defaults: Mapping[str, str]) -> dict[str, 
         if namespace and not shared_with_node[namespace]:
             chosen[normal_sysctl_name(name)] = value
     own = (spec.securityContext.sysctls if spec.securityContext is not None else None) or ()
-    return chosen | {sysctl.name: sysctl.value for sysctl in own}
+    return chosen | {normal_sysctl_name(sysctl.name): sysctl.value for sysctl in own}
 
 
 def normal_sysctl_name(name: str) -> str:

@@ -231,6 +231,13 @@ def test_own_sysctls_win() -> None:
     assert compute_sysctls(pod, {"kernel.shmmax": "1"}) == {"kernel.shmmax": "9"}
 
 
+def test_a_sysctl_has_one_name() -> None:
+    """However the pod spells it: otherwise both it and the node's default would be set."""
+    pod = a_pod(securityContext={"sysctls": [{"name": "net/ipv4/conf/eth0.1/forwarding", "value": "0"}]})
+    name = "net.ipv4.conf.eth0/1.forwarding"
+    assert compute_sysctls(pod, {name: "1"}) == {name: "0"}
+
+
 @pytest.mark.parametrize(
     ("name", "normal", "namespace"),
     [

@@ -1,5 +1,6 @@
 """Resizes in place: whether, when, in which steps, and what status and events say."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -43,41 +44,46 @@ def a_pod(cpu: str = "100m", memory: str = "64Mi", **fields: Any) -> core_v1.Pod
     return make_pod(make_container("app", resources=sized(cpu, memory), **fields))
 
 
+SWAP = CgroupSettings(
+    unified=True,
+    swap_controller=True,
+    swap_behavior=SwapBehavior.LIMITED_SWAP,
+    node_memory_bytes=2**32,
+    node_swap_bytes=2**30,
+)
+
+
 class TestFeasibility:
     def test_an_ordinary_resize_is_feasible(self) -> None:
         assert infeasibility(a_pod("2", "1Gi"), a_pod(), CgroupSettings()) == ""
 
     def test_a_container_with_swap_keeps_its_memory_request(self) -> None:
         """Unless it is started anew, or is another container."""
-        swap = CgroupSettings(
-            unified=True, swap_behavior=SwapBehavior.LIMITED_SWAP, node_memory_bytes=2**32, node_swap_bytes=2**30
-        )
 
         def burstable(memory: str, name: str = "app", **fields: Any) -> core_v1.Pod:
             return make_pod(make_container(name, resources={"requests": {"memory": memory}}, **fields))
 
-        assert infeasibility(burstable("1Mi"), burstable("2Mi"), swap) != ""
-        assert infeasibility(burstable("1Mi"), burstable("1Mi"), swap) == ""
+        assert infeasibility(burstable("1Mi"), burstable("2Mi"), SWAP) != ""
+        assert infeasibility(burstable("1Mi"), burstable("1Mi"), SWAP) == ""
         assert infeasibility(burstable("1Mi"), burstable("2Mi"), CgroupSettings()) == ""
-        assert infeasibility(burstable("1Mi"), burstable("2Mi", resizePolicy=RESTART_FOR_MEMORY), swap) == ""
-        assert infeasibility(burstable("1Mi", "other"), burstable("2Mi"), swap) == ""
+        no_controller = replace(SWAP, swap_controller=False)
+        assert infeasibility(burstable("1Mi"), burstable("2Mi"), no_controller) == "", "the kernel counts no swap"
+        assert infeasibility(burstable("1Mi"), burstable("2Mi", resizePolicy=RESTART_FOR_MEMORY), SWAP) == ""
+        assert infeasibility(burstable("1Mi", "other"), burstable("2Mi"), SWAP) == ""
 
     def test_it_is_enough_that_it_may_swap_before_or_after(self) -> None:
         """A container whose memory request is its limit swaps nothing. The first container is not the only one."""
-        swap = CgroupSettings(
-            unified=True, swap_behavior=SwapBehavior.LIMITED_SWAP, node_memory_bytes=2**32, node_swap_bytes=2**30
-        )
 
         def pod(request: str) -> core_v1.Pod:
             resources = {"requests": {"memory": request}, "limits": {"memory": "4Mi"}}
             return make_pod("new", make_container("app", resources=resources))
 
         refusal = "In-place resize of containers with swap is not supported."
-        assert infeasibility(pod("4Mi"), pod("2Mi"), swap) == refusal
-        assert infeasibility(pod("2Mi"), pod("4Mi"), swap) == refusal
+        assert infeasibility(pod("4Mi"), pod("2Mi"), SWAP) == refusal
+        assert infeasibility(pod("2Mi"), pod("4Mi"), SWAP) == refusal
         (app,) = [c for c in pod("2Mi").spec.containers if c.name == "app"]  # type: ignore[union-attr] # pod() sets it
         alone = core_v1.Pod(metadata=pod("2Mi").metadata, spec=core_v1.PodSpec(containers=[app]))
-        assert infeasibility(pod("4Mi"), alone, swap) == refusal, "a container that is new hides none after it"
+        assert infeasibility(pod("4Mi"), alone, SWAP) == refusal, "a container that is new hides none after it"
 
     def test_a_policy_is_for_one_resource(self) -> None:
         container = core_v1.Container(

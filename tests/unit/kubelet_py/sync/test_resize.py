@@ -218,7 +218,9 @@ async def test_one_that_can_never_be_is_not_tried_again(rig: Rig) -> None:
         return a_pod(a_container(resources={"requests": {"memory": memory}}))
 
     queue = Queue(rig)
-    queue.settings = CgroupSettings(unified=True, swap_behavior=SwapBehavior.LIMITED_SWAP, node_memory_bytes=2**32)
+    queue.settings = CgroupSettings(
+        unified=True, swap_controller=True, swap_behavior=SwapBehavior.LIMITED_SWAP, node_memory_bytes=2**32
+    )
     rig.allocations.allocate(burstable("1Mi"))
     assert queue.asks(burstable("2Mi")) == [("PodResizePending", "Infeasible")]
     queue.queue.retry()
