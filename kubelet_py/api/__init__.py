@@ -23,14 +23,19 @@ if TYPE_CHECKING:
     from lightkube.models import authorization_v1 as authorization_v1
     from lightkube.models import certificates_v1 as certificates_v1
     from lightkube.models import coordination_v1 as coordination_v1
+    from lightkube.models import node_v1 as node_v1
     from lightkube.models import storage_v1 as storage_v1
 
-_LAZY = frozenset({"authentication_v1", "authorization_v1", "certificates_v1", "coordination_v1", "storage_v1"})
+_LAZY = frozenset(
+    {"authentication_v1", "authorization_v1", "certificates_v1", "coordination_v1", "node_v1", "storage_v1"}
+)
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"lightkube.models.{name}")
-    globals()[name] = module
-    return module
+if not TYPE_CHECKING:  # or the type checker would believe in every name
+
+    def __getattr__(name: str) -> Any:
+        if name not in _LAZY:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        module = import_module(f"lightkube.models.{name}")
+        globals()[name] = module
+        return module

@@ -18,7 +18,7 @@ from kubelet_py.core.volume_payload import TokenAsk
 from kubelet_py.errors import ApiError, ApiNotFound, SyncError
 from kubelet_py.kube.client import ApiClient
 from kubelet_py.kube.objects import ObjectKey, ObjectStore, ServiceStore
-from kubelet_py.kube.resources import SERVICE_ACCOUNTS
+from kubelet_py.kube.resources import SERVICE_ACCOUNTS, runtime_classes
 from kubelet_py.managers.images import PodSecrets
 from kubelet_py.sync.ports import NodeView
 
@@ -90,6 +90,7 @@ class ApiObjects:
         self._secrets = secrets
         self._services = services
         self._tokens = tokens
+        self._handlers: dict[str, str] = {}
 
     async def env_sources(self, pod: core_v1.Pod, container: AnyContainer, pod_ips: tuple[str, ...]) -> EnvSources:
         """The ConfigMaps and Secrets that the container names, and the services of its namespace."""
@@ -136,22 +137,19 @@ class ApiObjects:
         return PodSecrets(found, tuple(missing))
 
     async def runtime_handler(self, pod: core_v1.Pod) -> str:
-        """The handler of the pod's RuntimeClass."""
+        """The handler of the pod's RuntimeClass; the last that was seen while the API server is away."""
         name = pods.spec_of(pod).runtimeClassName
         if not name:
             return ""
-        from kubelet_py.api import node_v1
-        from kubelet_py.kube.resources import Resource
-
-        classes = Resource(node_v1.RuntimeClass, "runtimeclasses", "node.k8s.io", namespaced=False)
         try:
-            handler: str = (await self._client.get(classes, name)).handler
+            self._handlers[name] = (await self._client.get(runtime_classes(), name)).handler
         except ApiNotFound as error:
             message = f'failed to get sandbox runtime: no runtime class for "{name}" is known to the API server'
             raise SyncError("CreatePodSandboxError", message) from error
         except ApiError as error:
-            raise SyncError("CreatePodSandboxError", f'failed to get runtime class "{name}": {error}') from error
-        return handler
+            if name not in self._handlers:
+                raise SyncError("CreatePodSandboxError", f'failed to get runtime class "{name}": {error}') from error
+        return self._handlers[name]
 
     def watch_pod(self, pod: core_v1.Pod) -> None:
         """Keeps what the pod refers to fresh."""

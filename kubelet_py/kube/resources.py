@@ -12,7 +12,14 @@ from urllib.parse import quote
 from kubelet_py.api import core_v1
 
 if TYPE_CHECKING:
-    from kubelet_py.api import authentication_v1, authorization_v1, certificates_v1, coordination_v1, storage_v1
+    from kubelet_py.api import (
+        authentication_v1,
+        authorization_v1,
+        certificates_v1,
+        coordination_v1,
+        node_v1,
+        storage_v1,
+    )
 
 T = TypeVar("T")
 
@@ -62,6 +69,14 @@ def leases() -> "Resource[coordination_v1.Lease]":
     from kubelet_py.api import coordination_v1
 
     return Resource(coordination_v1.Lease, "leases", group="coordination.k8s.io")
+
+
+@cache
+def runtime_classes() -> "Resource[node_v1.RuntimeClass]":
+    """RuntimeClasses."""
+    from kubelet_py.api import node_v1
+
+    return Resource(node_v1.RuntimeClass, "runtimeclasses", group="node.k8s.io", namespaced=False)
 
 
 @cache

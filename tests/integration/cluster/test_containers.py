@@ -22,6 +22,23 @@ RESTART_ON_42 = [{"action": "Restart", "exitCodes": {"operator": "In", "values":
 RESTART_ALL_ON_42 = [{"action": "RestartAllContainers", "exitCodes": {"operator": "In", "values": [42]}}]
 
 
+def test_a_runtime_class_names_the_handler(stage: Stage) -> None:
+    name = stage.unique("class")
+    described = {"apiVersion": "node.k8s.io/v1", "kind": "RuntimeClass", "metadata": {"name": name}, "handler": "runc"}
+    code, answer = stage.cluster.request("POST", "/apis/node.k8s.io/v1/runtimeclasses", described)
+    assert code == 201, answer
+
+    def accepted() -> str:  # the API server's own admission hears of the class a moment later
+        code, answer = stage.cluster.request("POST", PODS, pod(name, runtimeClassName=name))
+        assert code == 201, answer
+        uid: str = answer["metadata"]["uid"]
+        return uid
+
+    uid = holds(accepted, within_seconds=20)
+    stage.wait_ready(name)
+    assert [sandbox.runtime_handler for sandbox in stage.sandboxes(uid)] == ["runc"]
+
+
 def debug(stage: Stage, name: str, script: str, target: str = "") -> None:
     """What `kubectl debug` asks for."""
     seen = stage.pod(name)

@@ -32,4 +32,4 @@ def test_a_real_lightkube_that_is_there_already_stays() -> None:
 
 def test_an_unknown_group_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="has no attribute 'nonsense_v1'"):
-        _ = api.nonsense_v1
+        _ = api.nonsense_v1  # type: ignore[attr-defined] # that is the point

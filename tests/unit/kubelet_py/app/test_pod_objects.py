@@ -1,0 +1,54 @@
+"""What pods refer to at the API server, and what holds while it is away."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from kubelet_py.app.pod_objects import ApiObjects
+from kubelet_py.errors import SyncError
+from kubelet_py.kube.objects import ServiceStore, config_maps, secrets
+from kubelet_py.managers.service_account_tokens import ServiceAccountTokens
+from tests.fakes.api_clients import client_for
+from tests.fakes.api_server import FakeApiServer
+from tests.unit.kubelet_py.sync.rig import Node, a_pod
+
+NODE_V1 = "/apis/node.k8s.io/v1"
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[FakeApiServer]:
+    async with FakeApiServer.running() as running:
+        yield running
+
+
+@pytest.fixture
+async def objects(server: FakeApiServer) -> AsyncIterator[ApiObjects]:
+    async with client_for(server.url) as client:
+        yield ApiObjects(
+            client,
+            Node(),
+            config_maps(client),
+            secrets(client),
+            ServiceStore(client),
+            ServiceAccountTokens(client),
+        )
+
+
+async def test_a_runtime_class_is_known_while_the_api_server_is_away(
+    server: FakeApiServer, objects: ApiObjects
+) -> None:
+    """A pod whose sandbox has died is started again; a class that was never seen, or is gone, is an error."""
+    pod = a_pod(runtimeClassName="fast")
+    assert await objects.runtime_handler(a_pod()) == ""
+    with pytest.raises(SyncError, match='no runtime class for "fast" is known'):
+        await objects.runtime_handler(pod)
+    server.put("runtimeclasses", {"metadata": {"name": "fast"}, "handler": "runc-fast"}, prefix=NODE_V1)
+    assert await objects.runtime_handler(pod) == "runc-fast"
+    await server.stop()
+    assert await objects.runtime_handler(pod) == "runc-fast"
+    with pytest.raises(SyncError, match='failed to get runtime class "other"'):
+        await objects.runtime_handler(a_pod(runtimeClassName="other"))
+    await server.start()
+    server.remove("runtimeclasses", "fast", prefix=NODE_V1)
+    with pytest.raises(SyncError, match='no runtime class for "fast" is known'):
+        await objects.runtime_handler(pod)
