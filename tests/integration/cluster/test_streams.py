@@ -41,6 +41,16 @@ def test_kubectl_exec_and_cp(stage: Stage, tmp_path: Path) -> None:
     assert hashlib.sha256((tmp_path / "out").read_bytes()).digest() == hashlib.sha256(data).digest()
 
 
+def test_an_exec_does_not_wait_for_a_hook(stage: Stage) -> None:
+    """The container runs, and its status is told when the hook has ended, here not before the exec."""
+    name = stage.unique("hook")
+    hook = {"postStart": {"exec": {"command": ["sh", "-c", "while [ ! -e /tmp/on ]; do sleep 0.1; done"]}}}
+    uid = stage.create_pod(pod(name, container(SLEEP, lifecycle=hook)))["metadata"]["uid"]
+    eventually("a running container", lambda: any(c.state == 1 for c in stage.containers(uid)), within_seconds=30)
+    assert stage.cluster.kubectl("exec", name, "--", "sh", "-c", "echo in; touch /tmp/on") == "in\n"
+    stage.wait_ready(name)
+
+
 def test_kubectl_attach(stage: Stage) -> None:
     """What is typed reaches the container's own process."""
     name = stage.unique("attach")
