@@ -28,10 +28,13 @@ class IdRange:
     length: int
     block: int = DEFAULT_IDS_PER_POD
 
-    def free_block(self, used: Collection[int]) -> int | None:
-        """The lowest first id that no pod has."""
+    def free_block(self, used: Collection[tuple[int, int]]) -> int | None:
+        """The lowest first id of a block of which no pod has an id; what pods have: first id and length of each."""
         blocks = range(self.first, self.first + self.length, self.block)
-        return next((first for first in blocks if first not in used), None)
+        return next((first for first in blocks if not any(self._overlaps(first, *other) for other in used)), None)
+
+    def _overlaps(self, first: int, other: int, length: int) -> bool:
+        return first < other + length and other < first + self.block
 
     def holds(self, first: int, length: int) -> bool:
         """The mapping is one of the blocks."""

@@ -2,12 +2,14 @@
 
 A pod's ids stand in the file `userns` of its directory; they are free again when the pod has been cleaned up.
 
-Upstream counterpart: pkg/kubelet/userns. Deliberate difference: a file that cannot be read keeps its own pod from
-starting; the Go kubelet does not start.
+Upstream counterpart: pkg/kubelet/userns. Deliberate difference: where a file cannot be read nobody gets new ids, since
+they may be those of that pod, until its directory is gone; the Go kubelet does not start. Ids that were given before
+the node's range or the size of its blocks changed stay their pod's.
 """
 
 import asyncio
 from collections.abc import Callable
+from pathlib import Path
 
 import structlog
 
@@ -38,6 +40,8 @@ class UserNamespaces:
         self._ids = ids
         self._supports = supports
         self._first_ids: dict[str, int] = {}
+        self._of_other_ranges: dict[str, tuple[int, int]] = {}
+        self._unreadable: set[str] = set()
 
     def load(self) -> None:
         """The ids of all pods that have a directory. Blocking."""
@@ -47,10 +51,14 @@ class UserNamespaces:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                log.error("user_namespace_unreadable", pod_uid=uid, error=str(error), consequence="the pod waits")
+                consequence = "pods wait that need a user namespace and have none yet"
+                log.error("user_namespace_unreadable", pod_uid=uid, error=str(error), consequence=consequence)
+                self._unreadable.add(uid)
                 continue
             if self._ids.holds(first, length) and first not in self._first_ids.values():
                 self._first_ids[uid] = first
+            else:
+                self._of_other_ranges[uid] = first, length
 
     async def of_pod(self, pod: core_v1.Pod, runtime_handler: str) -> cri.UserNamespace | None:
         """The pod's namespace, None for one that shares the host's users; SyncError where it cannot have its own."""
@@ -69,7 +77,11 @@ class UserNamespaces:
         path = self._dirs.user_namespace(uid)
         if await asyncio.to_thread(path.exists):
             raise SyncError(REASON, f"user namespace: {path} names ids that are not the pod's to have")
-        first = self._ids.free_block(set(self._first_ids.values()))
+        if unreadable := await asyncio.to_thread(self._still_unreadable):
+            message = f"create user namespace: {unreadable} cannot be read, and new ids could be those of its pod"
+            raise SyncError(REASON, f"{message}; delete that pod, or the file once nothing of the pod runs")
+        used = [(known, self._ids.block) for known in self._first_ids.values()]
+        first = self._ids.free_block([*used, *self._of_other_ranges.values()])
         if first is None:
             raise SyncError(REASON, "create user namespace: could not find an empty slot to allocate a user namespace")
         self._first_ids[uid] = first
@@ -82,12 +94,18 @@ class UserNamespaces:
             raise
         return first
 
+    def _still_unreadable(self) -> Path | None:
+        paths = (self._dirs.user_namespace(uid) for uid in sorted(self._unreadable))
+        return next((path for path in paths if path.exists()), None)
+
     def _write(self, uid: str, first: int) -> None:
         self._dirs.ensure_pod(uid)
         write_atomic(self._dirs.user_namespace(uid), encode_mapping(first, self._ids.block), FILE_MODE)
 
     async def release(self, pod_uid: str) -> None:
         """The pod starts nothing any more: its ids are free, once the file that names them is gone."""
-        if pod_uid in self._first_ids:
+        if pod_uid in self._first_ids or pod_uid in self._of_other_ranges or pod_uid in self._unreadable:
             await asyncio.to_thread(self._dirs.user_namespace(pod_uid).unlink, missing_ok=True)
-            del self._first_ids[pod_uid]
+            self._first_ids.pop(pod_uid, None)
+            self._of_other_ranges.pop(pod_uid, None)
+            self._unreadable.discard(pod_uid)

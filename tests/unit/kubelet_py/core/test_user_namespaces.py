@@ -23,8 +23,24 @@ RANGE = IdRange(BLOCK, 2 * BLOCK)
 
 def test_blocks_are_given_from_the_lowest() -> None:
     assert RANGE.free_block(()) == BLOCK
-    assert RANGE.free_block({BLOCK}) == 2 * BLOCK
-    assert RANGE.free_block({BLOCK, 2 * BLOCK}) is None
+    assert RANGE.free_block({(BLOCK, BLOCK)}) == 2 * BLOCK
+    assert RANGE.free_block({(BLOCK, BLOCK), (2 * BLOCK, BLOCK)}) is None
+
+
+@pytest.mark.parametrize(
+    ("used", "expected"),
+    [
+        ((BLOCK - 1, 1), BLOCK),
+        ((BLOCK - 1, 2), 2 * BLOCK),
+        ((2 * BLOCK - 1, 1), 2 * BLOCK),
+        ((2 * BLOCK, 1), BLOCK),
+        ((2 * BLOCK - 1, 2), None),
+        ((0, 9 * BLOCK), None),
+    ],
+)
+def test_a_block_that_shares_an_id_with_another_pod_is_not_free(used: tuple[int, int], expected: int | None) -> None:
+    """Pods of before may have ids of another range, or in blocks of another size."""
+    assert RANGE.free_block([used]) == expected
 
 
 @pytest.mark.parametrize(

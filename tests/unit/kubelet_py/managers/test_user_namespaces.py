@@ -80,13 +80,35 @@ async def test_a_disk_that_refuses_gives_no_ids(node: Node) -> None:
     assert await node.first_id(a_pod("a")) == BLOCK
 
 
-@pytest.mark.parametrize("content", [b"nonsense", encode_mapping(BLOCK, 5), encode_mapping(9 * BLOCK, BLOCK)])
-async def test_a_file_that_makes_no_sense_keeps_its_own_pod_from_starting(node: Node, content: bytes) -> None:
-    """Nobody knows which ids its volumes and containers have."""
+@pytest.mark.parametrize(
+    ("content", "next_free"), [(encode_mapping(BLOCK, 5), 2 * BLOCK), (encode_mapping(9 * BLOCK, BLOCK), BLOCK)]
+)
+async def test_ids_of_another_range_stay_their_pods(node: Node, content: bytes, next_free: int) -> None:
+    """They were given with other settings, and its containers may still run with them."""
     await asyncio.to_thread(node.dirs.ensure_pod, "a")
     await asyncio.to_thread(node.dirs.user_namespace("a").write_bytes, content)
-    events = await asyncio.to_thread(node.boot)
-    assert events == (["user_namespace_unreadable"] if content == b"nonsense" else [])
+    assert await asyncio.to_thread(node.boot) == []
     with pytest.raises(SyncError, match="not the pod's to have"):
         await node.first_id(a_pod("a"))
+    assert await node.first_id(a_pod("b")) == next_free
+    await node.known.release("a")
+    assert await node.first_id(a_pod("a")) == 3 * BLOCK - next_free
+
+
+@pytest.mark.parametrize("is_released", [True, False])
+async def test_nobody_gets_new_ids_while_those_of_a_pod_cannot_be_read(node: Node, is_released: bool) -> None:
+    """They could be the same. The pod ends, or somebody removes the file."""
     assert await node.first_id(a_pod("b")) == BLOCK
+    await asyncio.to_thread(node.dirs.ensure_pod, "a")
+    await asyncio.to_thread(node.dirs.user_namespace("a").write_bytes, b"nonsense")
+    assert await asyncio.to_thread(node.boot) == ["user_namespace_unreadable"]
+    with pytest.raises(SyncError, match="not the pod's to have"):
+        await node.first_id(a_pod("a"))
+    with pytest.raises(SyncError, match="a/userns cannot be read"):
+        await node.first_id(a_pod("c"))
+    assert await node.first_id(a_pod("b")) == BLOCK
+    if is_released:
+        await node.known.release("a")
+    else:
+        await asyncio.to_thread(node.dirs.user_namespace("a").unlink)
+    assert await node.first_id(a_pod("c")) == 2 * BLOCK
