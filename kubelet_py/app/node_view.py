@@ -41,16 +41,13 @@ class CachedFile:
     _text: str = ""
 
     def text(self) -> str:
-        """The content; "" while there is no such file."""
-        try:
-            status = os.stat(self.path)
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-            if stamp != self._stamp:
-                with open(self.path, encoding="utf-8", errors="replace") as file:
-                    self._text = file.read()
-                self._stamp = stamp
-        except OSError:
-            self._stamp, self._text = None, ""
+        """The content; OSError where it cannot be read."""
+        status = os.stat(self.path)
+        stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+        if stamp != self._stamp:
+            with open(self.path, encoding="utf-8", errors="replace") as file:
+                self._text = file.read()
+            self._stamp = stamp
         return self._text
 
 
@@ -81,12 +78,14 @@ class HostView:
         self._allocatable = compute_allocatable(self.node_settings, observed, capacity)
 
     def dns(self) -> NodeDns:
-        """Cluster DNS and the host's resolv.conf; SyncError when that cannot be understood."""
+        """Cluster DNS and the host's resolv.conf; SyncError when that cannot be read or understood."""
         config = self.settings.config
         try:
             host = parse_resolv_conf(self._resolv.text()) if config.resolvConf else ResolvConf()
-        except ValueError as error:
-            raise SyncError("CreatePodSandboxError", f"{config.resolvConf}: {error}") from error
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            message = f"{config.resolvConf}: {why}; resolvConf must name a file such as /etc/resolv.conf, or be empty"
+            raise SyncError("CreatePodSandboxError", message) from error
         return NodeDns(
             cluster_dns=config.clusterDNS,
             cluster_domain=config.clusterDomain,
