@@ -10,15 +10,21 @@ pod without a limit counts as one with an endless limit, so that a limit that is
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from math import inf
+from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import spec_of
 from kubelet_py.core.actions import ContainerResize
-from kubelet_py.core.cgroup_rules import CgroupLimits
+from kubelet_py.core.cgroup_rules import (
+    DEFAULT_PERIOD_MICROSECONDS,
+    CgroupLimits,
+    cpu_shares_of,
+    milli_cpu_of_shares,
+)
 from kubelet_py.core.observed import ObservedContainer
 from kubelet_py.core.pod_allocation import NO_RESOURCES, PodResources, amounts_of, with_pod_limits
-from kubelet_py.core.pod_resources import CPU, MEMORY
+from kubelet_py.core.pod_resources import CPU, MEMORY, quantity_of
 from kubelet_py.core.resize_rules import restarts_for
 
 RESOURCES = (MEMORY, CPU)
@@ -109,6 +115,20 @@ def merged(current: CgroupLimits, step: CgroupLimits) -> CgroupLimits:
         if (value := getattr(step, name)) is not None
     }
     return replace(current, **changes, unified={**current.unified, **step.unified})
+
+
+def without_overhead(limits: CgroupLimits, overhead: Mapping[str, Any] | None) -> CgroupLimits:
+    """A pod's limits less what its RuntimeClass adds for the sandbox itself; what has no limit keeps none."""
+    cpu, memory = quantity_of(overhead, CPU).milli_value, quantity_of(overhead, MEMORY).value
+    shares, quota = limits.cpu_shares, limits.cpu_quota_microseconds
+    if shares is not None and cpu:
+        shares = cpu_shares_of(max(0, milli_cpu_of_shares(shares) - cpu))
+    if quota is not None and quota > 0:
+        quota -= cpu * (limits.cpu_period_microseconds or DEFAULT_PERIOD_MICROSECONDS) // 1000
+    memory_bytes = limits.memory_bytes
+    if memory_bytes is not None and memory_bytes > 0:
+        memory_bytes -= memory
+    return replace(limits, cpu_shares=shares, cpu_quota_microseconds=quota, memory_bytes=memory_bytes)
 
 
 def to_cri_pod_resources(limits: CgroupLimits) -> cri.LinuxContainerResources:

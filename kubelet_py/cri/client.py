@@ -65,7 +65,9 @@ class RuntimeClient(Protocol):
     async def remove_pod_sandbox(self, sandbox_id: str) -> None:
         """Removes a sandbox."""
 
-    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: cri.LinuxContainerResources) -> None:
+    async def update_pod_sandbox_resources(
+        self, sandbox_id: str, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
+    ) -> None:
         """Tells the runtime that the pod's cgroup changes; RuntimeUnimplemented where it does not care."""
 
     async def pod_sandbox_status(self, sandbox_id: str) -> cri.PodSandboxStatusResponse:
@@ -243,9 +245,13 @@ class GrpcRuntimeClient:
         """RemovePodSandbox."""
         await self._runtime_call("RemovePodSandbox", cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
 
-    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: cri.LinuxContainerResources) -> None:
-        """UpdatePodSandboxResources."""
-        request = cri.UpdatePodSandboxResourcesRequest(pod_sandbox_id=sandbox_id, resources=resources)
+    async def update_pod_sandbox_resources(
+        self, sandbox_id: str, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
+    ) -> None:
+        """UpdatePodSandboxResources; the resources are without the overhead."""
+        request = cri.UpdatePodSandboxResourcesRequest(
+            pod_sandbox_id=sandbox_id, overhead=overhead, resources=resources
+        )
         await self._runtime_call("UpdatePodSandboxResources", request)
 
     async def pod_sandbox_status(self, sandbox_id: str) -> cri.PodSandboxStatusResponse:

@@ -12,11 +12,24 @@ import msgspec
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.actions import ContainerResize, ResizePod
-from kubelet_py.core.cgroup_rules import CgroupLimits, compute_pod_limits, to_cri_linux_resources
+from kubelet_py.core.cgroup_rules import (
+    CgroupLimits,
+    compute_overhead_resources,
+    compute_pod_limits,
+    to_cri_linux_resources,
+)
 from kubelet_py.core.observed import ObservedSandbox
 from kubelet_py.core.pod_allocation import requirements_of, resizable_containers_of
 from kubelet_py.core.pod_resources import CPU, MEMORY
-from kubelet_py.core.resize_plan import RESOURCES, in_order, merged, pod_steps, to_cri_pod_resources, usage_problems
+from kubelet_py.core.resize_plan import (
+    RESOURCES,
+    in_order,
+    merged,
+    pod_steps,
+    to_cri_pod_resources,
+    usage_problems,
+    without_overhead,
+)
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeCallError, RuntimeUnimplemented, SyncError
 from kubelet_py.managers.allocations import PodAllocations
@@ -76,7 +89,9 @@ class PodResizer:
         after = merged(self._cgroups.limits_of(uid), step)
         if sandbox is not None:
             with contextlib.suppress(RuntimeUnimplemented):  # such a runtime leaves the pod's cgroup to us alone
-                await self._client.update_pod_sandbox_resources(sandbox.id, to_cri_pod_resources(after))
+                overhead = compute_overhead_resources(pod, self._node.cgroups())
+                resources = to_cri_pod_resources(without_overhead(after, pods.spec_of(pod).overhead))
+                await self._client.update_pod_sandbox_resources(sandbox.id, overhead, resources)
         await self._cgroups.update_pod(pod, step, after)
 
     async def _update(self, pod: core_v1.Pod, update: ContainerResize, resource: str) -> None:

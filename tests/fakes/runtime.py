@@ -227,7 +227,9 @@ class FakeRuntimeClient:
             for container in [c for c in self.containers.values() if c.sandbox_id == sandbox_id]:
                 del self.containers[container.id]
 
-    async def update_pod_sandbox_resources(self, sandbox_id: str, resources: cri.LinuxContainerResources) -> None:
+    async def update_pod_sandbox_resources(
+        self, sandbox_id: str, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
+    ) -> None:
         """UpdatePodSandboxResources, which neither Docker nor containerd before 2.2 has."""
         async with self._rpc("UpdatePodSandboxResources", sandbox_id):
             raise RuntimeUnimplemented("UpdatePodSandboxResources", "UNIMPLEMENTED", "unknown method")

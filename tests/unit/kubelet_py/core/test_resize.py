@@ -13,7 +13,15 @@ from kubelet_py.core.cgroup_rules import CgroupLimits, CgroupSettings, SwapBehav
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
 from kubelet_py.core.pod_allocation import Amounts, PodResources, amounts_of, resources_of
 from kubelet_py.core.pod_status import StatusContext, compute_pod_status
-from kubelet_py.core.resize_plan import PodSteps, in_order, merged, pod_steps, to_cri_pod_resources, usage_problems
+from kubelet_py.core.resize_plan import (
+    PodSteps,
+    in_order,
+    merged,
+    pod_steps,
+    to_cri_pod_resources,
+    usage_problems,
+    without_overhead,
+)
 from kubelet_py.core.resize_rules import (
     NO_CONDITIONS,
     ResizeConditions,
@@ -339,6 +347,19 @@ class TestSteps:
         assert to_cri_pod_resources(CgroupLimits()) == cri.LinuxContainerResources()
         quota = CgroupLimits(cpu_quota_microseconds=5, cpu_period_microseconds=50)
         assert to_cri_pod_resources(quota) == cri.LinuxContainerResources(cpu_quota=5, cpu_period=50)
+
+    def test_the_runtime_hears_of_the_overhead_apart(self) -> None:
+        """As when the sandbox is made: a pod in a machine of its own must not be sized with it twice."""
+        overhead = {"cpu": "250m", "memory": "160Mi"}
+        pod = CgroupLimits(cpu_shares=512, cpu_quota_microseconds=75_000, memory_bytes=(160 << 20) + 7)
+        bare = without_overhead(pod, overhead)
+        assert (bare.cpu_shares, bare.cpu_quota_microseconds, bare.memory_bytes) == (256, 50_000, 7)
+        slow = without_overhead(replace(pod, cpu_period_microseconds=200_000), {"cpu": "250m"})
+        assert (slow.cpu_quota_microseconds, slow.memory_bytes) == (25_000, pod.memory_bytes)
+        assert without_overhead(CgroupLimits(cpu_shares=2), overhead) == CgroupLimits(cpu_shares=2)
+        endless = CgroupLimits(cpu_quota_microseconds=-1, memory_bytes=-1)
+        assert without_overhead(endless, overhead) == endless
+        assert without_overhead(pod, None) == pod
 
     def test_memory_in_use_is_not_taken_away(self) -> None:
         shrink = update("a", Amounts(memory_limit_bytes=100), Amounts(memory_limit_bytes=50))
