@@ -74,6 +74,7 @@ class FakeRuntimeClient:
         self.exec_results: dict[tuple[str, ...], tuple[bytes, bytes, int]] = {}
         self.exec_hangs: set[tuple[str, ...]] = set()
         self.checkpoints: list[tuple[str, int]] | None = None
+        self.sandbox_updates: list[tuple[cri.LinuxContainerResources, cri.LinuxContainerResources]] | None = None
         self.has_events = False
         self.down = False
         self.closed = False
@@ -230,9 +231,11 @@ class FakeRuntimeClient:
     async def update_pod_sandbox_resources(
         self, sandbox_id: str, overhead: cri.LinuxContainerResources, resources: cri.LinuxContainerResources
     ) -> None:
-        """UpdatePodSandboxResources, which neither Docker nor containerd before 2.2 has."""
+        """UpdatePodSandboxResources: most runtimes have none, unless `sandbox_updates` is a list to write into."""
         async with self._rpc("UpdatePodSandboxResources", sandbox_id):
-            raise RuntimeUnimplemented("UpdatePodSandboxResources", "UNIMPLEMENTED", "unknown method")
+            if self.sandbox_updates is None:
+                raise RuntimeUnimplemented("UpdatePodSandboxResources", "UNIMPLEMENTED", "unknown method")
+            self.sandbox_updates.append((overhead, resources))
 
     async def pod_sandbox_status(self, sandbox_id: str) -> cri.PodSandboxStatusResponse:
         """PodSandboxStatus."""

@@ -91,6 +91,7 @@ class Node:
     problems: dict[str, str] = field(default_factory=dict)
     items: list[core_v1.Pod] = field(default_factory=list)
     commands: list[tuple[str, list[str]]] = field(default_factory=list)
+    streams: list[cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest] = field(default_factory=list)
 
     def pods(self) -> Iterable[core_v1.Pod]:
         return self.items
@@ -123,6 +124,7 @@ class Node:
         return None
 
     async def streaming_url(self, request: cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest) -> str:
+        self.streams.append(request)
         return "http://127.0.0.1:1/stream/token"
 
     async def run(self, container_id: str, command: list[str]) -> cri.ExecSyncResponse:
@@ -146,11 +148,11 @@ class Node:
     def configuration(self) -> Mapping[str, Any]:
         return {"kind": "KubeletConfiguration", "port": 10250}
 
-    def add(self, name: str, status: dict[str, Any]) -> None:
-        """A pod with the container `main` in this status."""
+    def add(self, name: str, status: dict[str, Any], **fields: Any) -> None:
+        """A pod with the container `main`, of these fields, in this status."""
         pod = {
             "metadata": {"name": name, "namespace": "shop", "uid": name},
-            "spec": {"containers": [{"name": "main", "image": "x"}]},
+            "spec": {"containers": [{"name": "main", "image": "x", **fields}]},
             "status": {"containerStatuses": [status]},
         }
         self.items.append(codec.from_builtins(core_v1.Pod, pod))

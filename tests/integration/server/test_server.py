@@ -11,6 +11,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from cri_proto import runtime_v1 as cri
 from kubelet_py.api import authentication_v1
 from kubelet_py.errors import ConfigError
 from kubelet_py.server.listener import KubeletServer
@@ -421,6 +422,28 @@ async def test_streams_say_what_is_wrong_with_the_request(tmp_path: Path, node: 
         for path in ("/exec/shop/web/main?command=ls&output=1", "/attach/shop/web/main?output=1"):
             code, body = await post(path)
             assert (code, "does not answer" in body) == (500, True), body
+
+
+async def test_whether_an_attach_has_a_terminal_is_the_containers_to_say(tmp_path: Path, node: Node) -> None:
+    """It was settled when the container was made. For an exec the client says it; a terminal has one output."""
+    node.add("terminal", container_status({"running": {}}, None, "docker://1"), tty=True)
+    node.add("plain", container_status({"running": {}}, None, "docker://2"))
+    config = config_for(tmp_path)
+    async with KubeletServer(config, node):
+        upgrade = ("-H", "Connection: Upgrade", "-H", "Upgrade: SPDY/3.1")
+        for path in (
+            "attach/shop/terminal/main?input=1&output=1&error=1",
+            "attach/shop/plain/main?output=1&error=1&tty=1",
+            "exec/shop/terminal/main?command=ls&output=1&error=1",
+            "exec/shop/plain/main?command=sh&input=1&output=1&error=1&tty=1",
+        ):
+            await curl("-k", "-X", "POST", *upgrade, f"https://127.0.0.1:{config.port}/{path}")
+    assert node.streams == [
+        cri.AttachRequest(container_id="1", stdin=True, stdout=True, tty=True),
+        cri.AttachRequest(container_id="2", stdout=True, stderr=True),
+        cri.ExecRequest(container_id="1", cmd=["ls"], stdout=True, stderr=True),
+        cri.ExecRequest(container_id="2", cmd=["sh"], stdin=True, stdout=True, tty=True),
+    ]
 
 
 async def test_a_command_is_run_without_streams(tmp_path: Path, node: Node) -> None:

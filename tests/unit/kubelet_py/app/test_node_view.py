@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from kubelet_py.app.node_view import HostView
+from kubelet_py.app.node_view import CachedFile, HostView
 from kubelet_py.config import load
 from kubelet_py.core.cgroup_rules import CgroupDriver
 from kubelet_py.core.node_rules import NodeSettings
@@ -33,3 +33,17 @@ async def test_a_resolv_conf_that_is_not_there_holds_pods_up(tmp_path: Path) -> 
         assert view.dns().host.nameservers == (address,)
     await asyncio.to_thread(path.unlink)
     assert view.dns_problem() == words
+
+
+async def test_a_file_of_the_node_is_read_anew_when_it_has_changed_and_never_made_up(tmp_path: Path) -> None:
+    """A pod on the node's network without the node's hosts file is an error of its container, not an empty file."""
+    path = tmp_path / "hosts"
+    file = CachedFile(str(path))
+    with pytest.raises(FileNotFoundError):
+        file.text()
+    for text in ("192.0.2.1 one\n", "192.0.2.22 two\n"):
+        await asyncio.to_thread(path.write_text, text)
+        assert file.text() == file.text() == text
+    await asyncio.to_thread(path.unlink)
+    with pytest.raises(FileNotFoundError):
+        file.text()

@@ -111,6 +111,23 @@ async def test_memory_in_use_stays(rig: Rig) -> None:
     assert conditions(rig) == []
 
 
+async def test_the_runtime_hears_of_the_overhead_beside_the_resources(rig: Rig) -> None:
+    """As when the sandbox was made; the pod's cgroup holds both."""
+    rig.fake.sandbox_updates = []
+
+    def costly(cpu: str, memory: str) -> core_v1.Pod:
+        amounts = {"cpu": cpu, "memory": memory}
+        container = a_container(resources={"requests": amounts, "limits": amounts})
+        return a_pod(container, overhead={"cpu": "100m", "memory": "32Mi"})
+
+    await run(rig, costly("100m", "64Mi"))
+    assert await run(rig, costly("200m", "128Mi")) == ""
+    assert rig.cgroups.steps[0].memory_bytes == (128 + 32) * MI
+    assert {(each.memory_limit_in_bytes, each.cpu_quota) for each, _ in rig.fake.sandbox_updates} == {(32 * MI, 10_000)}
+    last = rig.fake.sandbox_updates[-1][1]
+    assert (last.memory_limit_in_bytes, last.cpu_quota, last.cpu_shares) == (128 * MI, 20_000, 204)
+
+
 @pytest.mark.parametrize("call", ["UpdateContainerResources", "UpdatePodSandboxResources"])
 async def test_a_runtime_that_refuses_is_asked_again(rig: Rig, call: str) -> None:
     await run(rig, sized())
