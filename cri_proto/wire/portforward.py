@@ -1,22 +1,55 @@
-"""The port-forward protocol: pairs of SPDY streams, one for data and one for what went wrong.
+"""The port-forward protocols: how the connections of one client are told apart, and what went wrong with each.
 
-Owns the headers and who belongs to whom. Sans-IO. Upstream counterpart: cri-streaming's portforward package. Over
-WebSocket the same SPDY connection runs inside binary messages (the tunnel).
+Owns the headers of SPDY streams and who belongs to whom, the ports of a query, and the channels. Sans-IO. Upstream
+counterpart: cri-streaming's portforward package.
+
+Over SPDY each connection is a pair of streams, one for data and one for what went wrong. Over WebSocket the same SPDY
+connection runs inside binary messages (the tunnel); older clients name their ports in the query and have one
+connection to each, with two channels (v4): 2i carries the data of port i and 2i + 1 its error, and both begin with
+the port.
 """
 
 from __future__ import annotations
 
+import struct
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 PROTOCOL = "portforward.k8s.io"
 TUNNEL_PROTOCOL = "SPDY/3.1+portforward.k8s.io"
+CHANNEL_PROTOCOL, TEXT_CHANNEL_PROTOCOL = "v4.channel.k8s.io", "v4.base64.channel.k8s.io"
+WEBSOCKET_PROTOCOLS = (TUNNEL_PROTOCOL, CHANNEL_PROTOCOL, TEXT_CHANNEL_PROTOCOL)
 STREAM_TYPE, PORT, REQUEST_ID = "streamtype", "port", "requestid"
 ERROR, DATA = "error", "data"
 MAX_HALF_PAIRS = 256
 
 
 class PortForwardError(ValueError):
-    """A stream that cannot belong to any connection; the text says why."""
+    """A stream or port that cannot belong to any connection; the text says why."""
+
+
+def parse_ports(texts: Iterable[str]) -> tuple[int, ...]:
+    """The ports that a client of channels names, each text one of them or several with commas between."""
+    ports = tuple(_port(word) for text in texts for word in text.split(","))
+    if not ports:
+        raise PortForwardError('query parameter "port" is required')
+    return ports
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 5 and 0 < int(text) < 1 << 16):
+        raise PortForwardError(f"port {text!r}: want 1 to 65535")
+    return int(text)
+
+
+def channels_of(index: int) -> tuple[int, int]:
+    """The channels of data and error of the port with this index."""
+    return 2 * index, 2 * index + 1
+
+
+def first_words(port: int) -> bytes:
+    """What both channels of a port begin with."""
+    return struct.pack("<H", port)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +73,7 @@ class PairBook:
         kind = headers.get(STREAM_TYPE, "")
         if kind not in (ERROR, DATA):
             raise PortForwardError(f"streamType {kind!r}: want error or data")
-        text = headers.get(PORT, "")
-        if not (text.isascii() and text.isdigit() and 1 <= len(text) <= 5 and 0 < int(text) < 1 << 16):
-            raise PortForwardError(f"port {text!r}: want 1 to 65535")
-        port = int(text)
+        port = _port(headers.get(PORT, ""))
         request_id = headers.get(REQUEST_ID) or str(stream_id if kind == ERROR else stream_id - 2)
         other = self._waiting.pop(request_id, None)
         if other is None:

@@ -10,11 +10,11 @@ clients do): a digit for the channel, then base64. Who names no version speaks v
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass
+
+from cri_proto.wire import channel_messages
 
 V5, V4, V3, V2, V1 = (
     "v5.channel.k8s.io",
@@ -176,8 +176,7 @@ def is_text(protocol: str) -> bool:
 
 def encode_channel(name: str, data: bytes, protocol: str) -> bytes:
     """One WebSocket message."""
-    number = CHANNELS.index(name)
-    return b"%d" % number + base64.b64encode(data) if is_text(protocol) else bytes((number,)) + data
+    return channel_messages.encode(CHANNELS.index(name), data, text=is_text(protocol))
 
 
 def encode_channel_close(name: str) -> bytes:
@@ -187,20 +186,14 @@ def encode_channel_close(name: str) -> bytes:
 
 def decode_channel(message: bytes, protocol: str) -> ChannelData | ChannelClosed:
     """One WebSocket message."""
-    if not message:
-        raise RemoteCommandError("a message without a channel")
-    number = message[0] - ord("0") if is_text(protocol) else message[0]
+    try:
+        number, data = channel_messages.decode(message, text=is_text(protocol))
+    except channel_messages.ChannelMessageError as error:
+        raise RemoteCommandError(str(error)) from error
     if number == CLOSE_CHANNEL and protocol == V5:
-        if len(message) != 2 or message[1] >= len(CHANNELS):
+        if len(data) != 1 or data[0] >= len(CHANNELS):
             raise RemoteCommandError(f"no channel to close: {message[:20]!r}")
-        return ChannelClosed(CHANNELS[message[1]])
+        return ChannelClosed(CHANNELS[data[0]])
     if not 0 <= number < len(CHANNELS):
         raise RemoteCommandError(f"no such channel: {number}")
-    return ChannelData(CHANNELS[number], _from_base64(message[1:]) if is_text(protocol) else message[1:])
-
-
-def _from_base64(text: bytes) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise RemoteCommandError(f"no base64: {text[:20]!r}: {error}") from error
+    return ChannelData(CHANNELS[number], data)

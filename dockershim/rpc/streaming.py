@@ -46,7 +46,7 @@ class Streaming:
         return cri.AttachResponse(url=await self._server.url(ticket))
 
     async def port_forward(self, request: cri.PortForwardRequest) -> cri.PortForwardResponse:
-        """See CRI. The ports of the request are advice: the client names one with each connection."""
+        """See CRI. The ports are for clients that cannot name them; others name one with each connection."""
         for port in request.port:
             if not 0 < port < 1 << 16:
                 raise InvalidArgument("port", f"{port}: want 1 to 65535")
@@ -60,7 +60,7 @@ class Streaming:
                 raise ConnectionRefusedError(str(error)) from error
             return await connect_in_namespace(path, port)
 
-        return cri.PortForwardResponse(url=await self._server.url(PortForwardTicket(connect)))
+        return cri.PortForwardResponse(url=await self._server.url(PortForwardTicket(connect, tuple(request.port))))
 
     def _running_container(self, reference: str) -> ContainerView:
         view = self._node.store.require_container(reference)

@@ -1,4 +1,4 @@
-"""Port-forward: pairs of SPDY streams joined to connections inside a pod's network namespace.
+"""Port-forward: pairs of SPDY streams, or of channels, joined to connections inside a pod's network namespace.
 
 Owns the connections. No program of the host is needed: a thread enters the namespace to connect, and the socket stays
 there. Upstream counterpart: containerd's sandbox_portforward_linux.go. Deliberate difference to cri-dockerd: no socat,
@@ -10,14 +10,18 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
 
 import structlog
 
+from cri_proto.wire import channel_messages
 from cri_proto.wire import portforward as wire
 from dockershim.namespaces import in_network_namespace
+from dockershim.streaming.inbox import Inbox
 from dockershim.streaming.spdy import SpdyConnection, SpdyStream
-from dockershim.streaming.wires import CHUNK_BYTES, Gone, Wire
+from dockershim.streaming.wires import CHUNK_BYTES, Gone, WebSocket, Wire
 
 _log = structlog.get_logger()
 CONNECT_SECONDS = 5.0
@@ -60,6 +64,95 @@ async def serve_port_forward(raw: Wire, connect: Connect) -> None:
             forwarder.stop()
 
 
+class PortChannels:
+    """The channels of a client that speaks no SPDY: one connection to each of the ports it has named."""
+
+    def __init__(self, socket: WebSocket, ports: Sequence[int], is_text: bool) -> None:
+        self._socket = socket
+        self._is_text = is_text
+        self.ports = [_ChannelPair(self, port, *wire.channels_of(index)) for index, port in enumerate(ports)]
+        self._inboxes = {pair.data_number: pair.inbox for pair in self.ports}
+
+    async def begin(self) -> None:
+        """Says which channels belong to which port."""
+        for pair in self.ports:
+            await self.send(pair.data_number, wire.first_words(pair.port))
+            await self.send(pair.error_number, wire.first_words(pair.port))
+
+    async def run(self) -> None:
+        """Reads what the client sends, until it is gone."""
+        try:
+            while (message := await self._socket.receive()) is not None:
+                number, data = channel_messages.decode(message, text=self._is_text)
+                if number not in self._inboxes:
+                    raise channel_messages.ChannelMessageError(f"channel {number} carries nothing to the pod")
+                await self._inboxes[number].put(data)
+        except channel_messages.ChannelMessageError as error:
+            _log.warning("streaming_client_broke_protocol", error=str(error))
+            await self._socket.close(1002, str(error))
+        except Gone:
+            pass
+        finally:
+            for inbox in self._inboxes.values():
+                await inbox.break_off()
+
+    async def send(self, number: int, data: bytes) -> None:
+        """One message. Gone when the client is."""
+        await self._socket.send(channel_messages.encode(number, data, text=self._is_text), text=self._is_text)
+
+    async def close(self) -> None:
+        """Says that it ends."""
+        await self._socket.close()
+
+
+@dataclass(slots=True)
+class _ChannelPair:
+    """One port's channels: its data, both ways, and its error."""
+
+    channels: PortChannels
+    port: int
+    data_number: int
+    error_number: int
+    inbox: Inbox = field(default_factory=Inbox)
+
+    async def write(self, data: bytes) -> None:
+        await self.channels.send(self.data_number, data)
+
+    async def end(self) -> None:
+        """No message says so: with the pod's side this connection has ended."""
+        await self.inbox.end()
+
+
+async def serve_ports(channels: PortChannels, connect: Connect) -> None:
+    """Forward for one client until its connections have ended, or it goes."""
+    async with asyncio.TaskGroup() as group:
+        reading = group.create_task(channels.run(), name="port-forward client")
+        with contextlib.suppress(Gone):
+            await channels.begin()
+            async with asyncio.TaskGroup() as forwards:
+                for pair in channels.ports:
+                    forwards.create_task(_forward_channel(pair, connect), name=f"forward to port {pair.port}")
+        await channels.close()
+        reading.cancel()
+
+
+async def _forward_channel(pair: _ChannelPair, connect: Connect) -> None:
+    try:
+        await _connect_and_copy(connect, pair.port, pair)
+    except OSError as error:
+        with contextlib.suppress(Gone):
+            await pair.channels.send(pair.error_number, _describe(pair.port, error))
+    except Gone:
+        pass  # the client has left
+    finally:
+        await pair.inbox.discard()
+
+
+def _describe(port: int, error: OSError) -> bytes:
+    _log.debug("port_forward_failed", port=port, error=str(error))
+    return f"cannot forward to port {port} of the pod: {error.strerror or error}".encode()
+
+
 class _Forwarder:
     def __init__(self, raw: Wire, connect: Connect, group: asyncio.TaskGroup) -> None:
         self.connection = SpdyConnection(raw, self._opened)
@@ -93,10 +186,8 @@ class _Forwarder:
         try:
             await _connect_and_copy(self._connect, port, data)
         except OSError as error:
-            _log.debug("port_forward_failed", port=port, error=str(error))
-            text = f"cannot forward to port {port} of the pod: {error.strerror or error}"
             with contextlib.suppress(Gone):
-                await errors.write(text.encode())
+                await errors.write(_describe(port, error))
         except Gone:
             pass  # the client has dropped this connection
         finally:
@@ -105,7 +196,24 @@ class _Forwarder:
             await data.reset()
 
 
-async def _connect_and_copy(connect: Connect, port: int, data: SpdyStream) -> None:
+class _Data(Protocol):
+    """What one connection carries."""
+
+    @property
+    def inbox(self) -> Inbox:
+        """What the client sends."""
+        ...
+
+    async def write(self, data: bytes) -> None:
+        """What the pod sends. Gone when the client is."""
+        ...
+
+    async def end(self) -> None:
+        """The pod sends nothing more."""
+        ...
+
+
+async def _connect_and_copy(connect: Connect, port: int, data: _Data) -> None:
     reader, writer = await asyncio.open_connection(sock=await connect(port))
     try:
         async with asyncio.TaskGroup() as group:
@@ -119,14 +227,14 @@ async def _connect_and_copy(connect: Connect, port: int, data: SpdyStream) -> No
             await writer.wait_closed()
 
 
-async def _upload(data: SpdyStream, writer: asyncio.StreamWriter) -> None:
+async def _upload(data: _Data, writer: asyncio.StreamWriter) -> None:
     while piece := await data.inbox.get():
         writer.write(piece)
         await writer.drain()
     writer.write_eof()
 
 
-async def _download(reader: asyncio.StreamReader, data: SpdyStream) -> None:
+async def _download(reader: asyncio.StreamReader, data: _Data) -> None:
     while piece := await reader.read(CHUNK_BYTES):
         await data.write(piece)
     await data.end()

@@ -19,7 +19,7 @@ from cri_proto.wire import http_upgrade, portforward, remotecommand, websocket
 from dockershim.errors import Unavailable
 from dockershim.streaming.certificate import Certificate
 from dockershim.streaming.channels import SpdyChannels, WebSocketChannels
-from dockershim.streaming.port_forward import Connect, serve_port_forward
+from dockershim.streaming.port_forward import Connect, PortChannels, serve_port_forward, serve_ports
 from dockershim.streaming.remote_command import Work, serve_channels
 from dockershim.streaming.tokens import TokenBook
 from dockershim.streaming.wires import Gone, RawWire, TunnelWire, WebSocket, Wire
@@ -43,9 +43,10 @@ class CommandTicket:
 
 @dataclass(frozen=True, slots=True)
 class PortForwardTicket:
-    """A port-forward that waits for its client."""
+    """A port-forward that waits for its client. `ports`: one connection to each, for clients that name none."""
 
     connect: Connect
+    ports: tuple[int, ...] = ()
     kind: str = PORT_FORWARD
 
 
@@ -157,14 +158,16 @@ def _agree(head: http_upgrade.RequestHead, ticket: Ticket) -> _Agreement:
         version = (remotecommand.VERSION_HEADER, chosen)
         return _Agreement((("Connection", "Upgrade"), ("Upgrade", "SPDY/3.1"), version), chosen, False)
     if head.upgrade == "websocket":
-        supported = (portforward.TUNNEL_PROTOCOL,) if forwarding else remotecommand.WEBSOCKET_PROTOCOLS
+        supported = portforward.WEBSOCKET_PROTOCOLS if forwarding else remotecommand.WEBSOCKET_PROTOCOLS
         offered = head.listed("sec-websocket-protocol")
         chosen = remotecommand.negotiate(offered, supported)
-        if not offered and not forwarding:
-            chosen = remotecommand.V1
+        if not offered:
+            chosen = portforward.CHANNEL_PROTOCOL if forwarding else remotecommand.V1
         key = head.header("sec-websocket-key")
         if chosen is None or not key:
             raise _Refused(400, f"want a Sec-WebSocket-Key and one of the sub-protocols {', '.join(supported)}")
+        if isinstance(ticket, PortForwardTicket) and chosen != portforward.TUNNEL_PROTOCOL and not ticket.ports:
+            raise _Refused(400, f"{chosen} is for a port-forward that was asked for with its ports")
         headers: tuple[tuple[str, str], ...] = (
             ("Connection", "Upgrade"),
             ("Upgrade", "websocket"),
@@ -178,7 +181,13 @@ def _agree(head: http_upgrade.RequestHead, ticket: Ticket) -> _Agreement:
 
 async def _run(wire: Wire, ticket: Ticket, agreement: _Agreement) -> None:
     if isinstance(ticket, PortForwardTicket):
-        await serve_port_forward(TunnelWire(WebSocket(wire)) if agreement.is_websocket else wire, ticket.connect)
+        if not agreement.is_websocket:
+            await serve_port_forward(wire, ticket.connect)
+        elif agreement.protocol == portforward.TUNNEL_PROTOCOL:
+            await serve_port_forward(TunnelWire(WebSocket(wire)), ticket.connect)
+        else:
+            is_text = agreement.protocol == portforward.TEXT_CHANNEL_PROTOCOL
+            await serve_ports(PortChannels(WebSocket(wire), ticket.ports, is_text), ticket.connect)
     elif agreement.is_websocket:
         await serve_channels(WebSocketChannels(wire, ticket.streams, agreement.protocol), ticket.work)
     else:

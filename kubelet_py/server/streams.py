@@ -10,12 +10,13 @@ import structlog
 from aiohttp import web
 
 from cri_proto import runtime_v1 as cri
+from cri_proto.wire import portforward
 from cri_proto.wire.remotecommand import StreamSet
 from kubelet_py.errors import RuntimeCallError
 from kubelet_py.server.path_objects import find_container, find_pod, find_running_id
 from kubelet_py.server.settings import ServerBackend
 from kubelet_py.server.tunnel import tunnel
-from kubelet_py.server.websockets import translate, tunnel_messages, wants_translation, wants_tunnel
+from kubelet_py.server.websockets import is_websocket, translate, tunnel_messages, wants_translation, wants_tunnel
 
 StreamRequest = cri.ExecRequest | cri.AttachRequest | cri.PortForwardRequest
 _log = structlog.get_logger()
@@ -47,14 +48,23 @@ class Streams:
         return await self._open(request, wanted)
 
     async def port_forward(self, request: web.Request) -> web.StreamResponse:
-        """Connections into a pod."""
+        """Connections into a pod. Who speaks WebSocket and no SPDY inside it names the ports here."""
+        ports: tuple[int, ...] = ()
+        if is_websocket(request) and not self._is_tunnel(request):
+            try:
+                ports = portforward.parse_ports(request.query.getall("port", []))
+            except portforward.PortForwardError as error:
+                raise web.HTTPBadRequest(text=str(error)) from error
         try:
             sandbox_id = await self._backend.sandbox_id(find_pod(request, self._backend))
         except RuntimeCallError as error:
             raise web.HTTPInternalServerError(text=str(error)) from error
         if sandbox_id is None:
             raise web.HTTPInternalServerError(text="the pod has no sandbox that runs")
-        return await self._open(request, cri.PortForwardRequest(pod_sandbox_id=sandbox_id))
+        return await self._open(request, cri.PortForwardRequest(pod_sandbox_id=sandbox_id, port=ports))
+
+    def _is_tunnel(self, request: web.Request) -> bool:
+        return self._speaks_websocket and wants_tunnel(request)
 
     async def _open(self, request: web.Request, wanted: StreamRequest) -> web.StreamResponse:
         if "upgrade" not in request.headers.get("Connection", "").lower():
@@ -67,7 +77,7 @@ class Streams:
 
     async def _carry(self, request: web.Request, wanted: StreamRequest, url: str) -> web.StreamResponse:
         match wanted:
-            case cri.PortForwardRequest() if self._speaks_websocket and wants_tunnel(request):
+            case cri.PortForwardRequest() if self._is_tunnel(request):
                 return await tunnel_messages(request, url)
             case cri.ExecRequest() | cri.AttachRequest() if self._speaks_websocket and wants_translation(request):
                 streams = StreamSet(wanted.stdin, wanted.stdout, wanted.stderr, wanted.tty)

@@ -35,8 +35,13 @@ def wants_tunnel(request: web.Request) -> bool:
     return any(name.startswith(_TUNNEL_PREFIX) for name in _protocols(request))
 
 
+def is_websocket(request: web.Request) -> bool:
+    """The client asks for messages of whatever protocol."""
+    return request.headers.get("Upgrade", "").lower() == "websocket"
+
+
 def _protocols(request: web.Request) -> list[str]:
-    if request.headers.get("Upgrade", "").lower() != "websocket":
+    if not is_websocket(request):
         return []
     offered = ",".join(request.headers.getall("Sec-WebSocket-Protocol", []))
     return [name.strip() for name in offered.split(",")]

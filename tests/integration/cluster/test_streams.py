@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import functools
 import hashlib
 import os
 import re
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cri_proto.wire import portforward, remotecommand
+from cri_proto.wire import channel_messages, portforward, remotecommand
 from cri_proto.wire.spdy_session import DataReceived, SpdySession
 from tests.integration.cluster.objects import SLEEP, container, pod
 from tests.integration.cluster.stage import PLAYS_GO, Stage
@@ -145,6 +146,30 @@ def test_a_port_forward_through_messages_of_the_node_itself(stage: Stage) -> Non
         events = (event for message in client.messages() for event in session.receive(message))
         echoed = next(event for event in events if isinstance(event, DataReceived))
     assert echoed == DataReceived(data_id, b"hello")
+
+
+@pytest.mark.parametrize("protocol", [portforward.CHANNEL_PROTOCOL, portforward.TEXT_CHANNEL_PROTOCOL])
+def test_a_port_forward_as_clients_without_spdy_ask_for_it(stage: Stage, protocol: str) -> None:
+    """Its ports in the query, two channels for each; without ports there is nothing to forward."""
+    name, is_text = stage.unique("channels"), protocol == portforward.TEXT_CHANNEL_PROTOCOL
+    stage.create_pod(pod(name, container("while true; do nc -ll -p 8080 -e cat; sleep 0.1; done")))
+    stage.wait_ready(name)
+    connect = functools.partial(stage.kubelet_connection, stage.cluster.kubelet_client)
+    with connect() as refused, pytest.raises(AssertionError, match='query parameter "port" is required'):
+        WebSocketClient(refused, f"/portForward/default/{name}", protocol)
+    path = f"/portForward/default/{name}?port=8080&port=9"
+    with WebSocketClient(connect(), path, protocol) as client:
+        said: dict[int, bytes] = {0: b"", 1: b"", 2: b"", 3: b""}
+        messages = client.messages()
+        while len(said[3]) <= 2:
+            number, data = channel_messages.decode(next(messages), text=is_text)
+            said[number] += data
+        client.send(channel_messages.encode(0, b"hello", text=is_text), is_text=is_text)
+        while not said[0].endswith(b"hello"):
+            number, data = channel_messages.decode(next(messages), text=is_text)
+            said[number] += data
+    assert (said[0], said[1]) == (b"\x90\x1fhello", b"\x90\x1f")
+    assert (said[2], said[3][:2], b"9" in said[3][2:]) == (b"\x09\x00", b"\x09\x00", True), said
 
 
 def test_a_command_without_streams(stage: Stage) -> None:

@@ -53,9 +53,9 @@ class WebSocketClient:
         """Ends the connection without a word."""
         self._connection.close()
 
-    def send(self, data: bytes) -> None:
-        """One message."""
-        self._send(websocket.BINARY, data)
+    def send(self, data: bytes, *, is_text: bool = False) -> None:
+        """One message, of bytes or of text."""
+        self._send(websocket.TEXT if is_text else websocket.BINARY, data)
 
     def messages(self) -> Iterator[bytes]:
         """What the server sends, until it closes."""

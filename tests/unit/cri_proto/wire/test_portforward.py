@@ -63,3 +63,24 @@ def test_streams_that_cannot_be_a_pair() -> None:
         book.add(9999, headers("data", request="more"))
     book.remove(1)
     assert book.add(9999, headers("data", request="more")) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "ports"), [(["80"], (80,)), (["80,81"], (80, 81)), (["80", "65535,1"], (80, 65535, 1))]
+)
+def test_ports_of_a_query(given: list[str], ports: tuple[int, ...]) -> None:
+    """One or several, in one word or many."""
+    assert wire.parse_ports(given) == ports
+
+
+@pytest.mark.parametrize("given", [[], [""], ["0"], ["65536"], ["80,"], ["http"], ["-1"], ["\u0663"]])
+def test_ports_that_are_none(given: list[str]) -> None:
+    """Each says what was wrong."""
+    with pytest.raises(wire.PortForwardError, match="port"):
+        wire.parse_ports(given)
+
+
+def test_channels_of_a_port() -> None:
+    """Data and error side by side; both begin with the port, its low byte first."""
+    assert [wire.channels_of(index) for index in range(3)] == [(0, 1), (2, 3), (4, 5)]
+    assert wire.first_words(8080) == b"\x90\x1f"

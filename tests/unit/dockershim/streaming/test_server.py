@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Iterator
 from urllib.parse import urlsplit
 
 import pytest
 
-from cri_proto.wire import remotecommand, spdy_session, websocket
+from cri_proto.wire import channel_messages, portforward, remotecommand, spdy_session, websocket
 from dockershim.streaming.channels import Channels
-from dockershim.streaming.server import EXEC, CommandTicket, StreamingServer, Ticket
+from dockershim.streaming.server import EXEC, CommandTicket, PortForwardTicket, StreamingServer, Ticket
 from dockershim.streaming.wires import Gone
 from dockershim.tasks import Tasks
 
@@ -189,6 +190,97 @@ async def test_exec_as_the_oldest_websocket_clients_speak(stage: Stage, protocol
     assert [message.data for message in messages[: len(expected)]] == expected
     assert messages[0].opcode == (websocket.TEXT if protocol.startswith("base64") else websocket.BINARY)
     writer.close()
+
+
+class PodEnd:
+    """The pod's side of forwarded connections: it answers each piece in capitals and hangs up after a dot."""
+
+    def __init__(self) -> None:
+        self.ends: list[socket.socket] = []
+
+    def close(self) -> None:
+        """Hangs up everywhere."""
+        for end in self.ends:
+            end.close()
+
+    async def connect(self, port: int) -> socket.socket:
+        """Port 9 has no listener."""
+        if port == 9:
+            raise ConnectionRefusedError(111, "Connection refused")
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        self.ends.append(theirs)
+        return ours
+
+    async def answer(self, index: int) -> bytes:
+        """Takes one piece and sends it back."""
+        loop, end = asyncio.get_running_loop(), self.ends[index]
+        data = await loop.sock_recv(end, 100)
+        await loop.sock_sendall(end, data.upper())
+        if data.endswith(b"."):
+            end.close()
+        return data
+
+
+@pytest.fixture
+def pod_end() -> Iterator[PodEnd]:
+    made = PodEnd()
+    yield made
+    made.close()
+
+
+async def channel_pieces(reader: asyncio.StreamReader, is_text: bool, count: int) -> list[tuple[int, bytes]]:
+    """So many messages of the server; the end counts as one of channel -1."""
+    decoder = websocket.WebSocketDecoder(masked=False)
+    pieces: list[tuple[int, bytes]] = []
+    async with asyncio.timeout(10):
+        while len(pieces) < count:
+            for message in decoder.feed(await reader.readexactly(1)):
+                is_end = message.opcode == websocket.CLOSE
+                pieces.append((-1, message.data) if is_end else channel_messages.decode(message.data, text=is_text))
+    return pieces
+
+
+@pytest.mark.parametrize("protocol", ["v4.channel.k8s.io", "v4.base64.channel.k8s.io", ""])
+async def test_port_forward_over_channels(stage: Stage, pod_end: PodEnd, protocol: str) -> None:
+    """Two ports, of which one has no listener: both say their number, and the second says what is wrong."""
+    is_text = protocol == portforward.TEXT_CHANNEL_PROTOCOL
+    named = (f"Sec-WebSocket-Protocol: {protocol}",) if protocol else ()
+    reader, writer = await stage.dial(PortForwardTicket(pod_end.connect, (8080, 9)), *WEBSOCKET[:3], *named)
+    assert b"101 " in await reader.readuntil(b"\r\n\r\n")
+    pieces = await channel_pieces(reader, is_text, 5)
+    assert pieces[:4] == [(0, b"\x90\x1f"), (1, b"\x90\x1f"), (2, b"\x09\x00"), (3, b"\x09\x00")]
+    assert pieces[4] == (3, b"cannot forward to port 9 of the pod: Connection refused")
+    for word in (b"hello", b"bye."):
+        message = channel_messages.encode(0, word, text=is_text)
+        writer.write(websocket.encode_frame(websocket.TEXT if is_text else websocket.BINARY, message, MASK))
+        assert await pod_end.answer(0) == word
+        assert await channel_pieces(reader, is_text, 1) == [(0, word.upper())]
+    assert [number for number, _ in await channel_pieces(reader, is_text, 1)] == [-1], "the pod has hung up"
+
+
+async def test_a_client_of_channels_that_goes_or_talks_nonsense(stage: Stage, pod_end: PodEnd) -> None:
+    """The pod's connections end with it; what is sent to an error channel has nobody to go to."""
+    ticket = PortForwardTicket(pod_end.connect, (8080,))
+    protocol = f"Sec-WebSocket-Protocol: {portforward.CHANNEL_PROTOCOL}"
+    reader, writer = await stage.dial(ticket, *WEBSOCKET[:3], protocol)
+    await reader.readuntil(b"\r\n\r\n")
+    await channel_pieces(reader, False, 2)
+    writer.close()
+    async with asyncio.timeout(10):
+        assert await asyncio.get_running_loop().sock_recv(pod_end.ends[0], 1) == b""
+    reader, writer = await stage.dial(ticket, *WEBSOCKET[:3], protocol)
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(websocket.encode_frame(websocket.BINARY, b"\x01nobody", MASK))
+    *_, (end, why) = await channel_pieces(reader, False, 3)
+    assert (end, why[2:]) == (-1, b"channel 1 carries nothing to the pod")
+
+
+async def test_channels_need_ports(stage: Stage, pod_end: PodEnd) -> None:
+    """Whoever asked for the URL named none: a client could not say which either."""
+    protocol = f"Sec-WebSocket-Protocol: {portforward.CHANNEL_PROTOCOL}"
+    assert await status_of(*await stage.dial(PortForwardTicket(pod_end.connect), *WEBSOCKET[:3], protocol)) == 400
 
 
 @pytest.mark.parametrize("head", [SPDY, WEBSOCKET], ids=["spdy", "websocket"])
