@@ -17,7 +17,14 @@ import msgspec
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
-from kubelet_py.api.pod import ephemeral_containers_of, init_containers_of, is_sidecar, spec_of
+from kubelet_py.api.pod import (
+    all_containers_of,
+    containers_of,
+    ephemeral_containers_of,
+    init_containers_of,
+    is_sidecar,
+    spec_of,
+)
 from kubelet_py.core.observed import (
     NO_VERDICT,
     NS_PER_SECOND,
@@ -33,12 +40,17 @@ from kubelet_py.core.restart_rules import AnyContainer, is_being_deleted, should
 
 CONTAINER_CREATING = "ContainerCreating"
 POD_INITIALIZING = "PodInitializing"
+COMPLETED = "Completed"
 STATUS_UNKNOWN = "ContainerStatusUnknown"
 RESTARTING_ALL = "RestartingAllContainers"
 RESTARTING_ALL_MESSAGE = "The container is removed because RestartAllContainers in place"
 LOST_WHEN_TERMINATED = "The container could not be located when the pod was terminated"
 LOST_WHEN_DELETED = "The container could not be located when the pod was deleted.  The container used to be Running"
+_FORGOTTEN_INIT = "Unable to get init container status from container runtime"
+FORGOTTEN_INIT_MESSAGE = f"{_FORGOTTEN_INIT} and pod has been initialized, treat it as exited normally"
 UNKNOWN_EXIT_CODE = 137
+MAX_POD_MESSAGE_BYTES = 12 * 1024
+"""What the termination messages of a pod may take together; each container has an equal share."""
 
 # Probe results do not survive the agent; what started this long before it is trusted as it was reported.
 TRUSTED_BEFORE_START_NS = 10 * NS_PER_SECOND
@@ -98,7 +110,7 @@ def compute_container_statuses(
     init = [maker.make(c, by_name(previous.initContainerStatuses), True) for c in init_containers_of(pod)]
     main = [maker.make(c, by_name(previous.containerStatuses), False) for c in spec_of(pod).containers]
     old_ephemeral = by_name(previous.ephemeralContainerStatuses)
-    ephemeral = [maker.make(c, old_ephemeral, False) for c in ephemeral_containers_of(pod)]
+    ephemeral = [maker.make_ephemeral(c, old_ephemeral) for c in ephemeral_containers_of(pod)]
     return ContainerStatuses(
         init, sorted(main, key=lambda status: status.name), sorted(ephemeral, key=lambda status: status.name)
     )
@@ -115,9 +127,34 @@ class _Maker:
     ) -> core_v1.ContainerStatus:
         old = old_statuses.get(container.name)
         history = self.observed.named(container.name)
+        newest = history[0] if history else None
         status = self._of_runs(container, history, old) if history else self._without_runs(container, old)
-        status = self._with_waiting_reason(container, status, history[0] if history else None, is_init)
-        return self._with_probe_results(container, status, history[0] if history else None, old, is_init)
+        if is_init and newest is None and self._must_have_succeeded(container, status):
+            status = _taken_as_completed(status)
+        else:
+            status = self._with_waiting_reason(container, status, newest, is_init)
+        return self._with_probe_results(container, status, newest, old, is_init)
+
+    def make_ephemeral(
+        self, container: AnyContainer, old_statuses: Mapping[str, core_v1.ContainerStatus]
+    ) -> core_v1.ContainerStatus:
+        """Nobody asks whether an ephemeral container is ready, so it never is; it has no probes to start it either."""
+        return msgspec.structs.replace(self.make(container, old_statuses, False), ready=False, started=None)
+
+    def _must_have_succeeded(self, container: AnyContainer, status: core_v1.ContainerStatus) -> bool:
+        """An init container of which neither the runtime nor a report knows anything, beside main containers.
+
+        It happens to static pods: finished init containers are removed, and only this agent has their statuses.
+        """
+        is_waiting = status.state is not None and status.state.waiting is not None
+        if not is_waiting or _is_sidecar(container) or self.context.is_restarting_all:
+            return False
+        sandbox = self.observed.newest_sandbox
+        here = ("", sandbox.id if sandbox is not None else "")
+        found = [self.observed.newest(main.name) for main in containers_of(self.pod)]
+        return any(
+            run is not None and run.sandbox_id in here and run.state is not ContainerState.UNKNOWN for run in found
+        )
 
     # Containers that the runtime knows
 
@@ -174,8 +211,9 @@ class _Maker:
                 return core_v1.ContainerState(waiting=core_v1.ContainerStateWaiting())
 
     def _termination_message(self, run: ObservedContainer) -> str | None:
-        text = self.context.termination_messages.get(run.id, "")
-        return ": ".join(part for part in (run.message, text) if part) or None
+        text = ": ".join(part for part in (run.message, self.context.termination_messages.get(run.id, "")) if part)
+        share = MAX_POD_MESSAGE_BYTES // sum(1 for _ in all_containers_of(self.pod))
+        return text.encode()[:share].decode(errors="ignore") or None
 
     def _last_state_before(
         self, newest: ObservedContainer, old: core_v1.ContainerStatus | None
@@ -298,6 +336,11 @@ def _holds(probe: core_v1.Probe | None, result: ProbeResult | None, as_before: b
 
 def _is_sidecar(container: AnyContainer) -> bool:
     return isinstance(container, core_v1.Container) and is_sidecar(container)
+
+
+def _taken_as_completed(status: core_v1.ContainerStatus) -> core_v1.ContainerStatus:
+    ended = core_v1.ContainerStateTerminated(exitCode=0, reason=COMPLETED, message=FORGOTTEN_INIT_MESSAGE)
+    return msgspec.structs.replace(status, state=core_v1.ContainerState(terminated=ended))
 
 
 def _has_succeeded(run: ObservedContainer) -> bool:

@@ -366,12 +366,13 @@ class TestReadiness:
         made = compute(self.POD, make_observed(self.RUN), before, agent_started_at_ns=NOW_NS + 3600 * SECOND)
         assert (made.started, made.ready) == (True, False)
 
-    def test_an_ephemeral_container_that_runs_is_ready(self) -> None:
+    def test_an_ephemeral_container_is_never_ready(self) -> None:
+        """Nor said to have started: no probe asks for either."""
         pod = make_pod("app", ephemeral=["debug"])
         made = compute_container_statuses(
             pod, make_observed(make_run("debug")), ContainerStatusContext("sim", status())
         )
-        assert [(s.started, s.ready) for s in made.ephemeral] == [(True, True)]
+        assert [(s.started, s.ready) for s in made.ephemeral] == [(None, False)]
 
     def test_an_init_container_is_ready_when_it_is_through(self) -> None:
         """It never counts as started; a sidecar does as soon as it runs."""
@@ -383,6 +384,53 @@ class TestReadiness:
             ("two", False, False),
             ("mesh", True, True),
         ]
+
+
+class TestLongMessages:
+    """Twelve KiB for a pod, the same for each of its containers."""
+
+    @pytest.mark.parametrize(("others", "kept"), [(0, 12288), (3, 3072), (5, 2048)])
+    def test_each_has_its_share(self, others: int, kept: int) -> None:
+        pod = make_pod("app", *(f"other-{number}" for number in range(others)))
+        run = make_run("app", EXITED)
+        made = compute(pod, make_observed(run), termination_messages={run.id: "x" * 20_000})
+        assert terminated(made.state).message == "x" * kept
+
+    def test_no_letter_is_cut_in_two(self) -> None:
+        run = make_run("app", EXITED)
+        made = compute(make_pod("app"), make_observed(run), termination_messages={run.id: "x" + "\u00e9" * 10_000})
+        assert terminated(made.state).message == "x" + "\u00e9" * 6143
+
+
+class TestForgottenInitContainers:
+    """Of which neither the runtime nor a report knows, as of static pods after a restart of the agent."""
+
+    POD = make_pod("app", init=["setup", make_sidecar("mesh")])
+
+    @pytest.mark.parametrize("state", [CREATED, RUNNING, EXITED])
+    def test_beside_a_main_container_they_have_done_their_work(self, state: Any) -> None:
+        setup, mesh = compute_init(self.POD, make_observed(make_run("app", state)))
+        assert terminated(setup.state).reason == "Completed"
+        assert terminated(setup.state).exitCode == 0
+        assert "treat it as exited normally" in (terminated(setup.state).message or "")
+        assert setup.ready
+        assert waiting_reason(mesh) == "PodInitializing", "a sidecar is started again"
+
+    @pytest.mark.parametrize(
+        "observed",
+        [
+            make_observed(),
+            make_observed(make_run("app", UNKNOWN)),
+            make_observed(make_run("app", EXITED, sandbox_id="sandbox-of-before")),
+        ],
+        ids=["nothing", "unknown", "before"],
+    )
+    def test_without_one_they_wait(self, observed: ObservedPod) -> None:
+        assert [waiting_reason(s) for s in compute_init(self.POD, observed)] == ["PodInitializing"] * 2
+
+    def test_while_all_are_restarted_they_wait(self) -> None:
+        made = compute_init(self.POD, make_observed(make_run("app")), is_restarting_all=True)
+        assert [waiting_reason(s) for s in made] == ["PodInitializing"] * 2
 
 
 class TestLists:
