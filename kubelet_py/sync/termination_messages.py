@@ -20,9 +20,9 @@ def read_termination_message(container: ObservedContainer) -> str:
     """The message of a container that ended, "" when it left none."""
     if container.state is not ContainerState.EXITED:
         return ""
-    wants_logs = container.termination_message_policy == _FALLBACK_TO_LOGS and (
-        container.exit_code != 0 or container.reason == "ContainerCannotRun"
-    )
+    # What could not even be started wrote no log.
+    has_failed = container.exit_code != 0 and container.reason != "ContainerCannotRun"
+    wants_logs = has_failed and container.termination_message_policy == _FALLBACK_TO_LOGS
     path = next((m.host_path for m in container.mounts if m.container_path == container.termination_message_path), "")
     message = ""
     if path:
