@@ -3,6 +3,8 @@
 Upstream counterpart: pkg/kubelet/lifecycle/handlers.go and executePreStopHook in kuberuntime_container.go.
 """
 
+import json
+from collections.abc import Iterable
 from enum import StrEnum
 
 from kubelet_py.api import core_v1
@@ -12,6 +14,7 @@ from kubelet_py.core.pod_resources import AnyContainer
 POST_START_ERROR = "PostStartHookError"
 POST_START_KILL_MESSAGE = "FailedPostStartHook"
 HTTP_FALLBACK = "LifecycleHTTPFallback"
+MAX_OUTPUT_BYTES = 1024
 
 
 class Hook(StrEnum):
@@ -52,6 +55,12 @@ def describe_failure(pod: core_v1.Pod, container_name: str, handler: core_v1.Lif
         what = "Lifecycle hook"
     full_name = f"{metadata.name}_{metadata.namespace}({pods.uid_of(pod)})"
     return f'{what} for Container "{container_name}" in Pod "{full_name}" failed - error: {error}'
+
+
+def exec_failure(command: Iterable[str], exit_code: int, stdout: bytes, stderr: bytes) -> str:
+    """What a command that exited with another code than 0 had to say."""
+    said, complained = (output[:MAX_OUTPUT_BYTES].decode("utf-8", "replace") for output in (stdout + stderr, stderr))
+    return f"command '{' '.join(command)}' exited with {exit_code}: {complained}, message: {json.dumps(said)}"
 
 
 def http_fallback_message(host_and_port: str) -> str:

@@ -19,6 +19,7 @@ from kubelet_py.core.lifecycle_hooks import (
     HTTP_FALLBACK,
     Hook,
     describe_failure,
+    exec_failure,
     handler_of,
     http_fallback_message,
     sleep_left_seconds,
@@ -118,11 +119,10 @@ class LifecycleHooks:
         slept_seconds: float,
     ) -> None:
         if handler.exec is not None:
-            answer = await self._client.exec_sync(container_id, handler.exec.command or [], 0)
+            command = handler.exec.command or []
+            answer = await self._client.exec_sync(container_id, command, 0)
             if answer.exit_code:
-                output = (answer.stdout + answer.stderr)[:1024].decode("utf-8", "replace")
-                words = " ".join(handler.exec.command or ())
-                raise ValueError(f"command '{words}' exited with {answer.exit_code}: {output}")
+                raise ValueError(exec_failure(command, answer.exit_code, answer.stdout, answer.stderr))
         elif handler.httpGet is not None:
             await self._get(pod, container, handler.httpGet)
         elif handler.sleep is not None:

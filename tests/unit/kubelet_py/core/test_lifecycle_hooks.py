@@ -44,6 +44,13 @@ def test_a_failure_names_the_hook_the_container_and_the_pod(handler: dict[str, o
     assert text == f'{words} for Container "main" in Pod "web_shop({UID})" failed - error: boom'
 
 
+def test_a_command_that_fails_is_quoted() -> None:
+    """What it complained of, and all that it said, each up to a kibibyte."""
+    text = lifecycle_hooks.exec_failure(["sh", "-c", "no"], 3, b'so "far"\n', b"no way")
+    assert text == 'command \'sh -c no\' exited with 3: no way, message: "so \\"far\\"\\nno way"'
+    assert len(lifecycle_hooks.exec_failure([], 1, b"x" * 5000, b"y" * 5000)) < 2200
+
+
 def test_the_fallback_to_plain_http_is_told() -> None:
     """With the address, without the path."""
     assert lifecycle_hooks.http_fallback_message("10.0.0.7:80").startswith(
