@@ -8,6 +8,7 @@ Upstream counterpart: doPodResizeAction and updatePodContainerResources in kuber
 import contextlib
 
 import msgspec
+import structlog
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
@@ -34,6 +35,8 @@ from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeCallError, RuntimeUnimplemented, SyncError
 from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.sync.ports import CgroupKeeper, NodeView
+
+log = structlog.get_logger()
 
 
 class PodResizer:
@@ -84,15 +87,26 @@ class PodResizer:
             raise SyncError("ResizeError", f"cannot decrease memory limits: {text}")
 
     async def _write(self, pod: core_v1.Pod, sandbox: ObservedSandbox | None, step: CgroupLimits) -> None:
-        """The runtime hears of it first and may refuse; then the pod's cgroup."""
-        uid = pods.uid_of(pod)
-        after = merged(self._cgroups.limits_of(uid), step)
-        if sandbox is not None:
-            with contextlib.suppress(RuntimeUnimplemented):  # such a runtime leaves the pod's cgroup to us alone
-                overhead = compute_overhead_resources(pod, self._node.cgroups())
-                resources = to_cri_pod_resources(without_overhead(after, pods.spec_of(pod).overhead))
-                await self._client.update_pod_sandbox_resources(sandbox.id, overhead, resources)
-        await self._cgroups.update_pod(pod, step, after)
+        """The runtime hears of it first and may refuse; then the pod's cgroup. If that fails, the runtime hears so."""
+        before = self._cgroups.limits_of(pods.uid_of(pod))
+        after = merged(before, step)
+        await self._announce(pod, sandbox, after)
+        try:
+            await self._cgroups.update_pod(pod, step, after)
+        except SyncError:
+            try:
+                await self._announce(pod, sandbox, before)
+            except RuntimeCallError as error:
+                log.warning("runtime_believes_in_failed_resize", pod=pods.display_name(pod), error=str(error))
+            raise
+
+    async def _announce(self, pod: core_v1.Pod, sandbox: ObservedSandbox | None, limits: CgroupLimits) -> None:
+        if sandbox is None:
+            return
+        overhead = compute_overhead_resources(pod, self._node.cgroups())
+        resources = to_cri_pod_resources(without_overhead(limits, pods.spec_of(pod).overhead))
+        with contextlib.suppress(RuntimeUnimplemented):  # such a runtime leaves the pod's cgroup to us alone
+            await self._client.update_pod_sandbox_resources(sandbox.id, overhead, resources)
 
     async def _update(self, pod: core_v1.Pod, update: ContainerResize, resource: str) -> None:
         amounts = update.wanted if resource == CPU else update.current.with_memory_of(update.wanted)

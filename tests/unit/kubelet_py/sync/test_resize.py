@@ -154,6 +154,18 @@ async def test_a_kernel_that_refuses_is_asked_again(rig: Rig) -> None:
     )
 
 
+async def test_a_runtime_that_agreed_hears_that_the_kernel_refused(rig: Rig) -> None:
+    """It is told the size of before; that it cannot be told changes nothing of what is reported."""
+    rig.fake.sandbox_updates = []
+    await run(rig, sized())
+    rig.cgroups.refusal = SyncError("ResizeError", "the pod's cgroup cannot be changed: busy")
+    assert "cannot be changed" in await run(rig, sized("200m"))
+    assert [resources.cpu_quota for _, resources in rig.fake.sandbox_updates] == [20_000, 10_000]
+    refusal = RuntimeCallError("UpdatePodSandboxResources", "UNKNOWN", "gone")
+    rig.fake.fail("UpdatePodSandboxResources", refusal, after=True, skip=1)
+    assert "cannot be changed" in await sync(rig, sized("200m"))
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before-the-call", "after-the-call"])
 @pytest.mark.parametrize("skip", range(2))
 async def test_an_agent_that_dies_in_the_middle_comes_to_the_same_end(rig: Rig, after: bool, skip: int) -> None:
