@@ -5,7 +5,8 @@ Upstream counterpart: killContainer, killContainersWithSyncResult and killPodWit
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 import structlog
@@ -51,35 +52,30 @@ class PodKiller:
         self._events(pod, "Normal", "Killing", message or f"Stopping container {container_name}", container_name)
         began = self._clock()
         await self._hooks.pre_stop(pod, container_name, container_id, grace_seconds)
-        timeout = stop_timeout_seconds(grace_seconds, self._clock() - began) if grace_seconds else 0
-        await self._stop(container_id, container_name, timeout)
+        await self._stop(container_id, container_name, stop_timeout_seconds(grace_seconds, self._clock() - began))
 
     async def kill_pod(self, pod: core_v1.Pod, observed: ObservedPod, grace_override: int | None = None) -> None:
         """Every container, then every sandbox."""
         steps = compute_kill_steps(pod, observed.alive)
-        gone = {step.container_name: asyncio.Event() for step in steps}
-        await _all("KillContainer", [self._kill_in_order(pod, step, gone, grace_override) for step in steps])
+        ends = {step.container_name: _End() for step in steps}
+        await _all("KillContainer", [self._kill_in_order(pod, step, ends, grace_override) for step in steps])
         await _all("KillPodSandbox", [self._stop_sandbox(sandbox.id) for sandbox in observed.sandboxes])
 
     async def _kill_in_order(
-        self, pod: core_v1.Pod, step: KillStep, gone: dict[str, asyncio.Event], grace_override: int | None
+        self, pod: core_v1.Pod, step: KillStep, ends: Mapping[str, "_End"], grace_override: int | None
     ) -> None:
         began = self._clock()
+        end = ends[step.container_name]
         grace_seconds = container_grace_period_seconds(pod, grace_override)
         self._events(pod, "Normal", "Killing", f"Stopping container {step.container_name}", step.container_name)
         try:
             await self._hooks.pre_stop(pod, step.container_name, step.container_id, grace_seconds)
-            if step.after:
-                try:
-                    async with asyncio.timeout(max(grace_seconds - (self._clock() - began), 1)):
-                        for name in step.after:
-                            await gone[name].wait()
-                except TimeoutError:
-                    log.info("sidecar_stops_with_others_alive", container=step.container_name, waited_for=step.after)
-            timeout = stop_timeout_seconds(grace_seconds, self._clock() - began) if grace_seconds else 0
+            await _wait_for(step, ends, grace_seconds - (self._clock() - began))
+            timeout = stop_timeout_seconds(grace_seconds, self._clock() - began)
             await self._stop(step.container_id, step.container_name, timeout)
+            end.is_good = True
         finally:
-            gone[step.container_name].set()
+            end.came.set()
 
     async def _stop(self, container_id: str, container_name: str, timeout_seconds: int) -> None:
         try:
@@ -101,6 +97,27 @@ class PodKiller:
         except RuntimeCallError as error:
             message = f'failed to "KillPodSandbox" for "{sandbox_id}" with KillPodSandboxError: {error}'
             raise SyncError("KillPodSandbox", message) from error
+
+
+@dataclass(slots=True)
+class _End:
+    """How the stop of one container went, once it has gone one way or the other."""
+
+    came: asyncio.Event = field(default_factory=asyncio.Event)
+    is_good: bool = False
+
+
+async def _wait_for(step: KillStep, ends: Mapping[str, _End], seconds: float) -> None:
+    """Until it is this container's turn, or time is over; SyncError where one before it would not stop."""
+    try:
+        async with asyncio.timeout(max(seconds, 1)):
+            for name in step.after:
+                await ends[name].came.wait()
+                if not ends[name].is_good:
+                    message = f"{step.container_name} is not stopped before {name}, which would not stop"
+                    raise SyncError("KillContainer", message, step.container_name)
+    except TimeoutError:
+        log.info("sidecar_stops_with_others_alive", container=step.container_name, waited_for=step.after)
 
 
 async def _all(reason: str, work: Iterable[Coroutine[Any, Any, None]]) -> None:

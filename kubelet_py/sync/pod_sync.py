@@ -91,7 +91,11 @@ class PodSync:
                 return PassResult(retry_seconds=NETWORK_RETRY_SECONDS, error=f"network is not ready: {problem}")
         services.objects.watch_pod(pod)
         # A resize moves the limits of a running pod step by step; what is made anew has its size from the start.
-        await services.cgroups.ensure_pod(services.allocations.actuated_pod(pod) if observed.running else pod)
+        try:
+            await services.cgroups.ensure_pod(services.allocations.actuated_pod(pod) if observed.running else pod)
+        except SyncError as error:
+            services.events(pod, "Warning", error.reason, error.message)
+            raise
         services.allocations.begin(pod)
         try:
             mounted = await services.volumes.ensure_volumes(pod)
@@ -175,8 +179,11 @@ class PodSync:
             if pod is not None:
                 services.prober.stop_for_termination(pod_uid)
                 await self.reports.report(pod, memory, observed)
-            observed = await self._stop_what_lives(pod, memory, observed, grace_seconds)
+            # A sandbox that died by itself, or whose stop failed half-way, still has its network.
+            observed = await self._stop_what_lives(pod, memory, observed, grace_seconds, bool(observed.sandboxes))
         except KubeletError as error:
+            if pod is not None:
+                services.events(pod, "Warning", "FailedKillPod", f"error killing pod: {error}")
             self.reports.tell(opening, observed, [], PassResult(error=str(error)))
             raise
         if pod is not None:
@@ -185,11 +192,14 @@ class PodSync:
         self.reports.tell(opening, observed, [], PassResult())
 
     async def _stop_what_lives(
-        self, pod: core_v1.Pod | None, memory: PodMemory, observed: ObservedPod, grace_seconds: int
+        self, pod: core_v1.Pod | None, memory: PodMemory, observed: ObservedPod, grace_seconds: int, must: bool = False
     ) -> ObservedPod:
-        """The pod as it is when nothing of it lives; SyncError when something does all the same."""
+        """The pod as it is when nothing of it lives; SyncError when something does all the same.
+
+        `must`: whatever there is is stopped, whether it seems to live or not.
+        """
         memory.weighed = memory.looks
-        if not observed.alive and not observed.ready_sandboxes:
+        if not (must or observed.alive or observed.ready_sandboxes):
             return observed
         await self._services.killer.kill_pod(pod or restore_pod(observed), observed, grace_seconds)
         observed = await self._look(observed.uid, memory)

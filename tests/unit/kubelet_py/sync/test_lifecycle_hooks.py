@@ -70,7 +70,7 @@ async def test_a_failing_post_start_hook_stops_the_container(rig: Rig) -> None:
     reason, message = rig.waiting()
     assert reason == "PostStartHookError"
     assert message is not None
-    assert message.endswith("command 'hook' exited with 3: no way")
+    assert message.endswith("command 'hook' exited with 3: no way, message: \"no way\"")
 
 
 @in_virtual_time
@@ -155,13 +155,14 @@ async def test_a_sleep_goes_on_where_it_was_broken_off(rig: Rig) -> None:
 
 @in_virtual_time
 async def test_without_grace_there_is_no_hook(rig: Rig) -> None:
+    """Only the two seconds that every container has for its signal."""
     rig.fake.exec_hangs.add(HOOK)
     pod = a_pod(a_container(**exec_hook("preStop")))
     await start(rig, pod)
     observed = await rig.observer.observe(UID)
     killer = rig.sync._services.killer
     await killer.kill_pod(pod, observed, 0)
-    assert stop_timeouts(rig)[0] == 0
+    assert stop_timeouts(rig)[0] == 2
 
 
 @in_virtual_time

@@ -97,6 +97,36 @@ async def test_what_will_not_stop_is_an_error_and_is_tried_again(rig: Rig) -> No
     assert rig.fake.running() == []
 
 
+async def test_a_sidecar_outlives_a_main_container_that_will_not_stop(rig: Rig) -> None:
+    """It serves the other as long as that one lives: both are tried again, in their order."""
+    pod = a_pod(initContainers=[a_container("proxy", restartPolicy="Always")])
+    await settle(rig, pod)
+    rig.fake.fail("StopContainer", RuntimeTimeout("StopContainer", "DEADLINE_EXCEEDED", "hangs"), times=1)
+    with pytest.raises(SyncError, match="proxy is not stopped before main"):
+        await rig.sync.terminate_pod(pod, UID, rig.memory, 30, "deleted")
+    assert rig.fake.running() == ["main", "proxy"]
+    assert "FailedKillPod" in rig.reasons
+    await rig.sync.terminate_pod(pod, UID, rig.memory, 30, "deleted")
+    assert rig.fake.running() == []
+
+
+@pytest.mark.parametrize("restarts", [False, True], ids=["same-agent", "next-agent"])
+async def test_a_sandbox_whose_stop_failed_half_way_is_stopped_again(rig: Rig, restarts: bool) -> None:
+    """It is not ready any more and still has its address: the pod has not ended before it is given back."""
+    pod = a_pod()
+    await sync(rig, pod)
+    rig.fake.fail("StopPodSandbox", RuntimeCallError("StopPodSandbox", "UNKNOWN", "cni: plugin failed"), after=True)
+    with pytest.raises(SyncError, match="plugin failed"):
+        await rig.sync.terminate_pod(pod, UID, rig.memory, 30, "deleted")
+    assert rig.fake.ready_sandboxes() == []
+    if restarts:
+        rig.boot()
+    rig.fake.fail("StopPodSandbox", RuntimeCallError("StopPodSandbox", "UNKNOWN", "cni: plugin failed"))
+    with pytest.raises(SyncError, match="plugin failed"):
+        await rig.sync.terminate_pod(pod, UID, rig.memory, 30, "deleted")
+    await rig.sync.terminate_pod(pod, UID, rig.memory, 30, "deleted")
+
+
 async def test_a_container_that_survives_its_stop_is_an_error(rig: Rig) -> None:
     pod = a_pod()
     await sync(rig, pod)
