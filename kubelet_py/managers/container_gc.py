@@ -207,23 +207,28 @@ def _gc_sandbox(sandbox: cri.PodSandbox) -> GcSandbox:
 
 
 def _remove_log(path: Path) -> None:
-    """The log and what was rotated from it: `0.log`, `0.log.20260101-000000`, `0.log.20260101-000000.gz`."""
+    """The log and what was rotated from it."""
+    for file in _log_files(path):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(file)
+
+
+def _log_files(path: Path) -> list[str]:
+    """A log and what was rotated from it: `0.log`, `0.log.20260101-000000`, `0.log.20260101-000000.gz`."""
     try:
         entries = list(os.scandir(path.parent))
-    except FileNotFoundError:
-        return
-    for entry in entries:
-        if entry.name == path.name or entry.name.startswith(path.name + "."):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(entry.path)
+    except OSError:
+        return []
+    return [entry.path for entry in entries if entry.name == path.name or entry.name.startswith(path.name + ".")]
 
 
 def _remove_dead_links(root: Path) -> None:
+    """Links to logs of which nothing is left. A log that is just being rotated is away for a moment."""
     try:
-        entries = list(os.scandir(root))
+        entries = [entry for entry in os.scandir(root) if entry.is_symlink() and entry.name.endswith(".log")]
     except FileNotFoundError:
         return
     for entry in entries:
-        if entry.is_symlink() and not os.path.exists(entry.path):
+        if not os.path.exists(entry.path) and not _log_files(Path(os.path.realpath(entry.path))):
             with contextlib.suppress(OSError):
                 os.unlink(entry.path)

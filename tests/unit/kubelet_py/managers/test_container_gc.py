@@ -81,8 +81,8 @@ async def test_one_dead_container_of_each_name_stays_and_its_elders_go_with_thei
     old = runtime.add("old", "live", cri.CONTAINER_EXITED, 1)
     newer = runtime.add("newer", "live", cri.CONTAINER_EXITED, 2)
     runtime.add("running", "live", cri.CONTAINER_RUNNING, 3)
-    (tmp_path / "links" / "dead").symlink_to(old)
-    (tmp_path / "links" / "good").symlink_to(newer)
+    (tmp_path / "links" / "dead.log").symlink_to(old)
+    (tmp_path / "links" / "good.log").symlink_to(newer)
     await gc.collect()
     assert sorted(runtime.containers) == ["newer", "running"]
     assert sorted(path.name for path in old.parent.iterdir()) == [
@@ -91,8 +91,20 @@ async def test_one_dead_container_of_each_name_stays_and_its_elders_go_with_thei
         "running.log",
         "running.log.20260101-000000.gz",
     ]
-    assert [path.name for path in (tmp_path / "links").iterdir()] == ["good"]
+    assert [path.name for path in (tmp_path / "links").iterdir()] == ["good.log"]
     assert list(runtime.sandboxes) == ["sandbox-live"]
+
+
+async def test_a_link_to_a_log_that_is_being_rotated_stays(tmp_path: Path) -> None:
+    """For a moment there is no log of its name; and what is none of our links is nobody's business here."""
+    runtime, gc = make(tmp_path, set())
+    log = runtime.add("running", "live", cri.CONTAINER_RUNNING, 1)
+    (tmp_path / "links" / "web_shop_main-running.log").symlink_to(log)
+    (tmp_path / "links" / "theirs").symlink_to(tmp_path / "nowhere")
+    (tmp_path / "links" / "web_shop_main-of-before.log").symlink_to(tmp_path / "pods" / "no-pod" / "main" / "0.log")
+    log.unlink()
+    await gc.collect()
+    assert sorted(path.name for path in (tmp_path / "links").iterdir()) == ["theirs", "web_shop_main-running.log"]
 
 
 async def test_everything_of_a_pod_that_is_gone_goes(tmp_path: Path) -> None:
