@@ -46,8 +46,9 @@ WIDTHS: Final[Mapping[Rank, int]] = {Rank.STOP: 2, Rank.KILL: 2}
 """How many places an operation takes, where it is more than one. With half as many stops side by side half of the pods
 are gone a tenth sooner, and the last of them hardly later; with a quarter nothing more is won and more lost."""
 
-LONGEST_WAIT_SECONDS: Final[Mapping[Rank, float]] = {Rank.KILL: 10.0}
-"""Who has waited for so long goes on without a place."""
+LONGEST_WAIT_SECONDS: Final[Mapping[Rank, float]] = {Rank.KILL: 30.0}
+"""Who has waited for so long goes on without a place. All of a crowd come to it together and hold up those that are
+half-way: with 10 s, which a hundred pods took here, half of them were gone a fifth later."""
 
 CALM_SECONDS: Final = 2.0
 """From the last one who had to wait until the gate counts as idle again: the last of a crowd get through meanwhile."""
