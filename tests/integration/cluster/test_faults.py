@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
+from cri_proto import runtime_v1 as cri
 from tests.integration.cluster.objects import SLEEP, container, mortal_pod, pod
 from tests.integration.cluster.stage import NODE, PLAYS_GO, PODS, Stage, condition, container_status
 from tests.integration.cluster.waiting import eventually, holds
 from tests.lab import gokubelet
+from tests.lab.engines.containerd import write_cni_configuration
 
 pytestmark = pytest.mark.lab
 
@@ -305,3 +307,29 @@ def wait_empty(stage: Stage) -> None:
         assert cgroups == []
 
     holds(empty, within_seconds=40)
+
+
+def test_a_pod_has_not_gone_before_its_address_is_free(stage: Stage) -> None:
+    """A network plugin that fails leaves a sandbox that is not ready any more, and yet has its address.
+
+    Not so on Docker: dockershim takes a network down with the plugins that set it up.
+    """
+    name = stage.unique("unplugged")
+    uid = stage.create_pod(pod(name))["metadata"]["uid"]
+    stage.wait_ready(name)
+
+    def failed_again() -> None:
+        assert stage.wait_event(name, "FailedKillPod", "no-such-plugin")["count"] >= 2, "nothing lived at this try"
+
+    write_cni_configuration(stage.lab, {"type": "no-such-plugin"})
+    try:
+        stage.delete_pod(name)
+        if stage.runtime == "containerd":
+            holds(failed_again, within_seconds=30)
+            assert [sandbox.state for sandbox in stage.sandboxes(uid)] == [cri.SANDBOX_NOTREADY]
+            assert stage.find_pod(name) is not None
+        else:
+            stage.wait_gone(name)
+    finally:
+        write_cni_configuration(stage.lab)
+    stage.wait_gone(name)

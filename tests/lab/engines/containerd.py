@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from tests.lab import debian, gotools
 from tests.lab.process import LabError, LabProcess
@@ -28,9 +29,9 @@ def prepare(version: str) -> tuple[str, str]:
     return str(parts[0]), ":".join([*dict.fromkeys(str(part.parent) for part in parts), BASE_PATH])
 
 
-def cni_configuration(pod_network: str) -> str:
+def cni_configuration(pod_network: str, *more: Mapping[str, Any]) -> str:
     """A bridge network with host ports, for containerd, dockershim and any other CRI runtime of the lab."""
-    plugins = [
+    plugins: list[Mapping[str, Any]] = [
         {
             "type": "bridge",
             "bridge": "cni0",
@@ -45,14 +46,15 @@ def cni_configuration(pod_network: str) -> str:
         },
         {"type": "portmap", "capabilities": {"portMappings": True}},
         {"type": "firewall"},
+        *more,
     ]
     return json.dumps({"cniVersion": "1.0.0", "name": "lab", "plugins": plugins}, indent=2)
 
 
-def write_cni_configuration(sandbox: Sandbox) -> None:
-    """Put the network into the lab's /etc/cni/net.d (not seen by the machine)."""
+def write_cni_configuration(sandbox: Sandbox, *more: Mapping[str, Any]) -> None:
+    """Put the network into the lab's /etc/cni/net.d (not seen by the machine), with more plugins at its end."""
     script = f"mkdir -p {CNI_DIRECTORY} && cat > {CNI_DIRECTORY}/10-lab.conflist"
-    sandbox.run(["sh", "-c", script], text_input=cni_configuration(sandbox.pod_network))
+    sandbox.run(["sh", "-c", script], text_input=cni_configuration(sandbox.pod_network, *more))
 
 
 def configuration(version: str, socket: Path, certs: Path) -> str:
