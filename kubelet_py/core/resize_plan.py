@@ -19,6 +19,7 @@ from kubelet_py.core.actions import ContainerResize
 from kubelet_py.core.cgroup_rules import (
     DEFAULT_PERIOD_MICROSECONDS,
     CgroupLimits,
+    cpu_quota_of,
     cpu_shares_of,
     milli_cpu_of_shares,
 )
@@ -124,7 +125,7 @@ def without_overhead(limits: CgroupLimits, overhead: Mapping[str, Any] | None) -
     if shares is not None and cpu:
         shares = cpu_shares_of(max(0, milli_cpu_of_shares(shares) - cpu))
     if quota is not None and quota > 0:
-        quota -= cpu * (limits.cpu_period_microseconds or DEFAULT_PERIOD_MICROSECONDS) // 1000
+        quota -= cpu_quota_of(cpu, limits.cpu_period_microseconds or DEFAULT_PERIOD_MICROSECONDS)
     memory_bytes = limits.memory_bytes
     if memory_bytes is not None and memory_bytes > 0:
         memory_bytes -= memory

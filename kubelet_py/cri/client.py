@@ -252,7 +252,13 @@ class GrpcRuntimeClient:
         request = cri.UpdatePodSandboxResourcesRequest(
             pod_sandbox_id=sandbox_id, overhead=overhead, resources=resources
         )
-        await self._runtime_call("UpdatePodSandboxResources", request)
+        try:
+            await self._runtime_call("UpdatePodSandboxResources", request)
+        except RuntimeCallError as error:
+            # containerd 2.2 has the call, and says in words what there is a code for
+            if error.code == "UNKNOWN" and "not implemented" in error.detail:
+                raise RuntimeUnimplemented(error.call, error.code, error.detail) from error
+            raise
 
     async def pod_sandbox_status(self, sandbox_id: str) -> cri.PodSandboxStatusResponse:
         """PodSandboxStatus."""

@@ -147,6 +147,13 @@ _RUNTIME: dict[str, _Rpc] = {
         ),
     ),
     "ListContainers": (cri.ListContainersRequest, _containers),
+    "UpdatePodSandboxResources": (
+        cri.UpdatePodSandboxResourcesRequest,
+        lambda fake, r: _empty(
+            fake.update_pod_sandbox_resources(r.pod_sandbox_id, r.overhead, r.resources),
+            cri.UpdatePodSandboxResourcesResponse(),
+        ),
+    ),
     "UpdateContainerResources": (
         cri.UpdateContainerResourcesRequest,
         lambda fake, r: _empty(

@@ -356,6 +356,8 @@ class TestSteps:
         assert (bare.cpu_shares, bare.cpu_quota_microseconds, bare.memory_bytes) == (256, 50_000, 7)
         slow = without_overhead(replace(pod, cpu_period_microseconds=200_000), {"cpu": "250m"})
         assert (slow.cpu_quota_microseconds, slow.memory_bytes) == (25_000, pod.memory_bytes)
+        tiny = without_overhead(pod, {"cpu": "5m"})
+        assert tiny.cpu_quota_microseconds == (pod.cpu_quota_microseconds or 0) - 1000, "no quota is below 1 ms"
         assert without_overhead(CgroupLimits(cpu_shares=2), overhead) == CgroupLimits(cpu_shares=2)
         endless = CgroupLimits(cpu_quota_microseconds=-1, memory_bytes=-1)
         assert without_overhead(endless, overhead) == endless

@@ -72,6 +72,19 @@ async def test_a_code_becomes_an_error_that_names_the_call(
     assert str(caught.value) == f"Version: for this reason ({code})"
 
 
+@pytest.mark.parametrize(
+    ("detail", "kind"), [("not implemented yet", RuntimeUnimplemented), ("no such cgroup", RuntimeCallError)]
+)
+async def test_a_runtime_may_say_in_words_that_it_has_no_resize_of_sandboxes(
+    fake: FakeRuntimeClient, client: RuntimeClient, detail: str, kind: type[RuntimeCallError]
+) -> None:
+    fake.sandbox_updates = []
+    fake.fail("UpdatePodSandboxResources", RuntimeCallError("UpdatePodSandboxResources", "UNKNOWN", detail))
+    with pytest.raises(RuntimeCallError) as caught:
+        await client.update_pod_sandbox_resources("a", cri.LinuxContainerResources(), cri.LinuxContainerResources())
+    assert type(caught.value) is kind
+
+
 async def test_a_call_that_takes_too_long_is_a_timeout(fake: FakeRuntimeClient, tmp_path: Path) -> None:
     async with serving(fake, tmp_path / "cri.sock") as endpoint:
         client = connect(endpoint, timeout_seconds=0.05)
