@@ -22,6 +22,8 @@ WEBSOCKET_PROTOCOLS = (TUNNEL_PROTOCOL, CHANNEL_PROTOCOL, TEXT_CHANNEL_PROTOCOL)
 STREAM_TYPE, PORT, REQUEST_ID = "streamtype", "port", "requestid"
 ERROR, DATA = "error", "data"
 MAX_HALF_PAIRS = 256
+MAX_CHANNEL_PORTS = 100
+"""So many channels have a number of one byte, or one letter."""
 
 
 class PortForwardError(ValueError):
@@ -33,6 +35,8 @@ def parse_ports(texts: Iterable[str]) -> tuple[int, ...]:
     ports = tuple(_port(word) for text in texts for word in text.split(","))
     if not ports:
         raise PortForwardError('query parameter "port" is required')
+    if len(ports) > MAX_CHANNEL_PORTS:
+        raise PortForwardError(f"{len(ports)} ports: want at most {MAX_CHANNEL_PORTS}, or SPDY")
     return ports
 
 

@@ -166,8 +166,8 @@ def _agree(head: http_upgrade.RequestHead, ticket: Ticket) -> _Agreement:
         key = head.header("sec-websocket-key")
         if chosen is None or not key:
             raise _Refused(400, f"want a Sec-WebSocket-Key and one of the sub-protocols {', '.join(supported)}")
-        if isinstance(ticket, PortForwardTicket) and chosen != portforward.TUNNEL_PROTOCOL and not ticket.ports:
-            raise _Refused(400, f"{chosen} is for a port-forward that was asked for with its ports")
+        if isinstance(ticket, PortForwardTicket) and chosen != portforward.TUNNEL_PROTOCOL:
+            _check_ports(ticket.ports, chosen)
         headers: tuple[tuple[str, str], ...] = (
             ("Connection", "Upgrade"),
             ("Upgrade", "websocket"),
@@ -177,6 +177,12 @@ def _agree(head: http_upgrade.RequestHead, ticket: Ticket) -> _Agreement:
             headers += (("Sec-WebSocket-Protocol", chosen),)
         return _Agreement(headers, chosen, True)
     raise _Refused(400, "want an upgrade to SPDY/3.1 or websocket")
+
+
+def _check_ports(ports: tuple[int, ...], protocol: str) -> None:
+    if not 0 < len(ports) <= portforward.MAX_CHANNEL_PORTS:
+        limit = portforward.MAX_CHANNEL_PORTS
+        raise _Refused(400, f"{protocol} is for a port-forward that was asked for with its ports, 1 to {limit}")
 
 
 async def _run(wire: Wire, ticket: Ticket, agreement: _Agreement) -> None:

@@ -73,7 +73,7 @@ def test_ports_of_a_query(given: list[str], ports: tuple[int, ...]) -> None:
     assert wire.parse_ports(given) == ports
 
 
-@pytest.mark.parametrize("given", [[], [""], ["0"], ["65536"], ["80,"], ["http"], ["-1"], ["\u0663"]])
+@pytest.mark.parametrize("given", [[], [""], ["0"], ["65536"], ["80,"], ["http"], ["-1"], ["\u0663"], ["1"] * 101])
 def test_ports_that_are_none(given: list[str]) -> None:
     """Each says what was wrong."""
     with pytest.raises(wire.PortForwardError, match="port"):

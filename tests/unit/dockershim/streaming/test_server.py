@@ -277,10 +277,12 @@ async def test_a_client_of_channels_that_goes_or_talks_nonsense(stage: Stage, po
     assert (end, why[2:]) == (-1, b"channel 1 carries nothing to the pod")
 
 
-async def test_channels_need_ports(stage: Stage, pod_end: PodEnd) -> None:
-    """Whoever asked for the URL named none: a client could not say which either."""
+@pytest.mark.parametrize("count", [0, 101])
+async def test_channels_need_ports(stage: Stage, pod_end: PodEnd, count: int) -> None:
+    """Whoever asked for the URL named none, and a client could not say which either; or more than can be told apart."""
     protocol = f"Sec-WebSocket-Protocol: {portforward.CHANNEL_PROTOCOL}"
-    assert await status_of(*await stage.dial(PortForwardTicket(pod_end.connect), *WEBSOCKET[:3], protocol)) == 400
+    ticket = PortForwardTicket(pod_end.connect, (80,) * count)
+    assert await status_of(*await stage.dial(ticket, *WEBSOCKET[:3], protocol)) == 400
 
 
 @pytest.mark.parametrize("head", [SPDY, WEBSOCKET], ids=["spdy", "websocket"])
