@@ -41,6 +41,15 @@ def _int_or(text: str, default: int) -> int:
         return default
 
 
+def grace_period_of(annotations: Mapping[str, str]) -> int | None:
+    """The seconds that a container has to stop, by its notes: those of its pod's deletion before those of its spec."""
+    text = annotations.get(DELETION_GRACE_PERIOD_ANNOTATION, "") or annotations.get(
+        TERMINATION_GRACE_PERIOD_ANNOTATION, ""
+    )
+    seconds = _int_or(text, -1)
+    return seconds if seconds >= 0 else None
+
+
 def observe_sandbox(status: cri.PodSandboxStatus) -> ObservedSandbox:
     """One sandbox."""
     is_host_network = status.linux.namespaces.options.network == cri.NODE
@@ -59,9 +68,6 @@ def observe_sandbox(status: cri.PodSandboxStatus) -> ObservedSandbox:
 def observe_container(status: cri.ContainerStatus, sandbox_id: str = "") -> ObservedContainer:
     """One container. A restart count that is missing or unreadable falls back to the attempt number of CRI."""
     notes = status.annotations
-    deletion_grace = notes.get(DELETION_GRACE_PERIOD_ANNOTATION, "")
-    grace_text = deletion_grace or notes.get(TERMINATION_GRACE_PERIOD_ANNOTATION, "")
-    grace_seconds = _int_or(grace_text, -1)
     return ObservedContainer(
         id=status.id,
         name=status.labels.get(CONTAINER_NAME_LABEL, status.metadata.name),
@@ -82,7 +88,7 @@ def observe_container(status: cri.ContainerStatus, sandbox_id: str = "") -> Obse
         log_path=status.log_path,
         termination_message_path=notes.get(TERMINATION_MESSAGE_PATH_ANNOTATION, ""),
         termination_message_policy=notes.get(TERMINATION_MESSAGE_POLICY_ANNOTATION, ""),
-        grace_period_seconds=grace_seconds if grace_seconds >= 0 else None,
+        grace_period_seconds=grace_period_of(notes),
         pre_stop_json=notes.get(PRE_STOP_ANNOTATION, ""),
         ports_json=notes.get(PORTS_ANNOTATION, ""),
         resources=status.resources.linux if status.resources.HasField("linux") else None,

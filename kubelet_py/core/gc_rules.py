@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from kubelet_py.core.labels import pod_uid_of_log_directory
 from kubelet_py.core.observed import NS_PER_SECOND, ContainerState
+from kubelet_py.core.termination import MINIMUM_GRACE_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,8 @@ class GcContainer:
     sandbox_id: str
     state: ContainerState
     created_at_ns: int
+    grace_period_seconds: int = MINIMUM_GRACE_SECONDS
+    """What it has from its signal on, should it run after all."""
 
 
 @dataclass(frozen=True, slots=True)

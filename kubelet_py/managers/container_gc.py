@@ -1,8 +1,9 @@
 """Removing dead containers, sandboxes and log directories, once a minute.
 
 Owns the loop and the order: containers, then the sandboxes that hold none, then logs of pods that are gone, then links
-that lead nowhere. What may go is `core.gc_rules`. What fails is tried again a minute later; one failure stops nothing.
-A runtime that is away ends the pass in silence: RuntimeHealth has told of it.
+that lead nowhere. A container of unknown state may run, and is stopped first. What may go is `core.gc_rules`. What
+fails is tried again a minute later; one failure stops nothing. A runtime that is away ends the pass in silence:
+RuntimeHealth has told of it.
 
 Upstream counterpart: pkg/kubelet/kuberuntime/kuberuntime_gc.go. Difference: a container's log files (and those rotated
 from them) go with it; upstream asks its log manager for the same.
@@ -22,9 +23,11 @@ import structlog
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api.pod import CONTAINER_NAME_LABEL, POD_UID_LABEL
 from kubelet_py.core import gc_rules
+from kubelet_py.core.cri_observation import grace_period_of
 from kubelet_py.core.gc_rules import GcContainer, GcPolicy, GcSandbox
 from kubelet_py.core.labels import pod_uid_of_log_directory
 from kubelet_py.core.observed import ContainerState
+from kubelet_py.core.termination import MINIMUM_GRACE_SECONDS
 from kubelet_py.errors import KubeletError, RuntimeCallError, RuntimeNotFound, RuntimeUnavailable
 from kubelet_py.host.files import remove_tree
 
@@ -53,6 +56,9 @@ class GcRuntime(Protocol):
         """Again is fine."""
 
     async def remove_pod_sandbox(self, sandbox_id: str) -> None:
+        """Again is fine."""
+
+    async def stop_container(self, container_id: str, grace_period_seconds: int) -> None:
         """Again is fine."""
 
     async def remove_container(self, container_id: str) -> None:
@@ -117,14 +123,18 @@ class ContainerGc:
 
     async def _collect_containers(self) -> int:
         knowledge = self._knowledge
-        found = [_gc_container(container) for container in await self._runtime.list_containers()]
+        found = {container.id: _gc_container(container) for container in await self._runtime.list_containers()}
         chosen = gc_rules.dead_containers(
-            found, self._settings.policy, time.time_ns(), knowledge.is_gone, knowledge.sources_ready()
+            found.values(), self._settings.policy, time.time_ns(), knowledge.is_gone, knowledge.sources_ready()
         )
-        return sum([await self._remove_container(container_id) for container_id in chosen])
+        return sum([await self._remove_container(found[container_id]) for container_id in chosen])
 
-    async def _remove_container(self, container_id: str) -> bool:
+    async def _remove_container(self, container: GcContainer) -> bool:
+        container_id = container.id
         try:
+            if container.state is ContainerState.UNKNOWN:
+                with contextlib.suppress(RuntimeNotFound):
+                    await self._runtime.stop_container(container_id, container.grace_period_seconds)
             with contextlib.suppress(RuntimeNotFound):
                 path = (await self._runtime.container_status(container_id)).log_path
                 if path:
@@ -194,6 +204,7 @@ def _gc_container(container: cri.Container) -> GcContainer:
         sandbox_id=container.pod_sandbox_id,
         state=_STATES.get(container.state, ContainerState.UNKNOWN),
         created_at_ns=container.created_at,
+        grace_period_seconds=grace_period_of(container.annotations) or MINIMUM_GRACE_SECONDS,
     )
 
 

@@ -21,6 +21,7 @@ class Runtime:
         self.containers: dict[str, cri.Container] = {}
         self.sandboxes: dict[str, cri.PodSandbox] = {}
         self.stubborn: set[str] = set()
+        self.stopped: dict[str, int] = {}
         self.away = False
 
     def add(self, container_id: str, uid: str, state: cri.ContainerState, created_at: int) -> Path:
@@ -58,6 +59,9 @@ class Runtime:
 
     async def stop_pod_sandbox(self, sandbox_id: str) -> None:
         pass
+
+    async def stop_container(self, container_id: str, grace_period_seconds: int) -> None:
+        self.stopped[container_id] = grace_period_seconds
 
     async def remove_pod_sandbox(self, sandbox_id: str) -> None:
         self.sandboxes.pop(sandbox_id, None)
@@ -116,6 +120,17 @@ async def test_everything_of_a_pod_that_is_gone_goes(tmp_path: Path) -> None:
     assert list(runtime.sandboxes) == ["sandbox-live"]
     assert [path.name for path in runtime.logs.iterdir()] == ["ns_pod_live"]
     assert kept.exists()
+
+
+async def test_what_may_run_after_all_is_stopped_with_the_time_it_was_promised(tmp_path: Path) -> None:
+    runtime, gc = make(tmp_path, {"gone"})
+    runtime.add("ended", "gone", cri.CONTAINER_EXITED, 1)
+    runtime.add("short", "gone", cri.CONTAINER_UNKNOWN, 2)
+    runtime.add("long", "gone", cri.CONTAINER_UNKNOWN, 3)
+    runtime.containers["long"].annotations["io.kubernetes.pod.terminationGracePeriod"] = "40"
+    await gc.collect()
+    assert runtime.stopped == {"short": 2, "long": 40}
+    assert runtime.containers == {}
 
 
 async def test_what_the_agent_knows_is_asked_where_it_changes(tmp_path: Path) -> None:
