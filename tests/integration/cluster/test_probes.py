@@ -170,7 +170,7 @@ def test_a_failing_post_start_hook_stops_the_container(stage: Stage) -> None:
     stage.create_pod(pod(name, container(lifecycle=hooks)))
     stage.wait_event(name, "FailedPostStartHook", "PostStartHook failed")
     waiting = stage.wait_waiting(name, "PostStartHookError")
-    assert "exited with 3: no" in waiting["message"]
+    assert 'exited with 3: , message: "no\\n"' in waiting["message"]
     stage.wait_event(name, "Killing", "FailedPostStartHook")
 
 
