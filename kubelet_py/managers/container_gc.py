@@ -228,7 +228,7 @@ def _log_files(path: Path) -> list[str]:
     """A log and what was rotated from it: `0.log`, `0.log.20260101-000000`, `0.log.20260101-000000.gz`."""
     try:
         entries = list(os.scandir(path.parent))
-    except OSError:
+    except (FileNotFoundError, NotADirectoryError):
         return []
     return [entry.path for entry in entries if entry.name == path.name or entry.name.startswith(path.name + ".")]
 
@@ -240,6 +240,6 @@ def _remove_dead_links(root: Path) -> None:
     except FileNotFoundError:
         return
     for entry in entries:
-        if not os.path.exists(entry.path) and not _log_files(Path(os.path.realpath(entry.path))):
-            with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError):  # what cannot be looked at is not known to be dead
+            if not os.path.exists(entry.path) and not _log_files(Path(os.path.realpath(entry.path))):
                 os.unlink(entry.path)

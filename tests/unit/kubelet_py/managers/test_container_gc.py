@@ -1,8 +1,10 @@
 """What a pass of garbage collection removes, from the runtime and from disk."""
 
 import asyncio
+import os
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -109,6 +111,28 @@ async def test_a_link_to_a_log_that_is_being_rotated_stays(tmp_path: Path) -> No
     log.unlink()
     await gc.collect()
     assert sorted(path.name for path in (tmp_path / "links").iterdir()) == ["theirs", "web_shop_main-running.log"]
+
+
+async def test_what_cannot_be_looked_at_is_not_taken_for_dead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A disk that fails for a moment: the container and the link stay for the next time."""
+    runtime, gc = make(tmp_path, set())
+    runtime.add("old", "live", cri.CONTAINER_EXITED, 1)
+    log = runtime.add("newer", "live", cri.CONTAINER_EXITED, 2)
+    (tmp_path / "links" / "web_shop_main-newer.log").symlink_to(log)
+    log.unlink()
+    scandir = os.scandir
+
+    def failing(path: Path) -> Any:
+        if path == log.parent:
+            raise OSError(5, "Input/output error")
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", failing)
+    with capture_logs() as said:
+        await gc.collect()
+    assert sorted(runtime.containers) == ["newer", "old"]
+    assert [path.name for path in (tmp_path / "links").iterdir()] == ["web_shop_main-newer.log"]
+    assert [entry["event"] for entry in said] == ["dead_container_stays"]
 
 
 async def test_everything_of_a_pod_that_is_gone_goes(tmp_path: Path) -> None:
