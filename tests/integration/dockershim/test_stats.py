@@ -68,9 +68,15 @@ def cpu_ns(shim: Shim, container_id: str) -> int:
     return int(text[0]) if len(text) == 1 else int(text[1]) * 1000
 
 
-def processes(shim: Shim, container_id: str) -> int:
-    """As Docker counts them."""
-    return len(shim.lab.docker.client("top", container_id).splitlines()) - 1
+def commands(shim: Shim, container_id: str) -> list[str]:
+    """The command of each process, as Docker lists them."""
+    _, *rows = shim.lab.docker.client("top", container_id).splitlines()
+    return [row.split(maxsplit=7)[7] for row in rows]
+
+
+def wait_until_asleep(shim: Shim, container_id: str) -> None:
+    """Until the shell has become the sleep that its script ends with; before, it has the same word in its command."""
+    eventually(lambda: commands(shim, container_id) == ["sleep 1000"])
 
 
 def limited(**resources: Any) -> cri.LinuxContainerConfig:
@@ -89,7 +95,7 @@ def test_memory_is_what_the_container_holds(shim: Shim) -> None:
     assert memory.page_faults.value > 50 * MIB // 4096 // 512  # huge pages may take the place of many small ones
     config = cri.ContainerMetadata(name="writer")
     writer = shim.run(sandbox, "dd if=/dev/zero of=/big bs=1M count=20; sync; sleep 1000", metadata=config)
-    eventually(lambda: "sleep" in shim.lab.docker.client("top", writer))
+    wait_until_asleep(shim, writer)
     eventually(lambda: stats_of(shim, writer).memory.usage_bytes.value >= 20 * MIB)
     memory = stats_of(shim, writer).memory
     assert memory.working_set_bytes.value < 10 * MIB
@@ -97,7 +103,7 @@ def test_memory_is_what_the_container_holds(shim: Shim) -> None:
     both = pod_stats_of(shim, sandbox[0])
     assert both.memory.rss_bytes.value >= 50 * MIB
     assert both.memory.usage_bytes.value >= 70 * MIB
-    count = sum(processes(shim, name) for name in (sandbox[0], holder, writer))
+    count = sum(len(commands(shim, name)) for name in (sandbox[0], holder, writer))
     eventually(lambda: pod_stats_of(shim, sandbox[0]).process.process_count.value == count >= 3)
 
 
@@ -208,7 +214,7 @@ def test_metrics_have_what_their_descriptors_promise(shim: Shim) -> None:
     sandbox = shim.run_sandbox()
     limits = limited(cpu_quota=20_000, cpu_period=100_000, cpu_shares=512, memory_limit_in_bytes=64 * MIB)
     main = shim.run(sandbox, "head -c 1000000 /dev/urandom > /data; sync; sleep 1000", linux=limits)
-    eventually(lambda: "sleep" in shim.lab.docker.client("top", main))  # the shell has become it
+    wait_until_asleep(shim, main)
     descriptors = {
         d.name: list(d.label_keys)
         for d in shim.runtime.ListMetricDescriptors(cri.ListMetricDescriptorsRequest()).descriptors
@@ -229,7 +235,7 @@ def test_metrics_have_what_their_descriptors_promise(shim: Shim) -> None:
     assert values["container_spec_memory_limit_bytes",] == 64 * MIB
     assert values["container_spec_cpu_quota",] == 20_000
     assert values["container_spec_cpu_shares",] == 512
-    assert values["container_processes",] == processes(shim, main) == 1
+    assert values["container_processes",] == len(commands(shim, main)) == 1
     assert values["container_network_transmit_errors_total", "eth0"] == 0
     assert abs(values["container_start_time_seconds",] - time.time()) < 120
     streamed = [
