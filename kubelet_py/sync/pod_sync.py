@@ -52,12 +52,21 @@ class PodSync:
 
     async def _look(self, pod_uid: str, memory: PodMemory) -> ObservedPod:
         memory.looks += 1
-        return await self._services.observer.observe(pod_uid)
+        memory.seen = await self._services.observer.observe(pod_uid)
+        return memory.seen
 
     async def _look_first(self, pod_uid: str, memory: PodMemory) -> ObservedPod:
         memory.looks += 1
         memory.is_new = False
-        return await self._services.observer.observe_new(pod_uid)
+        memory.seen = await self._services.observer.observe_new(pod_uid)
+        return memory.seen
+
+    async def _recall(self, pod_uid: str, memory: PodMemory) -> ObservedPod:
+        """The pod as it was seen last, for its stop: of a hundred pods deleted at once none waits until all are looked
+        at. Only its worker starts anything of it, and what has ended meanwhile does not mind being stopped."""
+        if memory.seen is None or memory.has_loose_ends:
+            return await self._look(pod_uid, memory)
+        return memory.seen
 
     # Bring up
 
@@ -112,8 +121,10 @@ class PodSync:
                 break
             done.extend(plan)
             current = PlanRun(pod, memory, observed, mounted, self._usable_sandbox(observed))
+            memory.has_loose_ends = True
             await self._plans.run(plan, current)
             observed = await self._look(pods.uid_of(pod), memory)
+            memory.has_loose_ends = bool(current.failures)
             status = await self.reports.report(pod, memory, observed)
             if status.phase in TERMINAL_PHASES:
                 return PassResult(is_terminal=True)
@@ -175,7 +186,7 @@ class PodSync:
         opening = self.reports.open(pod, pod_uid, f"stop with {grace_seconds} s: {stimulus}")
         observed = ObservedPod(pod_uid)
         try:
-            observed = await self._look(pod_uid, memory)
+            observed = await self._recall(pod_uid, memory)
             if pod is not None:
                 services.prober.stop_for_termination(pod_uid)
                 await self.reports.report(pod, memory, observed)
@@ -201,6 +212,7 @@ class PodSync:
         memory.weighed = memory.looks
         if not (must or observed.alive or observed.ready_sandboxes):
             return observed
+        memory.seen = None
         await self._services.killer.kill_pod(pod or restore_pod(observed), observed, grace_seconds)
         observed = await self._look(observed.uid, memory)
         memory.weighed = memory.looks
@@ -212,8 +224,8 @@ class PodSync:
     async def clean_up_pod(self, pod: core_v1.Pod, memory: PodMemory) -> None:
         """Takes down what a stopped pod held: volumes, cgroup; then its status is final. Raises KubeletError."""
         services, uid = self._services, pods.uid_of(pod)
-        observed = await self._look(uid, memory)
         # A start whose reply was lost can come true after the stop.
+        observed = await self._recall(uid, memory)
         observed = await self._stop_what_lives(pod, memory, observed, LATE_COMER_GRACE_SECONDS)
         await services.starter.forget_pod(uid)
         await services.volumes.teardown_volumes(uid)

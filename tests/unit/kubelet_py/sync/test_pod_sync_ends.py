@@ -146,14 +146,29 @@ async def test_a_pod_that_only_the_runtime_knows_is_stopped_and_purged(rig: Rig)
     assert rig.fake.sandboxes == {}
 
 
-async def test_what_comes_alive_after_the_stop_is_stopped_in_the_clean_up(rig: Rig) -> None:
-    """A start whose reply was lost, or a runtime that restored something."""
+async def test_what_a_start_without_an_answer_brings_alive_after_the_stop_is_stopped_in_the_clean_up(rig: Rig) -> None:
     pod = a_pod()
+    rig.fake.fail("StartContainer", RuntimeTimeout("StartContainer", "DEADLINE_EXCEEDED", "too slow"))
     await sync(rig, pod)
     await rig.sync.terminate_pod(pod, UID, rig.memory, 30, "deleted")
     await rig.fake.run_pod_sandbox(rig.fake.sandboxes.popitem()[1].config, "")
     await rig.sync.clean_up_pod(pod, rig.memory)
     assert rig.fake.ready_sandboxes() == []
+
+
+async def test_a_pod_that_was_seen_in_peace_is_stopped_without_another_look(rig: Rig) -> None:
+    """And looked at once between its stop and its end. A stop that failed begins with a new look."""
+    pod = a_pod()
+    await sync(rig, pod)
+    rig.fake.calls.clear()
+    rig.fake.fail("StopContainer", RuntimeTimeout("StopContainer", "DEADLINE_EXCEEDED", "too slow"), times=1)
+    with pytest.raises(SyncError):
+        await rig.sync.terminate_pod(pod, UID, rig.memory, 30, "deleted")
+    assert rig.fake.called("ListContainers") == []
+    await rig.sync.terminate_pod(pod, UID, rig.memory, 30, "deleted")
+    await rig.sync.clean_up_pod(pod, rig.memory)
+    assert len(rig.fake.called("ListContainers")) == 2
+    assert rig.statuses.history[-1].phase == "Failed"
 
 
 async def test_a_purge_that_fails_half_way_can_be_made_again(rig: Rig) -> None:
