@@ -297,7 +297,11 @@ class Agent:
         knowledge = PodKnowledge(is_gone, lambda: self.merge.ready)
         logs = Path(config.podLogsDir)
         return ContainerGc(
-            self.client, knowledge, GcSettings(logs, logs.parent / "containers", policy), self._gc_failed
+            self.client,
+            knowledge,
+            GcSettings(logs, logs.parent / "containers", policy),
+            self._gc_failed,
+            self.gate.idle,
         )
 
     def _gc_failed(self, message: str) -> None:

@@ -1,7 +1,8 @@
 """Removing dead containers, sandboxes and log directories, once a minute.
 
 Owns the loop and the order: containers, then the sandboxes that hold none, then logs of pods that are gone, then links
-that lead nowhere. A container of unknown state may run, and is stopped first. What may go is `core.gc_rules`. What
+that lead nowhere. While pods wait for their turn at the runtime a pass waits as well, for a minute at the most.
+A container of unknown state may run, and is stopped first. What may go is `core.gc_rules`. What
 fails is tried again a minute later; one failure stops nothing. A runtime that is away ends the pass in silence:
 RuntimeHealth has told of it.
 
@@ -32,6 +33,8 @@ from kubelet_py.errors import KubeletError, RuntimeCallError, RuntimeNotFound, R
 from kubelet_py.host.files import remove_tree
 
 INTERVAL_SECONDS: Final = 60.0
+GIVE_WAY_SECONDS: Final = 60.0
+"""How long a pass waits at the most for a node that has something better to do."""
 _STATES: Final = {
     cri.CONTAINER_CREATED: ContainerState.CREATED,
     cri.CONTAINER_RUNNING: ContainerState.RUNNING,
@@ -94,17 +97,21 @@ class ContainerGc:
         knowledge: PodKnowledge,
         settings: GcSettings,
         on_failure: Callable[[str], None] = lambda message: None,
+        quiet: asyncio.Event | None = None,
     ) -> None:
-        """`on_failure` gets the message of the node's ContainerGCFailed event."""
+        """`on_failure` gets the message of the node's ContainerGCFailed event; `quiet` is set while no pod waits for its
+        turn at the runtime."""
         self._runtime = runtime
         self._knowledge = knowledge
         self._settings = settings
         self._on_failure = on_failure
+        self._quiet = quiet
 
     async def run(self) -> None:
         """Endless."""
         while True:
             await asyncio.sleep(INTERVAL_SECONDS)
+            await self._give_way()
             try:
                 await self.collect()
             except RuntimeUnavailable as error:
@@ -167,6 +174,12 @@ class ContainerGc:
             _log.warning("dead_sandbox_stays", sandbox_id=sandbox_id, error=str(error))
             return False
         return True
+
+    async def _give_way(self) -> None:
+        if self._quiet is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GIVE_WAY_SECONDS):
+                    await self._quiet.wait()
 
     async def _collect_logs(self) -> int:
         root, knowledge = self._settings.pod_logs_root, self._knowledge

@@ -13,6 +13,7 @@ from cri_proto import runtime_v1 as cri
 from kubelet_py.core.gc_rules import GcPolicy
 from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, RuntimeUnavailable
 from kubelet_py.managers.container_gc import INTERVAL_SECONDS, ContainerGc, GcSettings, PodKnowledge
+from tests.fakes.waiting import background, eventually
 
 
 class Runtime:
@@ -74,12 +75,14 @@ class Runtime:
         self.containers.pop(container_id, None)
 
 
-def make(tmp_path: Path, gone: set[str], *, ready: bool = True) -> tuple[Runtime, ContainerGc]:
+def make(
+    tmp_path: Path, gone: set[str], *, ready: bool = True, quiet: asyncio.Event | None = None
+) -> tuple[Runtime, ContainerGc]:
     runtime = Runtime(tmp_path / "pods")
     (tmp_path / "links").mkdir()
     knowledge = PodKnowledge(gone.__contains__, lambda: ready)
     settings = GcSettings(tmp_path / "pods", tmp_path / "links", GcPolicy())
-    return runtime, ContainerGc(runtime, knowledge, settings)
+    return runtime, ContainerGc(runtime, knowledge, settings, quiet=quiet)
 
 
 async def test_one_dead_container_of_each_name_stays_and_its_elders_go_with_their_logs(tmp_path: Path) -> None:
@@ -210,3 +213,27 @@ async def test_a_runtime_that_is_away_is_not_told_of_here_too(tmp_path: Path) ->
     runtime.away = False
     await gc.collect()
     assert not runtime.containers
+
+
+async def test_a_pass_gives_way_to_pods_that_wait_for_the_runtime(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubelet_py.managers.container_gc.INTERVAL_SECONDS", 0)
+    runtime, gc = make(tmp_path, {"gone"}, quiet=(quiet := asyncio.Event()))
+    runtime.add("dead", "gone", cri.CONTAINER_EXITED, 1)
+    async with background(gc.run()):
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert list(runtime.containers) == ["dead"]
+        quiet.set()
+        await eventually(lambda: not runtime.containers)
+
+
+async def test_a_pass_gives_way_for_a_while_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node that is never quiet is tidied all the same."""
+    monkeypatch.setattr("kubelet_py.managers.container_gc.INTERVAL_SECONDS", 0)
+    monkeypatch.setattr("kubelet_py.managers.container_gc.GIVE_WAY_SECONDS", 0.01)
+    runtime, gc = make(tmp_path, {"gone"}, quiet=asyncio.Event())
+    runtime.add("dead", "gone", cri.CONTAINER_EXITED, 1)
+    async with background(gc.run()):
+        await eventually(lambda: not runtime.containers)
