@@ -162,7 +162,7 @@ class Agent:
                     self._sysctls(),
                     self.node_manager.look_at_server if self.node_manager is not None else None,
                 ),
-                self._on_pods,
+                self._on_static_pods,
                 self._source_problem,
                 time.time_ns,
             )
@@ -353,7 +353,7 @@ class Agent:
             self.pleg.relist_soon()
             self.workers.wake_all("the runtime is ready")
 
-    def _on_pods(self, all_pods: list[core_v1.Pod], complete: bool) -> None:
+    def _on_static_pods(self, all_pods: list[core_v1.Pod], complete: bool) -> None:
         if self.mirrors is not None:
             self.mirrors.on_static_pods(all_pods, complete=complete)
 
@@ -373,9 +373,12 @@ class Agent:
             await self._api_pods_arrived.wait()
             self._api_pods_arrived.clear()
             pod_set = self._api_pods
-            self.statuses.on_api_pods(pod_set.pods)
-            if self.mirrors is not None:
-                self.mirrors.on_api_pods(pod_set.pods)
+            self.statuses.on_api_pods(pod_set.fresh)
+            if pod_set.mirrors_may_differ:
+                mirrors = [pod for pod in pod_set.pods if pods.is_mirror(pod)]
+                self.statuses.on_mirror_pods(mirrors)
+                if self.mirrors is not None:
+                    self.mirrors.on_mirror_pods(mirrors)
             await self.loop.accept(pod_set)
 
 

@@ -5,7 +5,7 @@ update carries the new object; a pod whose only difference is its annotations of
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -54,20 +54,36 @@ class SourceProblem:
 class PodSet:
     """Everything that a source has, and what of it cannot be used.
 
-    `last_words`: pods that went since the set before, as the source said when they went.
+    `last_words`: pods that went since the set before, as the source said when they went. `changed`: those that came or
+    may differ since then, where the source knows; together with `last_words` they are all that is new.
     """
 
     source: str
     pods: tuple[core_v1.Pod, ...]
     problems: tuple[SourceProblem, ...] = ()
     last_words: tuple[core_v1.Pod, ...] = ()
+    changed: Mapping[PodUid, core_v1.Pod] | None = None
+
+    @property
+    def fresh(self) -> Collection[core_v1.Pod]:
+        """The pods to look at: those that changed, or all where nobody knows."""
+        return self.pods if self.changed is None else self.changed.values()
+
+    @property
+    def mirrors_may_differ(self) -> bool:
+        """Whether a mirror pod is among what is new."""
+        return self.changed is None or any(podlib.is_mirror(pod) for pod in (*self.changed.values(), *self.last_words))
 
 
 def newest_set(waiting: PodSet | None, newer: PodSet) -> PodSet:
-    """The one set to look at where another still waits: the newer, with the last words of both."""
-    if waiting is None or not waiting.last_words:
+    """The one set to look at where another still waits: the newer, with what both have to say."""
+    if waiting is None:
         return newer
-    return replace(newer, last_words=waiting.last_words + newer.last_words)
+    changed = None
+    if waiting.changed is not None and newer.changed is not None:
+        gone = {podlib.uid_of(pod) for pod in newer.last_words}
+        changed = {uid: pod for uid, pod in {**waiting.changed, **newer.changed}.items() if uid not in gone}
+    return replace(newer, last_words=waiting.last_words + newer.last_words, changed=changed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +101,13 @@ class MergeResult:
 def merge_pod_set(known: Mapping[PodUid, core_v1.Pod], new: PodSet, now_text: str) -> MergeResult:
     """Compares a source's set with what it gave before. `now_text` is put on pods seen for the first time."""
     changes: dict[PodOperation, list[PodUpdate]] = {operation: [] for operation in PodOperation}
+    last_words = {podlib.uid_of(pod): pod for pod in new.last_words}
     pods: dict[PodUid, core_v1.Pod] = {}
+    if new.changed is not None:
+        pods = {uid: pod for uid, pod in known.items() if uid not in last_words}
     names: set[str] = set()
     duplicates = []
-    for given in new.pods:
+    for given in new.fresh:
         if podlib.full_name(given) in names:
             duplicates.append(given)
             continue
@@ -102,10 +121,8 @@ def merge_pod_set(known: Mapping[PodUid, core_v1.Pod], new: PodSet, now_text: st
         pod = _marked(given, before, new.source, now_text)
         pods[uid] = pod
         changes[operation or PodOperation.ADD].append(PodUpdate(operation or PodOperation.ADD, pod, new.source))
-    last_words = {podlib.uid_of(pod): pod for pod in new.last_words}
-    for uid, before in known.items():
-        if uid not in pods:
-            changes[PodOperation.REMOVE] += _farewell(before, last_words.get(uid), new.source, now_text)
+    for uid in [uid for uid in known if uid not in pods]:
+        changes[PodOperation.REMOVE] += _farewell(known[uid], last_words.get(uid), new.source, now_text)
     changes[PodOperation.ADD].sort(key=_creation_time)
     order = (
         PodOperation.REMOVE,

@@ -99,8 +99,10 @@ class ContainerGc:
         on_failure: Callable[[str], None] = lambda message: None,
         quiet: asyncio.Event | None = None,
     ) -> None:
-        """`on_failure` gets the message of the node's ContainerGCFailed event; `quiet` is set while no pod waits for its
-        turn at the runtime."""
+        """`on_failure` gets the message of the node's ContainerGCFailed event.
+
+        `quiet` is set while no pod waits for its turn at the runtime.
+        """
         self._runtime = runtime
         self._knowledge = knowledge
         self._settings = settings

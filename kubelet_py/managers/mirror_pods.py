@@ -22,7 +22,6 @@ from kubelet_py.api.pod import (
     annotations_of,
     display_name,
     full_name,
-    is_mirror,
     is_static,
     metadata_of,
 )
@@ -64,9 +63,9 @@ class MirrorPodManager:
         self._complete = complete
         self._changed.set()
 
-    def on_api_pods(self, pods: Iterable[core_v1.Pod]) -> None:
-        """All pods that the API server has for this node."""
-        seen = {full_name(pod): pod for pod in pods if is_mirror(pod)}
+    def on_mirror_pods(self, pods: Iterable[core_v1.Pod]) -> None:
+        """All mirror pods that the API server has for this node."""
+        seen = {full_name(pod): pod for pod in pods}
         if seen != self._seen or not self._listed:
             self._seen, self._listed = seen, True
             self._changed.set()

@@ -48,8 +48,11 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class LoopServices:
-    """What the loop works with. `on_pods` hears of all pods after each change, and whether every source has
-    spoken; `on_problem` of everything that a source holds and cannot be used, once each time it changes."""
+    """What the loop works with.
+
+    `on_static_pods` hears of all pods when static ones have changed and when every source has spoken, and whether it
+    has; `on_problem` of everything that a source holds and cannot be used, once each time it changes.
+    """
 
     workers: PodWorkers
     preemptions: Preemptions
@@ -62,7 +65,7 @@ class LoopServices:
     events: EventSink
     node: NodeView
     admission: Admission
-    on_pods: Callable[[list[core_v1.Pod], bool], None]
+    on_static_pods: Callable[[list[core_v1.Pod], bool], None]
     on_problem: Callable[[SourceProblem], None]
     clock_ns: Callable[[], int]
 
@@ -91,7 +94,8 @@ class SyncLoop:
         """The same, once the runtime has been listed."""
         services = self._services
         was_ready = services.merge.ready
-        for update in services.merge.accept(pod_set):
+        updates = services.merge.accept(pod_set)
+        for update in updates:
             self._handle(update)
         if services.merge.ready:
             self._resizes.retry()
@@ -101,7 +105,8 @@ class SyncLoop:
         for problem in sorted(problems - self._problems.get(pod_set.source, frozenset()), key=lambda p: p.location):
             services.on_problem(problem)
         self._problems[pod_set.source] = problems
-        services.on_pods(services.merge.pods(), services.merge.ready)
+        if services.merge.ready != was_ready or any(pods.is_static(update.pod) for update in updates):
+            services.on_static_pods(services.merge.pods(), services.merge.ready)
 
     async def run(self) -> None:
         """Housekeeping and second looks, for ever."""

@@ -78,7 +78,7 @@ class _Entry:
 
 
 class StatusManager:
-    """`set_status`, `finish`, `forget` and `on_api_pods` are called in the loop; `run` writes until cancelled."""
+    """`run` writes until cancelled; what sets, finishes, forgets or tells of pods is called in its loop."""
 
     def __init__(
         self,
@@ -162,13 +162,15 @@ class StatusManager:
         self._settle()
 
     def on_api_pods(self, pods: Iterable[core_v1.Pod]) -> None:
-        """All pods that the API server has for this node: fresher bases for patches, and the mirror pods."""
-        mirrors = {}
+        """Pods as the API server has them now: fresher bases for patches."""
         for pod in pods:
-            if is_mirror(pod):
-                mirrors[full_name(pod)] = _at_server(pod)
-            elif (entry := self._entries.get(uid_of(pod))) is not None:
+            entry = self._entries.get(uid_of(pod))
+            if entry is not None and not is_mirror(pod):
                 self._update_base(entry, pod)
+
+    def on_mirror_pods(self, pods: Iterable[core_v1.Pod]) -> None:
+        """All mirror pods that the API server has for this node: the bases for static pods."""
+        mirrors = {full_name(pod): _at_server(pod) for pod in pods}
         for uid, entry in self._entries.items():
             if is_static(entry.pod):
                 name = full_name(entry.pod)

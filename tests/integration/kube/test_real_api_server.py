@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kubelet_py.api import codec, core_v1
-from kubelet_py.api.pod import uid_of
+from kubelet_py.api.pod import is_mirror, uid_of
 from kubelet_py.core.node_rules import NodeSettings, Pressure, RuntimeState, node_reference
 from kubelet_py.core.source_merge import PodSet
 from kubelet_py.errors import ApiForbidden
@@ -52,8 +52,11 @@ class Node:
 
     def deliver(self, pod_set: PodSet) -> None:
         self.pods = {(pod.metadata and pod.metadata.name) or "": pod for pod in pod_set.pods}
-        self.statuses.on_api_pods(pod_set.pods)
-        self.mirrors.on_api_pods(pod_set.pods)
+        self.statuses.on_api_pods(pod_set.fresh)
+        if pod_set.mirrors_may_differ:
+            mirrors = [pod for pod in pod_set.pods if is_mirror(pod)]
+            self.statuses.on_mirror_pods(mirrors)
+            self.mirrors.on_mirror_pods(mirrors)
 
 
 @asynccontextmanager

@@ -90,6 +90,22 @@ def test_a_deletion_that_came_with_the_end_still_says_how_long_the_containers_ma
     assert newest_set(came, first_went) == first_went
 
 
+def test_a_set_that_says_what_is_new_is_compared_with_that_only() -> None:
+    known = _merge(None, _pod("a"), _pod("b")).pods
+    unsaid = PodSet("api", (_pod("a", hostNetwork=True), _pod("b")), changed={})
+    assert _operations(merge_pod_set(known, unsaid, NOW)) == []
+    said = PodSet("api", unsaid.pods, changed={PodUid("uid-a"): unsaid.pods[0]}, last_words=(_pod("b"),))
+    assert _operations(merge_pod_set(known, said, NOW)) == [("REMOVE", "b"), ("UPDATE", "a")]
+
+
+def test_mirror_pods_are_looked_at_when_one_may_differ() -> None:
+    mirror = _pod("m", metadata={"annotations": {podlib.CONFIG_MIRROR_ANNOTATION: "h"}})
+    assert PodSet("api", ()).mirrors_may_differ
+    assert not PodSet("api", (mirror, _pod("a")), changed={PodUid("uid-a"): _pod("a")}).mirrors_may_differ
+    assert PodSet("api", (mirror,), changed={PodUid("uid-m"): mirror}).mirrors_may_differ
+    assert PodSet("api", (), changed={}, last_words=(mirror,)).mirrors_may_differ
+
+
 def test_first_seen_stays() -> None:
     """An update does not make a pod younger."""
     known = _merge(None, _pod()).pods
@@ -154,3 +170,45 @@ def test_updates_lead_from_set_to_set(history: list[list[core_v1.Pod]]) -> None:
                 held[uid] = update.pod
         assert {u: (p.spec, p.status) for u, p in held.items()} == {podlib.uid_of(p): (p.spec, p.status) for p in pods}
         assert _merge(known, *pods).updates == ()
+
+
+_events = st.one_of(
+    st.tuples(st.just("put"), st.sampled_from("abc"), st.booleans(), st.sampled_from(["Pending", "Running"])),
+    st.tuples(st.just("delete"), st.sampled_from("abc"), st.booleans(), st.just("Running")),
+    st.tuples(st.sampled_from(["list", "take"]), st.just(""), st.just(False), st.just("")),
+)
+
+
+@given(st.lists(_events, max_size=30))
+def test_what_is_new_says_as_much_as_everything(history: list[tuple[str, str, bool, str]]) -> None:
+    """Of a source that tells single events, each a pod of its own after a deletion, and lists now and then."""
+    has: dict[str, core_v1.Pod] = {}
+    with_news: PodSet | None = None
+    with_all: PodSet | None = None
+    known_by_news: Any = {}
+    known_by_all: Any = {}
+    for number, (event, name, flag, phase) in enumerate([*history, ("take", "", False, "")]):
+        changed: dict[PodUid, core_v1.Pod] | None = {}
+        last_words: tuple[core_v1.Pod, ...] = ()
+        if event == "take":
+            if with_news is not None and with_all is not None:
+                by_news = merge_pod_set(known_by_news, with_news, NOW)
+                by_all = merge_pod_set(known_by_all, with_all, NOW)
+                assert by_news == by_all
+                assert list(by_news.pods) == list(by_all.pods)
+                known_by_news, known_by_all = by_news.pods, by_all.pods
+                with_news = with_all = None
+            continue
+        if event == "put":
+            uid = podlib.uid_of(has[name]) if name in has else f"uid-{number}"
+            has[name] = _pod(name, uid, phase, hostNetwork=flag)
+            changed = {PodUid(uid): has[name]}
+        elif event == "delete" and name in has:
+            deleted = {"deletionTimestamp": "2024-01-31T12:00:00Z", "deletionGracePeriodSeconds": 0} if flag else {}
+            last_words = (_pod(name, podlib.uid_of(has.pop(name)), phase, metadata=deleted),)
+        elif event == "list":
+            changed = None
+        pods = tuple(has.values())
+        with_news = newest_set(with_news, PodSet("api", pods, last_words=last_words, changed=changed))
+        with_all = newest_set(with_all, PodSet("api", pods, last_words=last_words))
+    assert list(known_by_news) == [podlib.uid_of(pod) for pod in has.values()] or not history

@@ -7,7 +7,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from kubelet_py.api import core_v1, meta_v1
-from kubelet_py.api.pod import CONFIG_MIRROR_ANNOTATION, annotations_of, uid_of
+from kubelet_py.api.pod import CONFIG_MIRROR_ANNOTATION, annotations_of, is_mirror, uid_of
+from kubelet_py.core.source_merge import PodSet
 from kubelet_py.kube.client import Query
 from kubelet_py.kube.pods import ApiPodSource
 from kubelet_py.kube.resources import PODS
@@ -32,7 +33,12 @@ async def mirroring(server: FakeApiServer) -> AsyncIterator[MirrorPodManager]:
     registered.set()
     async with client_for(server.url) as client:
         manager = MirrorPodManager(client, lambda: NODE_OBJECT, registered, random_fraction=lambda: 0.0)
-        source = ApiPodSource(client, NODE, registered, lambda pod_set: manager.on_api_pods(pod_set.pods))
+
+        def deliver(pod_set: PodSet) -> None:
+            if pod_set.mirrors_may_differ:
+                manager.on_mirror_pods([pod for pod in pod_set.pods if is_mirror(pod)])
+
+        source = ApiPodSource(client, NODE, registered, deliver)
         async with background(manager.run(), source.run()):
             yield manager
 

@@ -260,12 +260,12 @@ async def test_a_static_pod_reports_through_its_mirror_pod(server: FakeApiServer
         assert await manager.flush(5)
         assert server.requests == []
         mirror = put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})
-        manager.on_api_pods([mirror])
+        manager.on_mirror_pods([mirror])
         await eventually(lambda: phase_at(server, "web") == "Running")
         assert server.requests[0].body["metadata"] == {"uid": uid_of(mirror)}
         server.remove("pods", "web", "default")
-        manager.on_api_pods([])
-        manager.on_api_pods([put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})])
+        manager.on_mirror_pods([])
+        manager.on_mirror_pods([put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})])
         await eventually(lambda: phase_at(server, "web") == "Running")
         manager.finish(uid_of(static))
         assert await manager.flush(5)

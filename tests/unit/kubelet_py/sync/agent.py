@@ -55,7 +55,7 @@ class Agent:
                 events=rig.event,
                 node=rig.node,
                 admission=Admission(lambda: self.node, SysctlAllowlist(frozenset()), self.look_at_server),
-                on_pods=lambda all_pods, ready: self.heard.append((len(all_pods), ready)),
+                on_static_pods=lambda all_pods, ready: self.heard.append((len(all_pods), ready)),
                 on_problem=self.problems.append,
                 clock_ns=rig.clock,
             )
