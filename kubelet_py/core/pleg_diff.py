@@ -11,6 +11,7 @@ CREATED and not unknown.
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api.pod import CONTAINER_NAME_LABEL, POD_UID_LABEL
@@ -37,8 +38,7 @@ class PodLifecycleEvent:
     id: str
 
 
-@dataclass(frozen=True, slots=True)
-class ContainerRecord:
+class ContainerRecord(NamedTuple):
     """A container as the list shows it."""
 
     id: str
@@ -47,8 +47,7 @@ class ContainerRecord:
     state: ContainerState
 
 
-@dataclass(frozen=True, slots=True)
-class PodRecord:
+class PodRecord(NamedTuple):
     """A pod as the lists show it."""
 
     uid: str
@@ -100,7 +99,7 @@ def pod_records(sandboxes: Iterable[cri.PodSandbox], containers: Iterable[cri.Co
             uid,
             *names.get(uid, ("", "")),
             tuple(sorted(sandboxes_of.get(uid, ()))),
-            tuple(sorted(containers_of.get(uid, ()), key=lambda record: record.id)),
+            tuple(sorted(containers_of.get(uid, ()))),
         )
         for uid in sandboxes_of.keys() | containers_of.keys()
     }

@@ -53,7 +53,7 @@ log = structlog.get_logger()
 ALLOCATED_FILE: Final = "allocated_pods_state"
 ACTUATED_FILE: Final = "actuated_pods_state"
 FILE_MODE: Final = 0o600
-REST_SECONDS: Final = 1.0
+REST_SECONDS: Final = 3.0
 """Between two writes: each is of all pods and waits for the disk, and a burst of pods brings many changes."""
 
 
