@@ -1,6 +1,6 @@
 """What is left of a pod on disk, taken down. Blocking: the manager calls these in a thread.
 
-Works from the disk and the mount table alone, so that it serves the leftovers of an earlier process the same way.
+Works from the disk and the kernel's mounts alone, so that it serves the leftovers of an earlier process the same way.
 Nothing is removed through a mount: what cannot be unmounted stays, and is named.
 
 Upstream counterparts: pkg/kubelet/volumemanager (reconciler), pkg/kubelet/kubelet_volumes.go. Difference: directories
@@ -9,6 +9,7 @@ of volume kinds that this agent does not serve (left by another agent) are only 
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,17 @@ def tear_down_volumes(dirs: PodDirs, pod_uid: str) -> None:
     pod = dirs.pod(pod_uid)
     if not pod.is_dir():
         return
-    _unmount_all(pod)
+    try:
+        _unmount_known(pod)
+        _remove_volumes(pod)
+    except (RemovalRefused, OSError):
+        # Somebody mounted something inside a volume, say. The table of all mounts knows; reading it takes milliseconds
+        # on a node of many pods, and holds up whoever mounts meanwhile.
+        _unmount_all(pod)
+        _remove_volumes(pod)
+
+
+def _remove_volumes(pod: Path) -> None:
     _remove_subpaths(pod / SUBPATHS)
     foreign = []
     for plugin in _entries(pod / VOLUMES):
@@ -49,7 +60,23 @@ def remove_pod_directory(dirs: PodDirs, pod_uid: str) -> None:
     remove_tree(dirs.pod(pod_uid))
 
 
+def _unmount_known(pod: Path) -> None:
+    """What this agent mounts, where it mounts it, however often."""
+    for target in _subpath_targets(pod / SUBPATHS):
+        _unmount_fully(target)
+    for plugin in _entries(pod / VOLUMES):
+        if plugin.name in _OWN_PLUGINS:
+            for volume in _entries(Path(plugin.path)):
+                _unmount_fully(volume)
+
+
+def _unmount_fully(target: "os.DirEntry[str]") -> None:
+    while unmount(Path(target.path)):
+        pass
+
+
 def _unmount_all(pod: Path) -> None:
+    """What is mounted anywhere beneath; RemovalRefused names what is not ours or will not go."""
     top = os.path.realpath(pod)
     stuck = []
     for mount_point in list_mounts_beneath(pod):
@@ -66,16 +93,20 @@ def _unmount_all(pod: Path) -> None:
         raise RemovalRefused(f"still mounted: {', '.join(stuck)}")
 
 
-def _remove_subpaths(top: Path) -> None:
-    """Only the bind targets: an empty file or directory each. Never their content, should a mount have survived."""
+def _subpath_targets(top: Path) -> Iterator["os.DirEntry[str]"]:
     for volume in _entries(top):
         for container in _entries(Path(volume.path)):
-            for target in _entries(Path(container.path)):
-                with contextlib.suppress(FileNotFoundError):
-                    if target.is_dir(follow_symlinks=False):
-                        os.rmdir(target.path)
-                    else:
-                        os.unlink(target.path)
+            yield from _entries(Path(container.path))
+
+
+def _remove_subpaths(top: Path) -> None:
+    """Only the bind targets: an empty file or directory each. Never their content, should a mount have survived."""
+    for target in _subpath_targets(top):
+        with contextlib.suppress(FileNotFoundError):
+            if target.is_dir(follow_symlinks=False):
+                os.rmdir(target.path)
+            else:
+                os.unlink(target.path)
     _remove_empty_levels(top, levels=2)
 
 

@@ -375,6 +375,41 @@ def test_mounts_for_the_runtime_carry_propagation_read_only_and_bound_sub_paths(
     run_with_manager(root, scenario)
 
 
+def test_the_table_of_all_mounts_is_read_when_something_is_in_the_way(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What this agent mounts is where it mounts it, even when twice; a container may mount inside a volume."""
+    read: list[Path] = []
+
+    def list_them(directory: Path) -> list[str]:
+        read.append(directory)
+        return list_mounts_beneath(directory)
+
+    monkeypatch.setattr("kubelet_py.managers.volumes.teardown.list_mounts_beneath", list_them)
+    volumes = [{"name": "ram", "emptyDir": {"medium": "Memory"}}, {"name": "e", "emptyDir": {}}]
+    mounts = [{"name": "ram", "mountPath": "/m", "subPath": "in"}, {"name": "e", "mountPath": "/e"}]
+    pod = make_pod(volumes, mounts)
+    assert pod.spec is not None
+    container = pod.spec.containers[0]
+
+    async def scenario(manager: VolumeManager) -> None:
+        for inside, tables in ((False, 0), (True, 1)):
+            mounted = await manager.ensure_volumes(pod)
+            await manager.to_cri_mounts(pod, container, mounted)
+            mount_tmpfs(Path(mounted["ram"].host_path))
+            deep = Path(mounted["e"].host_path) / "deep"
+            deep.mkdir()
+            if inside:
+                mount_tmpfs(deep)
+            assert len(list_mounts_beneath(root / "pods")) == 3 + inside
+            await manager.teardown_volumes(UID)
+            assert len(read) == tables
+            assert list_mounts_beneath(root / "pods") == []
+            assert not deep.exists()
+
+    run_with_manager(root, scenario)
+
+
 def test_a_sub_path_cannot_leave_its_volume(root: Path, tmp_path: Path) -> None:
     secret = tmp_path / "secret"
     secret.mkdir()
