@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 QUEUE_LIMIT: Final = 1000
 RETRY_SECONDS: Final = 5.0
-GIVE_WAY_SECONDS: Final = 20.0
+GIVE_WAY_SECONDS: Final = 30.0
 
 
 class EventRecorder:

@@ -40,11 +40,9 @@ PARALLEL_WRITERS: Final = 16
 FULL_PASS_SECONDS: Final = 10.0
 PATIENCE_SECONDS: Final = 1.0
 """How long what may wait does wait."""
-GIVE_WAY_SECONDS: Final = 10.0
-"""How long it waits at the most while pods wait for their turn at the runtime: most of them will have more to say by
+GIVE_WAY_SECONDS: Final = 30.0
+"""How long it waits at the most while pods wait for their turn at the runtime: of a hundred most have more to say by
 then, and each request less is time for the pods."""
-GIVE_WAY_WHEN_DELETED_SECONDS: Final = 30.0
-"""The same for a pod that is being deleted: what is asked of it is its end."""
 
 
 class PodView(msgspec.Struct):
@@ -140,8 +138,7 @@ class StatusManager:
             self._update_base(entry, pod)
         base = self._base_of(entry)
         if base is not None and not entry.finished and is_progress_only(pod, base.status, status):
-            is_deleted = metadata_of(pod).deletionTimestamp is not None
-            self._mark_patient(uid, GIVE_WAY_WHEN_DELETED_SECONDS if is_deleted else self._give_way_seconds)
+            self._mark_patient(uid)
         else:
             self._mark(uid)
 
@@ -216,12 +213,12 @@ class StatusManager:
         self._settled.clear()
         self._wake.set()
 
-    def _mark_patient(self, uid: PodUid, give_way_seconds: float) -> None:
+    def _mark_patient(self, uid: PodUid) -> None:
         """To be written when its patience ends, if nothing more urgent comes before."""
         if self._client is None or uid in self._patient or uid in self._dirty:
             return
         self._settled.clear()
-        self._wait_on(uid, asyncio.get_running_loop().time() + give_way_seconds)
+        self._wait_on(uid, asyncio.get_running_loop().time() + self._give_way_seconds)
 
     def _wait_on(self, uid: PodUid, latest: float) -> None:
         loop = asyncio.get_running_loop()

@@ -123,24 +123,6 @@ async def test_progress_does_not_give_way_for_ever(server: FakeApiServer) -> Non
         await eventually(lambda: len(server.requests) == 1)
 
 
-async def test_of_a_deleted_pod_the_way_down_gives_way_longer(
-    server: FakeApiServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Who deletes waits for the end; but not for ever without a word."""
-    pod = put_pod(server, "a", "Running", deletionTimestamp="2026-01-01T00:00:00Z", deletionGracePeriodSeconds=30)
-    other = put_pod(server, "b")
-    async with managing(server, patience_seconds=0.001, give_way_seconds=0.01, quiet=asyncio.Event()) as manager:
-        manager.set_status(pod, core_v1.PodStatus(phase="Running", observedGeneration=2))
-        manager.set_status(other, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1"))
-        await eventually(lambda: len(server.requests) == 1)
-        assert "/pods/b/" in server.requests[0].path
-        monkeypatch.setattr("kubelet_py.managers.status.manager.GIVE_WAY_WHEN_DELETED_SECONDS", 0.01)
-        pod = put_pod(server, "c", "Running", deletionTimestamp="2026-01-01T00:00:00Z", deletionGracePeriodSeconds=30)
-        manager.set_status(pod, core_v1.PodStatus(phase="Running", observedGeneration=2))
-        await eventually(lambda: len(server.requests) == 2)
-        assert "/pods/c/" in server.requests[1].path
-
-
 async def test_a_pod_on_its_way_down_tells_its_end_and_not_each_step(server: FakeApiServer) -> None:
     deleted = {"deletionTimestamp": "2026-01-01T00:00:00Z", "deletionGracePeriodSeconds": 30}
     pod = put_pod(server, "a", "Running", **deleted)
