@@ -16,7 +16,7 @@ from typing import NamedTuple
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api.pod import CONTAINER_NAME_LABEL, POD_UID_LABEL
 from kubelet_py.core.cri_observation import state_of
-from kubelet_py.core.observed import ContainerState
+from kubelet_py.core.observed import ContainerState, ObservedPod
 
 
 class EventKind(StrEnum):
@@ -55,11 +55,6 @@ class PodRecord(NamedTuple):
     namespace: str = ""
     sandboxes: tuple[tuple[str, bool], ...] = ()
     containers: tuple[ContainerRecord, ...] = ()
-
-    @property
-    def sandbox_ids(self) -> dict[str, str]:
-        """Container id to sandbox id, for `observe_pod`."""
-        return {container.id: container.sandbox_id for container in self.containers}
 
     @property
     def is_alive(self) -> bool:
@@ -103,6 +98,17 @@ def pod_records(sandboxes: Iterable[cri.PodSandbox], containers: Iterable[cri.Co
         )
         for uid in sandboxes_of.keys() | containers_of.keys()
     }
+
+
+def record_of(observed: ObservedPod) -> PodRecord:
+    """What the lists would show of a pod that was observed."""
+    return PodRecord(
+        observed.uid,
+        observed.name,
+        observed.namespace,
+        tuple(sorted((sandbox.id, sandbox.ready) for sandbox in observed.sandboxes)),
+        tuple(sorted(ContainerRecord(c.id, c.name, c.sandbox_id, c.state) for c in observed.containers)),
+    )
 
 
 def _container_events(old: ContainerState | None, new: ContainerState | None) -> list[EventKind]:

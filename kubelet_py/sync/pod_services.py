@@ -29,7 +29,7 @@ class PodMemory:
     termination_messages: dict[str, str] = field(default_factory=dict)
     observed: ObservedPod | None = None  # as the pass that runs has reported it
     seen: ObservedPod | None = None  # as the last look showed it; None while something of it is being stopped
-    has_loose_ends: bool = False  # a call was cut off or failed: what it began may come true late
+    has_loose_ends: bool = True  # a call was cut off or failed, maybe an earlier agent's: it may still come true
     is_new: bool = True  # nothing was done for the pod yet
     looks: int = 0  # how many observations have begun
     weighed: int = 0  # the newest of them after which it was decided what to do

@@ -61,6 +61,13 @@ class PodSync:
         memory.seen = await self._services.observer.observe_new(pod_uid)
         return memory.seen
 
+    async def _look_again(self, before: ObservedPod, memory: PodMemory) -> ObservedPod:
+        if memory.has_loose_ends:
+            return await self._look(before.uid, memory)
+        memory.looks += 1
+        memory.seen = await self._services.observer.observe_again(before)
+        return memory.seen
+
     async def _recall(self, pod_uid: str, memory: PodMemory) -> ObservedPod:
         """The pod as it was seen last, for its stop: of a hundred pods deleted at once none waits until all are looked
         at. Only its worker starts anything of it, and what has ended meanwhile does not mind being stopped."""
@@ -214,7 +221,7 @@ class PodSync:
             return observed
         memory.seen = None
         await self._services.killer.kill_pod(pod or restore_pod(observed), observed, grace_seconds)
-        observed = await self._look(observed.uid, memory)
+        observed = await self._look_again(observed, memory)
         memory.weighed = memory.looks
         if observed.alive:
             names = ", ".join(container.name for container in observed.alive)

@@ -5,6 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cri_proto import runtime_v1 as cri
+from kubelet_py.core.cri_observation import observe_pod
 from kubelet_py.core.observed import ContainerState
 from kubelet_py.core.pleg_diff import (
     ContainerRecord,
@@ -14,6 +15,7 @@ from kubelet_py.core.pleg_diff import (
     diff_pod,
     diff_pods,
     pod_records,
+    record_of,
 )
 from tests.sim.pods import CREATED, EXITED, RUNNING, UNKNOWN
 
@@ -100,9 +102,30 @@ def test_the_lists_by_pod() -> None:
     }
 
 
-def test_what_is_alive_and_where_it_lives() -> None:
+def test_the_record_of_an_observation_is_that_of_the_lists() -> None:
+    """So that what a worker saw is no news to the next list."""
+    metadata = cri.PodSandboxMetadata(uid="u", name="web", namespace="shop")
+    names = {"io.kubernetes.pod.uid": "u", "io.kubernetes.container.name": "app"}
+    sandboxes = {"s2": cri.SANDBOX_READY, "s1": cri.SANDBOX_NOTREADY}
+    containers = {"c2": ("s2", cri.CONTAINER_RUNNING), "c1": ("s1", cri.CONTAINER_EXITED)}
+    observed = observe_pod(
+        "u",
+        [cri.PodSandboxStatus(id=name, metadata=metadata, state=state) for name, state in sandboxes.items()],
+        [cri.ContainerStatus(id=name, labels=names, state=state) for name, (_, state) in containers.items()],
+        1,
+        {name: sandbox for name, (sandbox, _) in containers.items()},
+    )
+    assert {"u": record_of(observed)} == pod_records(
+        [cri.PodSandbox(id=name, metadata=metadata, state=state) for name, state in sandboxes.items()],
+        [
+            cri.Container(id=name, pod_sandbox_id=sandbox, labels=names, state=state)
+            for name, (sandbox, state) in containers.items()
+        ],
+    )
+
+
+def test_what_is_alive() -> None:
     """A ready sandbox, a running or unknown container."""
-    assert record(RUNNING).sandbox_ids == {"c": "s"}
     assert record(EXITED).is_alive
     assert record(RUNNING, ready=False).is_alive
     assert record(UNKNOWN, ready=None).is_alive
