@@ -83,6 +83,8 @@ def test_a_deletion_that_came_with_the_end_still_says_how_long_the_containers_ma
     all_went = PodSet("api", (_pod("c"),), last_words=(_pod("b", phase="Running"), _pod("d", metadata=forced)))
     waiting = newest_set(newest_set(newest_set(None, first_went), came), all_went)
     result = merge_pod_set(known, waiting, "later")
+    assert {update.source for update in result.updates} == {"api"}
+    assert podlib.source_of(result.updates[0].pod) == "api"
     assert _operations(result) == [("DELETE", "a"), ("REMOVE", "a"), ("REMOVE", "b"), ("ADD", "c")]
     assert podlib.metadata_of(result.updates[0].pod).deletionGracePeriodSeconds == 0
     assert podlib.annotations_of(result.updates[0].pod)["kubernetes.io/config.seen"] == NOW
@@ -96,6 +98,17 @@ def test_a_set_that_says_what_is_new_is_compared_with_that_only() -> None:
     assert _operations(merge_pod_set(known, unsaid, NOW)) == []
     said = PodSet("api", unsaid.pods, changed={PodUid("uid-a"): unsaid.pods[0]}, last_words=(_pod("b"),))
     assert _operations(merge_pod_set(known, said, NOW)) == [("REMOVE", "b"), ("UPDATE", "a")]
+
+
+def test_what_waits_is_added_up() -> None:
+    """Until one that cannot tell what is new comes in between."""
+    a, b, older = _pod("a"), _pod("b"), _pod("b", phase="Running")
+    first = PodSet("api", (a, older), changed={PodUid("uid-a"): a, PodUid("uid-b"): older})
+    second = PodSet("api", (b,), last_words=(a,), changed={PodUid("uid-b"): b})
+    assert newest_set(first, second) == second
+    assert newest_set(second, first).changed == first.changed
+    unknown = PodSet("api", (b,))
+    assert newest_set(first, unknown) == newest_set(unknown, PodSet("api", (b,), changed={})) == unknown
 
 
 def test_mirror_pods_are_looked_at_when_one_may_differ() -> None:
