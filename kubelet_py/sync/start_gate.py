@@ -20,7 +20,7 @@ from contextlib import asynccontextmanager
 from enum import IntEnum
 from typing import Final
 
-PLACES_PER_CORE = 4
+PLACES_PER_CORE = 5
 
 
 class Rank(IntEnum):
