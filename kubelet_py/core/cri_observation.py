@@ -107,8 +107,7 @@ def observe_pod(
     """The pod as the runtime shows it, newest first.
 
     `sandbox_ids` maps container ids to sandbox ids: a ContainerStatus does not say where the container lives, the list
-    of containers does. Without it, containers of earlier sandboxes cannot be told
-    from those of the present one.
+    of containers does. Without it, containers of earlier sandboxes cannot be told from those of the present one.
     """
     sandbox_list, container_list = list(sandboxes), list(containers)
     where = sandbox_ids or {}

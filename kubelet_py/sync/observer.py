@@ -13,7 +13,7 @@ from typing import Any
 from cri_proto import runtime_v1 as cri
 from kubelet_py.core.cri_observation import observe_pod, observe_sandbox
 from kubelet_py.core.observed import ObservedPod, ObservedSandbox
-from kubelet_py.core.pleg_diff import PodRecord, record_of
+from kubelet_py.core.pleg_diff import PodRecord, pod_records, record_of
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeNotFound
 
@@ -52,6 +52,8 @@ class PodObserver:
         )
         sandboxes = await asyncio.gather(*(self._sandbox_status(pod_uid, item) for item in sandbox_list))
         containers = await asyncio.gather(*(self._container_status(pod_uid, item.id) for item in container_list))
+        # As the lists have it and not the statuses: a state that a runtime shows in two ways would be news for ever.
+        self._learn(pod_records(sandbox_list, container_list).get(pod_uid, PodRecord(pod_uid)))
         sandbox_ids = {item.id: item.pod_sandbox_id for item in container_list}
         return self._observed(pod_uid, sandboxes, containers, sandbox_ids, now_ns)
 
@@ -71,7 +73,6 @@ class PodObserver:
             now_ns,
             sandbox_ids,
         )
-        self._learn(record_of(observed))
         _keep_only(self._ended, pod_uid, {container.id for container in observed.containers})
         _keep_only(self._sandboxes, pod_uid, {sandbox.id for sandbox in observed.sandboxes})
         return observed
@@ -84,7 +85,9 @@ class PodObserver:
             asyncio.gather(*(self._ask_for_sandbox(pod_uid, sandbox.id) for sandbox in before.sandboxes)),
             asyncio.gather(*(self._container_status(pod_uid, container_id) for container_id in sandbox_ids)),
         )
-        return self._observed(pod_uid, sandboxes, containers, sandbox_ids, now_ns)
+        observed = self._observed(pod_uid, sandboxes, containers, sandbox_ids, now_ns)
+        self._learn(record_of(observed))
+        return observed
 
     async def observe_sandbox(self, pod_uid: str, sandbox_id: str) -> ObservedSandbox:
         """A sandbox that was just made; raises RuntimeCallError."""

@@ -290,6 +290,18 @@ async def test_what_the_pod_worker_saw_is_no_news_to_the_pleg(rig: Rig) -> None:
     assert [c.state for c in record.containers] == ["running"]
 
 
+async def test_the_pleg_learns_a_state_as_the_list_shows_it(rig: Rig) -> None:
+    """Where list and status differ and stay so, the next list would be news again, and the one after it."""
+    await sync(rig, a_pod())
+    container = rig.fake.container("main")
+    rig.fake.exit(container, 1)
+    await rig.observer.observe(UID)
+    container.state = cri.CONTAINER_UNKNOWN  # its status is kept: it had ended
+    seen = await rig.observer.observe(UID)
+    assert [c.state for c in seen.containers] == ["exited"]
+    assert [c.state for c in rig.learned[-1].containers] == ["unknown"]
+
+
 async def test_the_status_of_an_ended_container_is_asked_for_once(rig: Rig) -> None:
     rig.fake.exits = {"main": 1}
     pod = a_pod()
