@@ -43,6 +43,12 @@ def pod(
     }
 
 
+def echo_server(script: str = "while true; do nc -ll -p 8080 -e cat; sleep 0.1; done", **fields: Any) -> dict[str, Any]:
+    """A container that sends back what comes to port 8080, and is Ready once it listens."""
+    listens = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+    return container(script, readinessProbe=listens, **fields)
+
+
 def job(name: str, script: str, **spec: Any) -> dict[str, Any]:
     """A Job of one pod."""
     template = pod(name, container(script), restart="Never")["spec"]

@@ -154,6 +154,10 @@ class Stage:
         """Until the API server has the pod no more."""
         eventually(f"the end of pod {name}", lambda: self.find_pod(name) is None, within_seconds=within_seconds)
 
+    def wait_alone(self) -> None:
+        """Until no pod of an earlier test holds anything of the node."""
+        eventually("a node without pods", lambda: not self.pods(), within_seconds=60)
+
     def wait_phase(self, name: str, phase: str, within_seconds: float = 30) -> dict[str, Any]:
         """The pod, once it has this phase."""
 

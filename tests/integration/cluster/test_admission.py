@@ -119,6 +119,7 @@ def test_a_host_port_is_given_once(stage: Stage) -> None:
 
 def test_a_critical_pod_takes_the_place_of_another(stage: Stage) -> None:
     """As few and as cheap pods as possible give way, with what happened in their status."""
+    stage.wait_alone()
     small, big, critical = stage.unique("small"), stage.unique("big"), stage.unique("critical")
     stage.create_pod(pod(small, container(resources={"requests": {"cpu": "100m"}}), nodeName=NODE))
     most = {"requests": {"cpu": f"{cores(stage) * 1000 - 300}m"}}
@@ -147,6 +148,7 @@ def test_a_critical_pod_takes_the_place_of_another(stage: Stage) -> None:
 
 def test_a_critical_pod_starts_when_the_other_has_stopped(stage: Stage) -> None:
     """Never do both of them use the node: here the one that gives way takes most of its grace period."""
+    stage.wait_alone()
     slow, critical = stage.unique("slow"), stage.unique("critical")
     most = {"requests": {"cpu": f"{cores(stage) * 1000 - 300}m"}}
     stage.create_pod(

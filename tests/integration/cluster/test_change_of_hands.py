@@ -90,10 +90,14 @@ def settled(cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 def look_into(cluster: Cluster, name: str) -> None:
     """Add a container to a running pod: once it has run, the agent has weighed all that the pod has."""
-    _, found = cluster.request("GET", f"{PODS}/{name}")
-    found["spec"]["ephemeralContainers"] = [container("exit 0", "look")]
-    code, answer = cluster.request("PUT", f"{PODS}/{name}/ephemeralcontainers", found)
-    assert code == 200, answer
+
+    def asked() -> None:  # again when the agent has written a status in between
+        _, found = cluster.request("GET", f"{PODS}/{name}")
+        found["spec"]["ephemeralContainers"] = [container("exit 0", "look")]
+        code, answer = cluster.request("PUT", f"{PODS}/{name}/ephemeralcontainers", found)
+        assert code == 200, answer
+
+    holds(asked, within_seconds=10)
 
     def has_run() -> bool:
         statuses = cluster.get("pod", name)["status"].get("ephemeralContainerStatuses", ())
@@ -148,6 +152,11 @@ def test_it_goes_without_a_trace(handed_over: HandedOver) -> None:
         cluster.kubectl("delete", "pod", name, "--wait=false")
     eventually("no pods", lambda: not cluster.request("GET", PODS)[1]["items"], within_seconds=WITHIN_SECONDS)
     eventually("no containers", lambda: not handed_over.ids_now(), within_seconds=WITHIN_SECONDS)
-    left = "find /var/lib/cri-dockerd /var/lib/dockershim /var/lib/cni /var/lib/kubelet/pods -type f"
-    names = [line.rpartition("/")[2] for line in lab.run(["sh", "-c", left]).stdout.splitlines()]
-    assert set(names) <= {"lock", "last_reserved_ip.0"}
+
+    def nothing_is_left() -> None:
+        """The directories go after the containers."""
+        left = "find /var/lib/cri-dockerd /var/lib/dockershim /var/lib/cni /var/lib/kubelet/pods -type f"
+        names = [line.rpartition("/")[2] for line in lab.run(["sh", "-c", left]).stdout.splitlines()]
+        assert set(names) <= {"lock", "last_reserved_ip.0"}
+
+    holds(nothing_is_left, within_seconds=WITHIN_SECONDS)

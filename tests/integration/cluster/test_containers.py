@@ -41,13 +41,17 @@ def test_a_runtime_class_names_the_handler(stage: Stage) -> None:
 
 def debug(stage: Stage, name: str, script: str, target: str = "") -> None:
     """What `kubectl debug` asks for."""
-    seen = stage.pod(name)
     added: dict[str, Any] = {"name": "debug", "image": BUSYBOX, "command": ["sh", "-c", script]}
     if target:
         added["targetContainerName"] = target
-    seen["spec"].setdefault("ephemeralContainers", []).append(added)
-    code, answer = stage.cluster.request("PUT", f"{PODS}/{name}/ephemeralcontainers", seen)
-    assert code == 200, answer
+
+    def asked() -> None:  # again when the agent has written a status in between
+        seen = stage.pod(name)
+        seen["spec"].setdefault("ephemeralContainers", []).append(added)
+        code, answer = stage.cluster.request("PUT", f"{PODS}/{name}/ephemeralcontainers", seen)
+        assert code == 200, answer
+
+    holds(asked, within_seconds=10)
 
 
 def ephemeral_state(stage: Stage, name: str) -> dict[str, Any]:

@@ -256,7 +256,7 @@ def test_nothing_is_left_when_everything_is_deleted(stage: Stage) -> None:
     agent has no more descriptors than before.
     """
     stage.cluster.request("DELETE", f"{PODS}?gracePeriodSeconds=1")
-    eventually("a node without pods", lambda: not stage.pods(), within_seconds=60)
+    stage.wait_alone()
     cycle(stage, [stage.unique("warm") for _ in range(10)])
     wait_empty(stage)
     before = descriptors(stage)

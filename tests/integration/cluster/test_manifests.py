@@ -37,7 +37,7 @@ def test_a_manifest_becomes_a_pod_and_a_mirror(stage: Stage) -> None:
     mirror = stage.wait_ready(name)
     assert MIRROR in mirror["metadata"]["annotations"]
     assert mirror["metadata"]["ownerReferences"][0]["name"] == NODE
-    assert stage.logs(name) == "first\n"
+    assert stage.wait_logs(name, "first\n") == "first\n"
     (first,) = running(stage, name)
 
     stage.delete_pod(name, grace_seconds=0)

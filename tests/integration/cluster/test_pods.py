@@ -23,6 +23,7 @@ def test_kubectl_runs_shows_and_deletes_a_pod(stage: Stage) -> None:
     name, kubectl = stage.unique("run"), stage.cluster.kubectl
     kubectl("run", name, f"--image={BUSYBOX}", "--grace-period=1", "--", "sh", "-c", f"echo hello from {name}; {SLEEP}")
     kubectl("wait", "--for=condition=Ready", f"pod/{name}", "--timeout=60s")
+    stage.wait_logs(name, "hello")  # the container runs: what it says comes a moment later
     assert kubectl("logs", name) == f"hello from {name}\n"
     seen = stage.pod(name)
     status = seen["status"]
@@ -36,6 +37,7 @@ def test_kubectl_runs_shows_and_deletes_a_pod(stage: Stage) -> None:
     main = container_status(seen, name)
     assert main["containerID"].startswith(f"{stage.runtime}://")
     assert (main["ready"], main["started"], main["restartCount"]) == (True, True, 0)
+    stage.wait_event(name, "Started")
     assert [event["reason"] for event in stage.events(name)] == ["Scheduled", "Pulled", "Created", "Started"]
     kubectl("delete", "pod", name, "--grace-period=1", "--timeout=60s")
     assert stage.find_pod(name) is None
@@ -122,7 +124,7 @@ def test_a_container_finds_the_pods_surroundings(stage: Stage) -> None:
     stage.create_pod(pod(name, container(script, env=env), hostAliases=aliases))
     text = stage.wait_logs(name, "@end")
     parts = {part.split("\n", 1)[0]: part.split("\n")[1:-1] for part in text.split("@")[1:]}
-    status = stage.pod(name)["status"]
+    status = stage.wait_ready(name)["status"]
     assert parts["hostname"] == [name]
     hosts = [line.split() for line in parts["hosts"] if not line.startswith("#")]
     assert [status["podIP"], name] in hosts
@@ -168,7 +170,7 @@ def test_names_and_dns_of_a_pod_can_be_set(stage: Stage) -> None:
     fields = {"hostname": "short", "subdomain": "sub", "dnsPolicy": "None", "dnsConfig": dns}
     stage.create_pod({**pod(name, container(script)), "spec": {**pod(name, container(script))["spec"], **fields}})
     lines = [line.split() for line in stage.wait_logs(name, "@end").splitlines()]
-    address = stage.pod(name)["status"]["podIP"]
+    address = stage.wait_ready(name)["status"]["podIP"]
     assert lines[0] == ["short"]
     assert [address, "short.sub.default.svc.cluster.local", "short"] in lines
     assert ["nameserver", "10.1.1.1"] in lines

@@ -59,9 +59,9 @@ def test_readiness_comes_and_goes_with_its_probe(stage: Stage) -> None:
     assert (container_status(running)["started"], container_status(running)["ready"]) == (True, False)
     stage.wait_event(name, "Unhealthy", "Readiness probe failed: ")
     stage.tell_to_end(uid)
-    stage.wait_ready(name, within_seconds=5)
+    stage.wait_ready(name)
     unset(stage, uid)
-    eventually("not Ready", lambda: condition(stage.pod(name), "Ready") == "False", within_seconds=5)
+    eventually("not Ready", lambda: condition(stage.pod(name), "Ready") == "False", within_seconds=30)
     assert container_status(stage.pod(name))["restartCount"] == 0
 
 
@@ -85,8 +85,11 @@ def test_a_startup_probe_holds_the_others_back(stage: Stage) -> None:
     liveness = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
     uid = stage.create_pod(flag_pod(name, startupProbe=startup, livenessProbe=liveness))["metadata"]["uid"]
     wait_running(stage, name)
-    stage.wait_event(name, "Unhealthy", "Startup probe failed: ")
-    time.sleep(3)  # three periods in which nothing may happen
+    eventually(
+        "four periods in which nothing may happen",
+        lambda: stage.wait_event(name, "Unhealthy", "Startup probe failed: ")["count"] >= 4,
+        within_seconds=30,
+    )
     status = container_status(stage.pod(name))
     assert (status["started"], status["ready"], status["restartCount"]) == (False, False, 0)
     stage.tell_to_end(uid)

@@ -125,6 +125,7 @@ def test_a_policy_can_ask_for_a_restart(stage: Stage) -> None:
 
 def test_what_does_not_fit_waits_until_it_does(stage: Stage) -> None:
     """Also over a restart of the agent: what the pod was given stays, whatever its spec asks for."""
+    stage.wait_alone()
     name, filler = stage.unique("resize"), stage.unique("filler")
     cores = int(stage.node()["status"]["allocatable"]["cpu"])
     stage.create_pod(pod(filler, container(resources={"requests": {"cpu": f"{cores * 1000 - 600}m"}})))

@@ -15,7 +15,7 @@ import pytest
 
 from cri_proto.wire import channel_messages, portforward, remotecommand
 from cri_proto.wire.spdy_session import DataReceived, SpdySession
-from tests.integration.cluster.objects import SLEEP, container, pod
+from tests.integration.cluster.objects import SLEEP, container, echo_server, pod
 from tests.integration.cluster.stage import PLAYS_GO, Stage
 from tests.integration.cluster.waiting import eventually
 from tests.integration.cluster.websocket_client import WebSocketClient
@@ -67,7 +67,7 @@ def test_kubectl_attach(stage: Stage) -> None:
 def test_kubectl_port_forward(stage: Stage) -> None:
     """A connection through the forwarded port reaches the pod, and comes back."""
     name = stage.unique("forward")
-    stage.create_pod(pod(name, container("while true; do nc -ll -p 8080 -e cat; sleep 0.1; done")))
+    stage.create_pod(pod(name, echo_server()))
     stage.wait_ready(name)
     port = ANSWER_PORTS[stage.runtime]
     programs, config = stage.cluster.programs, stage.cluster.kubeconfig
@@ -90,7 +90,7 @@ def test_the_api_server_hands_its_websocket_clients_on(stage: Stage) -> None:
     assert "ExtendWebSocketsToKubelet" in stage.node()["status"]["declaredFeatures"]
     name, kubectl = stage.unique("handed-on"), stage.cluster.kubectl
     script = "(while true; do nc -ll -p 8080 -e cat; sleep 0.1; done) & read line; echo got $line"
-    stage.create_pod(pod(name, container(script, stdin=True, stdinOnce=True), restart="Never"))
+    stage.create_pod(pod(name, echo_server(script, stdin=True, stdinOnce=True), restart="Never"))
     stage.wait_ready(name)
     before = handed_on(stage)
     assert kubectl("exec", "-i", name, "--", "cat", text_input="typed\n") == "typed\n"
@@ -134,7 +134,7 @@ def test_a_websocket_client_of_the_node_itself(stage: Stage) -> None:
 
 def test_a_port_forward_through_messages_of_the_node_itself(stage: Stage) -> None:
     name = stage.unique("messages")
-    stage.create_pod(pod(name, container("while true; do nc -ll -p 8080 -e cat; sleep 0.1; done")))
+    stage.create_pod(pod(name, echo_server()))
     stage.wait_ready(name)
     session = SpdySession(client=True)
     connection = stage.kubelet_connection(stage.cluster.kubelet_client)
@@ -152,7 +152,7 @@ def test_a_port_forward_through_messages_of_the_node_itself(stage: Stage) -> Non
 def test_a_port_forward_as_clients_without_spdy_ask_for_it(stage: Stage, protocol: str) -> None:
     """Its ports in the query, two channels for each; without ports there is nothing to forward."""
     name, is_text = stage.unique("channels"), protocol == portforward.TEXT_CHANNEL_PROTOCOL
-    stage.create_pod(pod(name, container("while true; do nc -ll -p 8080 -e cat; sleep 0.1; done")))
+    stage.create_pod(pod(name, echo_server()))
     stage.wait_ready(name)
     connect = functools.partial(stage.kubelet_connection, stage.cluster.kubelet_client)
     with connect() as refused, pytest.raises(AssertionError, match='query parameter "port" is required'):

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.cluster.objects import SLEEP, container, deployment, job, pod
+from tests.integration.cluster.objects import SLEEP, container, deployment, job, mortal_pod, pod
 from tests.integration.cluster.stage import Stage, container_status
 from tests.integration.cluster.waiting import eventually, holds
 
@@ -150,14 +150,16 @@ def test_a_sidecar_starts_first_and_ends_last(stage: Stage) -> None:
     """A sidecar runs beside the main container, does not hold the pod open, and stops after it."""
     name = stage.unique("sidecar")
     sidecar = container(SLEEP, "beside", restartPolicy="Always")
-    stage.create_pod(pod(name, container("sleep 2"), initContainers=[sidecar], restart="Never"))
+    created = mortal_pod(name, 0, initContainers=[sidecar], restart="Never")
+    uid = stage.create_pod(created)["metadata"]["uid"]
 
     def both_run() -> None:
         seen = stage.pod(name)
         beside, main = (container_status(seen, each)["state"] for each in ("beside", "main"))
         assert beside["running"]["startedAt"] <= main["running"]["startedAt"]
 
-    holds(both_run, within_seconds=20)
+    holds(both_run, within_seconds=30)
+    stage.tell_to_end(uid)
     seen = stage.wait_phase(name, "Succeeded")
     beside, main = (container_status(seen, each)["state"]["terminated"] for each in ("beside", "main"))
     assert main["finishedAt"] <= beside["finishedAt"]

@@ -6,6 +6,7 @@ import contextlib
 import re
 import socket
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +55,14 @@ class CountingProxy:
     def reset(self) -> None:
         """Count from zero."""
         self.counts.clear()
+
+    def settle(self, quiet_seconds: float = 0.5) -> None:
+        """Until nothing has been asked for so long: what was done has had its echo."""
+        seen, since = self.counts.total(), time.monotonic()
+        while time.monotonic() - since < quiet_seconds:
+            time.sleep(0.02)
+            if self.counts.total() != seen:
+                seen, since = self.counts.total(), time.monotonic()
 
     def stop_interfering(self) -> None:
         """Pass everything on again."""

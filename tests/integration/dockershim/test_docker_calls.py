@@ -7,7 +7,6 @@ calls and those looks. cri-dockerd's numbers are in docs/dockershim.md.
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -101,30 +100,22 @@ class Ledger:
 
     def __init__(self, proxy: CountingProxy) -> None:
         self.calls: dict[str, Counter[str]] = {}
-        self._proxy = proxy
+        self.proxy = proxy
         self._compared = 0
 
     @contextmanager
     def entry(self, rpc: str) -> Iterator[None]:
         """Count what Docker is asked while this runs and shortly after: the events it causes must cost no more."""
-        self._proxy.reset()
+        self.proxy.reset()
         yield
-        self.settle(0.5 if ROWS[rpc].calls or ROWS[rpc].ends else 0.1)
-        calls = Counter(self._proxy.counts)
+        self.proxy.settle(0.5 if ROWS[rpc].calls or ROWS[rpc].ends else 0.1)
+        calls = Counter(self.proxy.counts)
         self._compared += calls.pop(LIST_CONTAINERS, 0)
         calls.pop(PING, None)
         both = min(self._compared, calls[LIST_IMAGES])  # the comparison of each minute lists the images, too
         self._compared -= both
         calls[LIST_IMAGES] -= both
         self.calls[rpc] = +calls
-
-    def settle(self, quiet_seconds: float) -> None:
-        """Until Docker has not been asked anything for so long."""
-        seen, since = self._proxy.counts.total(), time.monotonic()
-        while time.monotonic() - since < quiet_seconds:
-            time.sleep(0.02)
-            if self._proxy.counts.total() != seen:
-                seen, since = self._proxy.counts.total(), time.monotonic()
 
 
 def _mutations(lab: Lab, shim: Shim, ledger: Ledger) -> None:
@@ -152,14 +143,14 @@ def _mutations(lab: Lab, shim: Shim, ledger: Ledger) -> None:
         with ledger.entry(rpc):
             runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=container_id))
     short = shim.run(sandbox, "read line", stdin=True, stdin_once=True, metadata=cri.ContainerMetadata(name="short"))
-    ledger.settle(0.5)
+    ledger.proxy.settle()
     with ledger.entry("a container ends by itself"):
         lab.docker.client("kill", short)  # nobody told dockershim
         shim.wait_state(short, exited)
     runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=short))
     for name in ("one", "two"):
         shim.run(sandbox, "exec sleep 1000", metadata=cri.ContainerMetadata(name=name), log_path=f"{name}/0.log")
-    ledger.settle(0.5)  # what their starts cause is no part of the stop
+    ledger.proxy.settle()  # what their starts cause is no part of the stop
     for rpc in ("StopPodSandbox with 2 running containers", "StopPodSandbox again"):
         with ledger.entry(rpc):
             runtime.StopPodSandbox(cri.StopPodSandboxRequest(pod_sandbox_id=sandbox[0]))
@@ -203,7 +194,7 @@ def _streams(
     asks = shim.run(sandbox, "read line; echo got $line", stdin=True, stdin_once=True, metadata=name)
     serves = shim.run(sandbox, "nc -ll -p 8080 -e cat", metadata=cri.ContainerMetadata(name="serves"))
     eventually(lambda: b":8080 " in shim.exec(serves, "netstat", "-ltn").stdout)
-    ledger.settle(0.5)
+    ledger.proxy.settle()
     with ledger.entry("Attach with its streams"):
         assert b"got it" in crictl(lab, shim, "attach", "-i", asks, data=b"it\n").stdout
     with ledger.entry("PortForward with a connection"), forwarding(lab, shim, "spdy", sandbox[0], f"{PORT}:8080"):
@@ -211,7 +202,7 @@ def _streams(
     for each in (asks, serves):
         shim.runtime.StopContainer(cri.StopContainerRequest(container_id=each, timeout=0))
         shim.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=each))
-    ledger.settle(0.5)
+    ledger.proxy.settle()
 
 
 def _images(shim: Shim, ledger: Ledger) -> None:
@@ -227,7 +218,7 @@ def _images(shim: Shim, ledger: Ledger) -> None:
 
 def test_every_rpc_calls_docker_as_often_as_it_must(lab: Lab, shim: Shim, proxy: CountingProxy) -> None:
     ledger = Ledger(proxy)
-    ledger.settle(0.5)  # what the start of dockershim causes
+    ledger.proxy.settle()  # what the start of dockershim causes
     _mutations(lab, shim, ledger)
     _images(shim, ledger)
     assert ledger.calls.keys() == ROWS.keys()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import queue
 import threading
@@ -48,11 +49,11 @@ def test_a_pod_lives_from_run_to_remove(shim: Shim) -> None:
     assert running.started_at >= running.created_at
     assert running.image_id == running.image_ref
     assert running.image.image == BUSYBOX
+    log = Path(running.log_path)
+    eventually(lambda: log.read_text().endswith(" stdout F one\n"))
     shim.runtime.StopContainer(cri.StopContainerRequest(container_id=container_id, timeout=0))
     stopped = shim.status(container_id)
     assert (stopped.state, stopped.exit_code, stopped.reason) == (EXITED, 137, "Error")
-    with open(stopped.log_path) as log:
-        assert log.read().endswith(" stdout F one\n")
     shim.remove_sandbox(sandbox[0])
     assert shim.docker_ids() == []
     assert list((shim.root / "sandbox").iterdir()) == []
@@ -314,10 +315,8 @@ def test_exec_sync(shim: Shim) -> None:
 def test_exec_sync_kills_what_outlives_its_time(shim: Shim) -> None:
     """DeadlineExceeded, and neither the shell nor its child is left in the container."""
     container_id = shim.run(shim.run_sandbox(), "exec sleep 1000", linux=POD_PID)
-    begun = time.monotonic()
     code, _ = code_of(lambda: shim.exec(container_id, "sh", "-c", "sleep 777; echo never", timeout=1))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert time.monotonic() - begun < 5
 
     def processes() -> str:
         return shim.exec(container_id, "ps").stdout.decode()
@@ -354,8 +353,14 @@ def test_every_subscriber_hears_of_every_change(shim: Shim) -> None:
 
     for index in range(2):
         threading.Thread(target=listen, args=(index,), daemon=True).start()
-    time.sleep(0.3)  # the subscriptions have no answer of their own to wait for
     sandbox = shim.run_sandbox()
+    numbers = itertools.count()
+
+    def all_hear() -> bool:  # a subscription has no answer of its own to wait for
+        shim.create(sandbox, "true", metadata=cri.ContainerMetadata(name=f"call-{next(numbers)}"))
+        return not any(received.empty() for received in heard)
+
+    eventually(all_hear)
     container_id = shim.run(sandbox, "true")
     shim.wait_state(container_id, EXITED)
     shim.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=container_id))
@@ -400,7 +405,7 @@ def test_reads_make_no_call_to_docker(shim: Shim, proxy: CountingProxy) -> None:
     """Lists and statuses come from memory, and an idle dockershim leaves Docker alone but for the ping."""
     sandbox = shim.run_sandbox()
     container_id = shim.run(sandbox, "exec sleep 1000")
-    time.sleep(0.5)  # let the events of the starts come in
+    proxy.settle()  # let the events of the starts come in
     proxy.reset()
     for _ in range(20):
         shim.runtime.ListPodSandbox(cri.ListPodSandboxRequest())
@@ -427,7 +432,7 @@ def test_idle_with_a_hundred_containers(shim: Shim, proxy: CountingProxy) -> Non
 
     with ThreadPoolExecutor(8) as pool:
         ids = list(pool.map(run, range(100)))
-    time.sleep(0.5)  # let the events of the starts come in
+    proxy.settle()  # let the events of the starts come in
     proxy.reset()
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
@@ -464,6 +469,7 @@ def test_users_by_name_show_as_numbers(shim: Shim) -> None:
 def test_the_oom_score_follows_a_resize(shim: Shim) -> None:
     """Also of the processes that the first one has started."""
     container_id = shim.run(shim.run_sandbox(), "sleep 1000 & exec sleep 1000", linux=POD_PID)
+    eventually(lambda: len(shim.exec(container_id, "pidof", "sleep").stdout.split()) == 2)
     change = cri.LinuxContainerResources(oom_score_adj=700)
     shim.runtime.UpdateContainerResources(cri.UpdateContainerResourcesRequest(container_id=container_id, linux=change))
     scores = shim.exec(container_id, "sh", "-c", "for p in $(pidof sleep); do cat /proc/$p/oom_score_adj; done").stdout

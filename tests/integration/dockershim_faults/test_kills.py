@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from cri_proto import runtime_v1 as cri
-from tests.integration.dockershim.harness import code_of
+from tests.integration.dockershim.harness import code_of, eventually
 from tests.integration.dockershim_faults.stage import FIRST, LAST, READY, Stage
 
 pytestmark = pytest.mark.lab
@@ -109,10 +110,10 @@ def test_in_start_container(stage: Stage, request_: str, answered: bool) -> None
         container_id = stage.shim.create(sandbox, "echo first; exec sleep 1000")
         killed_in(stage, request_, answered, lambda: stage.shim.start_container(container_id))
         stage.shim.start_container(container_id)
-        status = stage.shim.wait_state(container_id, RUNNING)
+        log = Path(stage.shim.wait_state(container_id, RUNNING).log_path)
+        eventually(lambda: "first" in log.read_text())
         stage.shim.runtime.StopContainer(cri.StopContainerRequest(container_id=container_id))
-        with open(status.log_path) as log:
-            assert [line.split(" ", 3)[3] for line in log] == ["first\n"]
+        assert [line.split(" ", 3)[3] for line in log.read_text().splitlines()] == ["first"]
 
 
 @AROUND
@@ -122,6 +123,7 @@ def test_in_stop_container(stage: Stage, request_: str, answered: bool) -> None:
     with stage.passing_pod() as config:
         sandbox = stage.shim.run_sandbox(config)
         container_id = stage.shim.run(sandbox, "trap 'exit 4' TERM; echo up; while :; do sleep 0.1; done")
+        eventually(lambda: "up" in Path(stage.shim.status(container_id).log_path).read_text())
         stop = cri.StopContainerRequest(container_id=container_id, timeout=10)
         killed_in(stage, request_, answered, lambda: stage.shim.runtime.StopContainer(stop, timeout=60))
         stage.shim.runtime.StopContainer(stop, timeout=60)
