@@ -12,7 +12,7 @@ their specs say, where the Go kubelet does not start.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -254,10 +254,11 @@ class PodAllocations:
             if checkpoint.pods.pop(pod_uid, None) is not None:
                 self._mark(checkpoint)
 
-    def keep_only(self, pod_uids: Collection[str]) -> None:
+    def forget_orphans(self, is_known: Callable[[str], bool]) -> None:
         """Forgets what an agent of earlier knew of pods that are gone."""
-        for uid in self._known() - set(pod_uids):
-            self.forget(uid)
+        for uid in self._known():
+            if not is_known(uid):
+                self.forget(uid)
 
     def _known(self) -> set[str]:
         return {*self._allocated.pods, *self._actuated.pods, *self._conditions}

@@ -10,7 +10,7 @@ what a class has follows each pod at once and not each minute.
 
 import asyncio
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -52,6 +52,8 @@ class PodCgroups:
         self._requests: dict[str, QosRequests] = {}
         self._class_limits: dict[QosClass, CgroupLimits] = {}
         self._classes = threading.Lock()
+        self._removals: dict[str, asyncio.Event] = {}
+        """Of orphans, by UID, with their end."""
 
     async def ensure_pod(self, pod: core_v1.Pod) -> None:
         """The pod's cgroup with its present limits; SyncError("FailedCreatePodContainer") when the kernel refuses."""
@@ -61,6 +63,8 @@ class PodCgroups:
         limits = compute_pod_limits(pod, settings)
         if self._made.get(uid) == limits:
             return
+        if uid in self._removals:  # the pod has come back
+            await self._removals[uid].wait()
         self._count(pod)
         try:
             await asyncio.to_thread(self._ensure, settings, _path(pod_cgroup_name(pod, settings), settings), limits)
@@ -104,11 +108,24 @@ class PodCgroups:
         except OSError as error:
             raise SyncError("FailedKillPod", f"the pod's cgroup cannot be removed: {error}") from error
 
-    async def remove_orphans(self, known_pod_uids: Collection[str]) -> None:
-        """Removes the cgroups of pods that nobody knows, such as those of a life before this one."""
+    async def remove_orphans(self, is_known: Callable[[str], bool]) -> None:
+        """Removes the cgroups of pods that nobody knows, such as those of a life before this one.
+
+        `is_known` is asked of each when its cgroup has been seen, just before the removal.
+        """
         settings = self._settings()
-        if settings.cgroups_per_qos:
-            await asyncio.to_thread(self._remove_orphans, settings, frozenset(known_pod_uids))
+        if not settings.cgroups_per_qos:
+            return
+        for uid, path in await asyncio.to_thread(self._find_pods, settings):
+            if is_known(uid):
+                continue
+            log.info("orphaned_pod_cgroup_removed", pod_uid=uid, cgroup=path)
+            over = self._removals[uid] = asyncio.Event()
+            try:
+                await asyncio.to_thread(self._trees[settings.driver].remove, path)
+            finally:
+                del self._removals[uid]
+                over.set()
 
     def _count(self, pod: core_v1.Pod) -> None:
         """The class has the sum of its pods' requests."""
@@ -143,15 +160,16 @@ class PodCgroups:
                     self._trees[settings.driver].ensure(_path(qos_cgroup_name(qos_class, settings), settings), limits)
                     self._class_limits[qos_class] = limits
 
-    def _remove_orphans(self, settings: CgroupSettings, known: frozenset[str]) -> None:
+    def _find_pods(self, settings: CgroupSettings) -> list[tuple[str, str]]:
+        """UID and path of each pod's cgroup that there is."""
+        found = []
         for qos_class in QosClass:
             parent = _path(qos_cgroup_name(qos_class, settings), settings)
-            tree = self._trees[settings.driver]
-            for name in tree.children(parent):
+            for name in self._trees[settings.driver].children(parent):
                 uid = pod_uid_of_cgroup(name, settings.driver)
-                if uid is not None and uid not in known:
-                    log.info("orphaned_pod_cgroup_removed", pod_uid=uid, cgroup=f"{parent}/{name}")
-                    tree.remove(f"{parent}/{name}")
+                if uid is not None:
+                    found.append((uid, f"{parent}/{name}"))
+        return found
 
 
 def _path(name: CgroupName, settings: CgroupSettings) -> str:

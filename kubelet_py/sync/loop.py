@@ -247,13 +247,22 @@ class SyncLoop:
         self._since_orphans += HOUSEKEEPING_SECONDS
         if self._since_orphans >= ORPHANS_SECONDS:
             self._since_orphans = 0.0
-            everyone = {*services.workers.states(), *desired, *services.pleg.records}
             try:
-                await services.volumes.cleanup_orphans(everyone)
-                await services.cgroups.remove_orphans(everyone)
-                services.allocations.keep_only(everyone)
+                await services.volumes.cleanup_orphans(self._is_known)
+                await services.cgroups.remove_orphans(self._is_known)
+                services.allocations.forget_orphans(self._is_known)
             except (KubeletError, OSError) as error:
                 log.warning("orphans_left", error=str(error))
+
+    def _is_known(self, pod_uid: str) -> bool:
+        """Whether anybody knows the pod now. Who has seen something of a pod on the node asks after that and not
+        before: nothing is made for a pod that is not known yet, and pods come at any moment."""
+        services = self._services
+        return (
+            services.workers.state(pod_uid) is not None
+            or pod_uid in services.pleg.records
+            or services.merge.has(pods.PodUid(pod_uid))
+        )
 
     def _unhandled(self, known: Iterable[str], desired: set[pods.PodUid]) -> list[core_v1.Pod]:
         """Pods of a source without a worker: a UID that was stopped as unknown and then turned up after all."""

@@ -4,7 +4,7 @@ Kept as protocols so that a pass can be run against fakes that were verified aga
 standalone node (no API server) is a matter of wiring and not of special cases.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from kubelet_py.api import core_v1
@@ -103,8 +103,8 @@ class CgroupKeeper(Protocol):
     async def remove_pod(self, pod: core_v1.Pod) -> None:
         """Removes it; again is fine."""
 
-    async def remove_orphans(self, known_pod_uids: Collection[str]) -> None:
-        """Removes those of pods that nobody knows."""
+    async def remove_orphans(self, is_known: Callable[[str], bool]) -> None:
+        """Removes those of pods that nobody knows, by UID."""
 
 
 class Prober(Protocol):

@@ -10,7 +10,7 @@ Upstream counterpart: pkg/kubelet/volumemanager. Difference: no loop of its own;
 import asyncio
 import hashlib
 import os
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -147,25 +147,36 @@ class VolumeManager:
         """The volumes and everything else of the pod on disk; for when no container of it is left."""
         await self._take_down(pod_uid, teardown.remove_pod_directory)
 
-    async def cleanup_orphans(self, known_pod_uids: Collection[str]) -> None:
-        """Remove the directories of pods that nobody knows any more. Complains once about each that must stay."""
+    async def cleanup_orphans(self, is_known: Callable[[str], bool]) -> None:
+        """Remove the directories of pods that nobody knows any more. Complains once about each that must stay.
+
+        `is_known` is asked when nothing else can happen to the pod: one with the same UID may come back.
+        """
         on_disk = await asyncio.to_thread(self.dirs.list_pod_uids)
         for gone in set(self._complaints) - set(on_disk):
             del self._complaints[gone]
         for pod_uid in on_disk:
-            if pod_uid in known_pod_uids:
+            if is_known(pod_uid):
                 continue
             try:
-                await self.remove_pod_directory(pod_uid)
-                _log.info("orphaned_pod_removed", pod_uid=pod_uid)
+                if await self._take_down(pod_uid, teardown.remove_pod_directory, unless=is_known):
+                    _log.info("orphaned_pod_removed", pod_uid=pod_uid)
             except SyncError as error:
                 if self._complaints.get(pod_uid) != error.message:
                     self._complaints[pod_uid] = error.message
                     _log.warning("orphaned_pod_stays", pod_uid=pod_uid, problem=error.message)
 
-    async def _take_down(self, pod_uid: str, action: Callable[[PodDirs, str], None]) -> None:
+    async def _take_down(
+        self,
+        pod_uid: str,
+        action: Callable[[PodDirs, str], None],
+        unless: Callable[[str], bool] = lambda pod_uid: False,
+    ) -> bool:
+        """Whether it was done."""
         record = self._pods.setdefault(pod_uid, _PodVolumes())
         async with record.lock:
+            if unless(pod_uid):
+                return False
             if record.work is not None and not record.work.done():
                 raise SyncError(FAILED_UNMOUNT, "an earlier operation on the pod's volumes still hangs")
             work = self._threads.submit(action, self.dirs, pod_uid)
@@ -177,6 +188,7 @@ class VolumeManager:
             except (OSError, RemovalRefused, TimeoutError, ValueError) as error:
                 raise SyncError(FAILED_UNMOUNT, _cause(error)) from error
             self._pods.pop(pod_uid, None)
+            return True
 
     async def _compute_steps(
         self, pod: core_v1.Pod, wanted: Iterable[core_v1.Volume], record: _PodVolumes

@@ -45,6 +45,10 @@ class SourceMerge:
             _log.error("pod_name_taken", pod=podlib.display_name(pod), source=pod_set.source, uid=podlib.uid_of(pod))
         return result.updates
 
+    def has(self, pod_uid: PodUid) -> bool:
+        """Whether any source gave this pod."""
+        return any(pod_uid in pods for pods in self._pods.values())
+
     def pods(self) -> list[core_v1.Pod]:
         """Every pod of every source."""
         return [pod for pods in self._pods.values() for pod in pods.values()]

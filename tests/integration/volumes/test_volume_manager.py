@@ -459,17 +459,32 @@ def test_leftovers_of_an_earlier_process_go_and_foreign_mounts_keep_their_data(r
         foreign = root / "pods" / UID / "volumes" / "kubernetes.io~csi" / "pv" / "mount"
         foreign.mkdir(parents=True)
         bind_mount(data, foreign)
-        await manager.cleanup_orphans({"other"})
+        await manager.cleanup_orphans({"other"}.__contains__)
         assert (data / "precious").read_text() == "!"
         assert (root / "pods" / UID).is_dir()
-        await manager.cleanup_orphans({UID})
+        await manager.cleanup_orphans({UID}.__contains__)
         unmount(foreign)
-        await manager.cleanup_orphans(())
+        await manager.cleanup_orphans(lambda uid: False)
         assert not (root / "pods" / UID).exists()
         assert (data / "precious").read_text() == "!"
 
     run_with_manager(root, first)
     run_with_manager(root, second)
+
+
+def test_a_pod_that_comes_while_orphans_are_looked_for_keeps_its_volumes(root: Path) -> None:
+    """Also one that comes back with the UID of an orphan, when the answer has changed by the time of its removal."""
+    pod = make_pod([{"name": "e", "emptyDir": {}}])
+
+    async def scenario(manager: VolumeManager) -> None:
+        manager.dirs.write_etc_hosts("gone", "")
+        answers = iter([False, True])
+        await manager.ensure_volumes(pod)
+        await manager.cleanup_orphans(lambda uid: next(answers) if uid == UID else False)
+        assert [path.name for path in (root / "pods").iterdir()] == [UID]
+        assert next(answers, None) is None
+
+    run_with_manager(root, scenario)
 
 
 def test_data_behind_a_mount_in_a_volume_survives_removal(root: Path, tmp_path: Path) -> None:

@@ -1,6 +1,8 @@
 """Cgroups of pods: made once with their limits below their class, removed with the pod. On a tree without a kernel."""
 
-from collections.abc import Mapping
+import asyncio
+import threading
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -140,7 +142,7 @@ async def test_what_is_not_ours_is_left_alone() -> None:
     node = Node(cgroups_per_qos=False)
     await node.cgroups.ensure_pod(a_pod())
     await node.cgroups.remove_pod(a_pod())
-    await node.cgroups.remove_orphans(())
+    await node.cgroups.remove_orphans(lambda uid: False)
     assert node.tree.ensured == []
 
 
@@ -149,9 +151,52 @@ async def test_cgroups_of_pods_that_nobody_knows_go() -> None:
     for path in ("/kubepods/podold", "/kubepods/burstable/podold2", "/kubepods/burstable/podnew", "/kubepods/other"):
         node.tree.made[path] = None
     with capture_logs() as logs:
-        await node.cgroups.remove_orphans({"new"})
+        await node.cgroups.remove_orphans({"new"}.__contains__)
     assert sorted(node.tree.made) == ["/kubepods/burstable/podnew", "/kubepods/other"]
     assert len(logs) == 2
+
+
+async def test_a_pod_that_comes_while_orphans_are_looked_for_keeps_its_cgroup() -> None:
+    """It is known before its cgroup is made, and whether it is known is asked after the cgroups were seen."""
+    node, known = Node(), set[str]()
+    looks = threading.Semaphore(0), threading.Semaphore(0)
+
+    def children(path: str, see: Callable[[str], list[str]] = node.tree.children) -> list[str]:
+        looks[0].release()
+        assert looks[1].acquire(timeout=30)
+        return see(path)
+
+    node.tree.children = children  # type: ignore[method-assign]
+    node.tree.made["/kubepods/podold"] = None
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(node.cgroups.remove_orphans(known.__contains__))
+        await asyncio.to_thread(looks[0].acquire)
+        known.add("u-1")
+        await node.cgroups.ensure_pod(a_pod())
+        looks[1].release(3)
+    assert "/kubepods/besteffort/podu-1" in node.tree.made
+    assert "/kubepods/podold" not in node.tree.made
+
+
+async def test_a_pod_that_comes_back_while_its_cgroup_is_removed_gets_a_new_one() -> None:
+    node = Node()
+    node.tree.made["/kubepods/besteffort/podu-1"] = None
+    begun, may_end = asyncio.Event(), threading.Event()
+    loop = asyncio.get_running_loop()
+
+    def remove(path: str, removal: Callable[[str], None] = node.tree.remove) -> None:
+        loop.call_soon_threadsafe(begun.set)
+        assert may_end.wait(30)
+        removal(path)
+
+    node.tree.remove = remove  # type: ignore[method-assign]
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(node.cgroups.remove_orphans(lambda uid: False))
+        await begun.wait()
+        tasks.create_task(node.cgroups.ensure_pod(a_pod()))
+        await asyncio.sleep(0)
+        may_end.set()
+    assert node.tree.made["/kubepods/besteffort/podu-1"] is not None
 
 
 async def test_a_pod_is_resized_step_by_step() -> None:
@@ -195,7 +240,7 @@ async def test_with_the_systemd_driver_they_are_slices_by_its_names() -> None:
         f"{burstable}/kubepods-burstable-podu_1.slice",
     }
     await node.cgroups.ensure_pod(a_pod("u-2", BURSTABLE))
-    await node.cgroups.remove_orphans({"u-2"})
+    await node.cgroups.remove_orphans({"u-2"}.__contains__)
     assert f"{burstable}/kubepods-burstable-podu_1.slice" not in node.tree.made
     assert f"{burstable}/kubepods-burstable-podu_2.slice" in node.tree.made
     await node.cgroups.remove_pod(a_pod("u-2", BURSTABLE))

@@ -2,7 +2,7 @@
 
 import asyncio
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -203,6 +203,7 @@ class Cgroups:
     usage: MemoryUsage | None = None
     refusal: SyncError | None = None
     error: Exception | None = None
+    while_orphans_are_looked_for: Callable[[], Awaitable[None]] | None = None
 
     async def ensure_pod(self, pod: core_v1.Pod) -> None:
         if self.error is not None:
@@ -227,8 +228,10 @@ class Cgroups:
             raise self.error
         self.made.discard(pods.uid_of(pod))
 
-    async def remove_orphans(self, known_pod_uids: Any) -> None:
-        self.made &= set(known_pod_uids)
+    async def remove_orphans(self, is_known: Callable[[str], bool]) -> None:
+        if self.while_orphans_are_looked_for is not None:
+            await self.while_orphans_are_looked_for()
+        self.made = {uid for uid in self.made if is_known(uid)}
 
 
 @dataclass

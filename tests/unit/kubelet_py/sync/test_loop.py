@@ -15,7 +15,7 @@ from kubelet_py.api import pod as pods
 from kubelet_py.core.admission import NodeState
 from kubelet_py.core.pod_worker import Phase
 from kubelet_py.core.source_merge import PodSet, SourceProblem
-from kubelet_py.sync.loop import HOUSEKEEPING_SECONDS
+from kubelet_py.sync.loop import HOUSEKEEPING_SECONDS, ORPHANS_SECONDS
 from tests.unit.kubelet_py.sync.agent import Agent
 from tests.unit.kubelet_py.sync.rig import UID, InlineExecutor, LoopClock, Rig, a_container, a_pod
 
@@ -270,6 +270,21 @@ async def test_a_pod_that_no_source_knows_is_stopped(agent: Agent) -> None:
     await asyncio.sleep(HOUSEKEEPING_SECONDS * 2)
     assert agent.rig.fake.running() == []
     assert agent.rig.fake.sandboxes == {}
+
+
+async def test_a_pod_that_comes_while_orphans_are_looked_for_loses_nothing(agent: Agent) -> None:
+    """Its cgroup, its directory and what it was given; those of a pod that nobody knows go."""
+    orphan = other()
+    agent.rig.cgroups.made.add(OTHER_UID)
+    agent.rig.allocations.allocate(orphan)
+    await agent.has()
+    agent.rig.cgroups.while_orphans_are_looked_for = lambda: agent.has(a_pod())
+    await asyncio.sleep(ORPHANS_SECONDS + HOUSEKEEPING_SECONDS)
+    assert agent.rig.fake.running() == ["main"]
+    assert agent.rig.cgroups.made == {UID}
+    assert agent.rig.volumes.dirs.list_pod_uids() == [UID]
+    assert agent.rig.allocations.is_allocated(UID)
+    assert not agent.rig.allocations.is_allocated(OTHER_UID)
 
 
 async def test_a_pod_that_turns_up_after_it_was_stopped_as_unknown_runs_again(agent: Agent) -> None:
