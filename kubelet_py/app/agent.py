@@ -152,6 +152,7 @@ class Agent:
                 self.merge,
                 self.pleg,
                 self.volumes,
+                self.user_namespaces,
                 self.cgroups,
                 self.allocations,
                 self.statuses,

@@ -106,6 +106,17 @@ class UserNamespaces:
         """The pod starts nothing any more: its ids are free, once the file that names them is gone."""
         if pod_uid in self._first_ids or pod_uid in self._of_other_ranges or pod_uid in self._unreadable:
             await asyncio.to_thread(self._dirs.user_namespace(pod_uid).unlink, missing_ok=True)
-            self._first_ids.pop(pod_uid, None)
-            self._of_other_ranges.pop(pod_uid, None)
-            self._unreadable.discard(pod_uid)
+            self._forget(pod_uid)
+
+    async def release_orphans(self, is_known: Callable[[str], bool]) -> None:
+        """Frees the ids of pods that went while no agent ran, once their directories are gone."""
+        for uid in (*self._first_ids, *self._of_other_ranges, *self._unreadable):
+            if is_known(uid) or await asyncio.to_thread(self._dirs.pod(uid).exists):
+                continue
+            if not is_known(uid):  # it may have come back meanwhile
+                self._forget(uid)
+
+    def _forget(self, pod_uid: str) -> None:
+        self._first_ids.pop(pod_uid, None)
+        self._of_other_ranges.pop(pod_uid, None)
+        self._unreadable.discard(pod_uid)

@@ -23,6 +23,7 @@ from kubelet_py.core.sysctl_rules import SysctlAllowlist
 from kubelet_py.errors import KubeletError
 from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.pleg import Pleg
+from kubelet_py.managers.user_namespaces import UserNamespaces
 from kubelet_py.managers.volumes import VolumeManager
 from kubelet_py.sync.pending_resizes import PendingResizes
 from kubelet_py.sync.pod_workers import PodWorkers
@@ -59,6 +60,7 @@ class LoopServices:
     merge: SourceMerge
     pleg: Pleg
     volumes: VolumeManager
+    user_namespaces: UserNamespaces
     cgroups: CgroupKeeper
     allocations: PodAllocations
     statuses: StatusSink
@@ -249,6 +251,7 @@ class SyncLoop:
             self._since_orphans = 0.0
             try:
                 await services.volumes.cleanup_orphans(self._is_known)
+                await services.user_namespaces.release_orphans(self._is_known)
                 await services.cgroups.remove_orphans(self._is_known)
                 services.allocations.forget_orphans(self._is_known)
             except (KubeletError, OSError) as error:

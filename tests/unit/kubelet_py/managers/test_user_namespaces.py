@@ -1,6 +1,7 @@
 """Pods with ids of their own: given once, kept over restarts, free when the pod has ended."""
 
 import asyncio
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,23 @@ async def test_each_pod_has_ids_of_its_own_for_good(node: Node) -> None:
     await node.known.release("a")
     await node.known.release("a")
     assert await node.first_id(a_pod("c")) == BLOCK
+
+
+async def test_what_pods_had_that_went_while_no_agent_ran_is_free_once_their_directories_are_gone(node: Node) -> None:
+    assert await node.first_id(a_pod("known")) == BLOCK
+    assert await node.first_id(a_pod("gone")) == 2 * BLOCK
+    await asyncio.to_thread(node.boot)
+    await node.known.release_orphans({"known"}.__contains__)
+    with pytest.raises(SyncError, match="could not find an empty slot"):
+        await node.first_id(a_pod("new"))
+    for uid in ("known", "gone"):
+        await asyncio.to_thread(shutil.rmtree, node.dirs.pod(uid))
+    answers = iter([False, True])  # it comes back while its directory is looked at
+    await node.known.release_orphans(lambda uid: uid == "known" or next(answers))
+    with pytest.raises(SyncError, match="could not find an empty slot"):
+        await node.first_id(a_pod("new"))
+    await node.known.release_orphans({"known"}.__contains__)
+    assert await node.first_id(a_pod("new")) == 2 * BLOCK
 
 
 async def test_a_disk_that_refuses_gives_no_ids(node: Node) -> None:

@@ -49,6 +49,7 @@ class Agent:
                 merge=self.merge,
                 pleg=self.pleg,
                 volumes=rig.volumes,
+                user_namespaces=rig.user_namespaces,
                 cgroups=rig.cgroups,
                 allocations=rig.allocations,
                 statuses=rig.statuses,

@@ -277,12 +277,16 @@ async def test_a_pod_that_comes_while_orphans_are_looked_for_loses_nothing(agent
     orphan = other()
     agent.rig.cgroups.made.add(OTHER_UID)
     agent.rig.allocations.allocate(orphan)
+    ids = agent.rig.user_namespaces
+    for uid in (OTHER_UID, THIRD_UID):  # there are ids for two
+        await ids.of_pod(a_pod(hostUsers=False, metadata={"uid": uid}), "")
     await agent.has()
     agent.rig.cgroups.while_orphans_are_looked_for = lambda: agent.has(a_pod())
     await asyncio.sleep(ORPHANS_SECONDS + HOUSEKEEPING_SECONDS)
     assert agent.rig.fake.running() == ["main"]
     assert agent.rig.cgroups.made == {UID}
     assert agent.rig.volumes.dirs.list_pod_uids() == [UID]
+    await ids.of_pod(a_pod(hostUsers=False, metadata={"uid": FOURTH_UID}), "")
     assert agent.rig.allocations.is_allocated(UID)
     assert not agent.rig.allocations.is_allocated(OTHER_UID)
 
