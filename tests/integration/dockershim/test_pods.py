@@ -353,14 +353,14 @@ def test_every_subscriber_hears_of_every_change(shim: Shim) -> None:
 
     for index in range(2):
         threading.Thread(target=listen, args=(index,), daemon=True).start()
-    sandbox = shim.run_sandbox()
-    numbers = itertools.count()
+    calling, numbers = shim.run_sandbox(), itertools.count()
 
     def all_hear() -> bool:  # a subscription has no answer of its own to wait for
-        shim.create(sandbox, "true", metadata=cri.ContainerMetadata(name=f"call-{next(numbers)}"))
+        shim.create(calling, "true", metadata=cri.ContainerMetadata(name=f"call-{next(numbers)}"))
         return not any(received.empty() for received in heard)
 
     eventually(all_hear)
+    sandbox = shim.run_sandbox()
     container_id = shim.run(sandbox, "true")
     shim.wait_state(container_id, EXITED)
     shim.runtime.RemoveContainer(cri.RemoveContainerRequest(container_id=container_id))
