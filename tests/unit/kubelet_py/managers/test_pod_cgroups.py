@@ -2,7 +2,8 @@
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -60,8 +61,8 @@ def a_pod(uid: str = "u-1", resources: Mapping[str, Any] | None = None) -> core_
 
 
 class Node:
-    def __init__(self, **settings: Any) -> None:
-        self.tree = Tree()
+    def __init__(self, tree: Tree | None = None, **settings: Any) -> None:
+        self.tree = tree or Tree()
         self.settings = replace(CgroupSettings(driver=CgroupDriver.CGROUPFS, cgroups_per_qos=True), **settings)
         # The real ones are tested in tests/integration/host and on a machine with systemd.
         self.cgroups = PodCgroups(dict.fromkeys(CgroupDriver, self.tree), lambda: self.settings)
@@ -156,47 +157,59 @@ async def test_cgroups_of_pods_that_nobody_knows_go() -> None:
     assert len(logs) == 2
 
 
+class HeldTree(Tree):
+    """One whose looks and removals wait for the test, in their threads."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached, self.may_go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    def _hold(self) -> None:
+        self.reached.release()
+        assert self.may_go_on.acquire(timeout=30)
+
+    def children(self, path: str) -> list[str]:
+        self._hold()
+        return super().children(path)
+
+    def remove(self, path: str) -> None:
+        self._hold()
+        super().remove(path)
+
+
 async def test_a_pod_that_comes_while_orphans_are_looked_for_keeps_its_cgroup() -> None:
     """It is known before its cgroup is made, and whether it is known is asked after the cgroups were seen."""
-    node, known = Node(), set[str]()
-    looks = threading.Semaphore(0), threading.Semaphore(0)
-
-    def children(path: str, see: Callable[[str], list[str]] = node.tree.children) -> list[str]:
-        looks[0].release()
-        assert looks[1].acquire(timeout=30)
-        return see(path)
-
-    node.tree.children = children  # type: ignore[method-assign]
-    node.tree.made["/kubepods/podold"] = None
+    tree, known = HeldTree(), set[str]()
+    node = Node(tree)
+    tree.made["/kubepods/podold"] = None
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(node.cgroups.remove_orphans(known.__contains__))
-        await asyncio.to_thread(looks[0].acquire)
+        await asyncio.to_thread(tree.reached.acquire)
         known.add("u-1")
         await node.cgroups.ensure_pod(a_pod())
-        looks[1].release(3)
-    assert "/kubepods/besteffort/podu-1" in node.tree.made
-    assert "/kubepods/podold" not in node.tree.made
+        tree.may_go_on.release(4)  # three classes and a removal
+    assert "/kubepods/besteffort/podu-1" in tree.made
+    assert "/kubepods/podold" not in tree.made
 
 
 async def test_a_pod_that_comes_back_while_its_cgroup_is_removed_gets_a_new_one() -> None:
-    node = Node()
-    node.tree.made["/kubepods/besteffort/podu-1"] = None
-    begun, may_end = asyncio.Event(), threading.Event()
-    loop = asyncio.get_running_loop()
-
-    def remove(path: str, removal: Callable[[str], None] = node.tree.remove) -> None:
-        loop.call_soon_threadsafe(begun.set)
-        assert may_end.wait(30)
-        removal(path)
-
-    node.tree.remove = remove  # type: ignore[method-assign]
+    """The removal has one of the two threads; what waits for the other goes in order."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(2))
+    tree = HeldTree()
+    node = Node(tree)
+    tree.made["/kubepods/besteffort/podu-1"] = None
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(node.cgroups.remove_orphans(lambda uid: False))
-        await begun.wait()
-        tasks.create_task(node.cgroups.ensure_pod(a_pod()))
+        tree.may_go_on.release(3)
+        for _ in range(4):
+            await asyncio.to_thread(tree.reached.acquire)
+        coming = tasks.create_task(node.cgroups.ensure_pod(a_pod()))
         await asyncio.sleep(0)
-        may_end.set()
-    assert node.tree.made["/kubepods/besteffort/podu-1"] is not None
+        await asyncio.to_thread(int)
+        assert tree.ensured == [], "it waits for the removal"
+        tree.may_go_on.release()
+        await coming
+    assert tree.made["/kubepods/besteffort/podu-1"] is not None
 
 
 async def test_a_pod_is_resized_step_by_step() -> None:

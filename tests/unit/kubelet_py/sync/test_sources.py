@@ -485,9 +485,11 @@ class TestSourceMerge:
         assert podlib.annotations_of(added.pod)["kubernetes.io/config.seen"] == "2023-11-14T22:13:20.123456789Z"
         assert merge.accept(PodSet("http", ())) == ()
         assert merge.pods() == [added.pod]
+        assert merge.has(podlib.uid_of(added.pod))
         (removed,) = merge.accept(PodSet("file", ()))
         assert removed.operation is PodOperation.REMOVE
         assert merge.pods() == []
+        assert not merge.has(podlib.uid_of(added.pod))
 
     def test_duplicates_are_logged(self, tmp_path: Path) -> None:
         """By name and source."""
