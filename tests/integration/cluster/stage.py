@@ -13,7 +13,7 @@ import json
 import os
 import signal
 import ssl
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -361,6 +361,23 @@ class LogTail:
     def wait(self, *words: str, within_seconds: float = 15) -> str:
         """The first new line with all these words."""
         return str(eventually(f"a log line with {words}", lambda: self.lines(*words), within_seconds=within_seconds)[0])
+
+
+def edit_pod(
+    cluster: Cluster, name: str, change: Callable[[dict[str, Any]], object], subresource: str = ""
+) -> dict[str, Any]:
+    """Reads, changes and writes a pod, again when the agent has written a status in between; the pod as it is then."""
+
+    def edited() -> dict[str, Any]:
+        code, found = cluster.request("GET", f"{PODS}/{name}")
+        assert code == 200, found
+        change(found)
+        code, answer = cluster.request("PUT", f"{PODS}/{name}{subresource}", found)
+        assert code == 200, answer
+        result: dict[str, Any] = answer
+        return result
+
+    return holds(edited, within_seconds=10)
 
 
 def condition(described: Mapping[str, Any], kind: str) -> str | None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.integration.cluster.objects import container, pod
-from tests.integration.cluster.stage import NODE, PODS
+from tests.integration.cluster.stage import NODE, PODS, edit_pod
 from tests.integration.cluster.waiting import eventually, holds
 from tests.lab import cridockerd, gokubelet, node
 from tests.lab.cluster import Cluster
@@ -90,14 +90,8 @@ def settled(cluster: Cluster) -> dict[str, dict[str, Any]]:
 
 def look_into(cluster: Cluster, name: str) -> None:
     """Add a container to a running pod: once it has run, the agent has weighed all that the pod has."""
-
-    def asked() -> None:  # again when the agent has written a status in between
-        _, found = cluster.request("GET", f"{PODS}/{name}")
-        found["spec"]["ephemeralContainers"] = [container("exit 0", "look")]
-        code, answer = cluster.request("PUT", f"{PODS}/{name}/ephemeralcontainers", found)
-        assert code == 200, answer
-
-    holds(asked, within_seconds=10)
+    look = {"ephemeralContainers": [container("exit 0", "look")]}
+    edit_pod(cluster, name, lambda found: found["spec"].update(look), "/ephemeralcontainers")
 
     def has_run() -> bool:
         statuses = cluster.get("pod", name)["status"].get("ephemeralContainerStatuses", ())

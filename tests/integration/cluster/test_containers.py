@@ -12,7 +12,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from tests.integration.cluster.objects import SLEEP, container, pod
-from tests.integration.cluster.stage import PLAYS_GO, PODS, Stage, condition, container_status
+from tests.integration.cluster.stage import PLAYS_GO, PODS, Stage, condition, container_status, edit_pod
 from tests.integration.cluster.waiting import eventually, holds
 from tests.lab.lab import BUSYBOX
 
@@ -45,13 +45,10 @@ def debug(stage: Stage, name: str, script: str, target: str = "") -> None:
     if target:
         added["targetContainerName"] = target
 
-    def asked() -> None:  # again when the agent has written a status in between
-        seen = stage.pod(name)
+    def add(seen: dict[str, Any]) -> None:
         seen["spec"].setdefault("ephemeralContainers", []).append(added)
-        code, answer = stage.cluster.request("PUT", f"{PODS}/{name}/ephemeralcontainers", seen)
-        assert code == 200, answer
 
-    holds(asked, within_seconds=10)
+    edit_pod(stage.cluster, name, add, "/ephemeralcontainers")
 
 
 def ephemeral_state(stage: Stage, name: str) -> dict[str, Any]:
@@ -130,14 +127,7 @@ def test_a_rule_can_restart_the_whole_pod_in_place(stage: Stage) -> None:
 
 def change_image(stage: Stage, name: str, image: str) -> None:
     """What `kubectl set image` does."""
-
-    def changed() -> None:
-        seen = stage.pod(name)
-        seen["spec"]["containers"][0]["image"] = image
-        code, answer = stage.cluster.request("PUT", f"{PODS}/{name}", seen)
-        assert code == 200, answer
-
-    holds(changed, within_seconds=10)
+    edit_pod(stage.cluster, name, lambda seen: seen["spec"]["containers"][0].update(image=image))
 
 
 def test_another_image_restarts_the_container_in_place(stage: Stage) -> None:

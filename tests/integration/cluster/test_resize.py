@@ -10,7 +10,7 @@ import pytest
 
 from kubelet_py.core.pod_allocation import decode_checkpoint
 from tests.integration.cluster.objects import SLEEP, container, pod
-from tests.integration.cluster.stage import PLAYS_GO, PODS, Stage, container_status
+from tests.integration.cluster.stage import PLAYS_GO, Stage, container_status, edit_pod
 from tests.integration.cluster.waiting import holds
 
 pytestmark = pytest.mark.lab
@@ -30,17 +30,12 @@ def sized(cpu: str = "100m", memory: str = "64Mi") -> dict[str, Any]:
 def resize(stage: Stage, name: str, resources: Mapping[str, Any], container_name: str = "main") -> dict[str, Any]:
     """Asks for other resources of one container, as `kubectl edit --subresource=resize` does."""
 
-    def asked() -> dict[str, Any]:
-        wanted = stage.pod(name)
+    def ask(wanted: dict[str, Any]) -> None:
         for entry in (*wanted["spec"].get("initContainers", ()), *wanted["spec"]["containers"]):
             if entry["name"] == container_name:
                 entry["resources"] = dict(resources)
-        code, answer = stage.cluster.request("PUT", f"{PODS}/{name}/resize", wanted)
-        assert code == 200, answer
-        result: dict[str, Any] = answer
-        return result
 
-    return holds(asked, within_seconds=10)
+    return edit_pod(stage.cluster, name, ask, "/resize")
 
 
 def condition_of(seen: Mapping[str, Any], kind: str) -> dict[str, Any] | None:
