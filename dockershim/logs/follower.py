@@ -76,13 +76,28 @@ class Follower:
         self._start = position.start
         self._skip_bytes = max(0, size_bytes - anchor.output_bytes)
         self._verify_at = anchor.output_bytes
-        if os.path.lexists(self.source.cri_log_path) and self.output.reopen():
+        if os.path.lexists(self.source.cri_log_path):
             # killed in the middle of a reopen: ours was moved away, and the file after it is there
-            self._begin_output()
+            self._take_new_output()
 
-    def _begin_output(self) -> None:
+    def _take_new_output(self) -> bool:
+        """Go on in a new file at the path; False when ours is still there."""
+        self._cut_torn_line()
+        if not self.output.reopen():
+            return False
         self._verify_at = -1
         self._start = self._here()
+        return True
+
+    def _cut_torn_line(self) -> None:
+        """What a kill or a full disk left of a line: it is made again, and whole, in the next file."""
+        size_bytes = self.output.size_bytes
+        looked_at = min(self._skip_bytes, size_bytes, docker_json.MAX_LINE_BYTES)
+        tail = os.pread(self.output.descriptor, looked_at, size_bytes - looked_at)
+        torn = len(tail) - tail.rfind(b"\n") - 1
+        if torn:
+            os.ftruncate(self.output.descriptor, size_bytes - torn)
+            self._skip_bytes -= torn
 
     def _open_without_position(self) -> None:
         self.output.create()
@@ -207,8 +222,7 @@ class Follower:
 
     def reopen(self) -> None:
         """Go on in a new file at the path; nothing happens when ours is still there."""
-        if self.output.reopen():
-            self._begin_output()
+        if self._take_new_output():
             self.save()  # before the first write, so that a file that is not recorded is known to be empty
 
     def save(self, *, ended: bool = False) -> None:

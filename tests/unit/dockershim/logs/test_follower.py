@@ -104,8 +104,10 @@ class Node:
             pass
 
     def written(self) -> bytes:
-        """All log files in order."""
-        return b"".join(path.read_bytes() for path in [*sorted(self.cri_log.parent.glob("0.log.*")), self.cri_log])
+        """All log files in order, each of whole lines."""
+        files = [path.read_bytes() for path in [*sorted(self.cri_log.parent.glob("0.log.*")), self.cri_log]]
+        assert all(data.endswith(b"\n") for data in files if data), [data[-80:] for data in files]
+        return b"".join(files)
 
 
 @contextmanager
@@ -131,12 +133,14 @@ actions = st.one_of(
     st.tuples(st.just("move_and_reopen")),
     st.tuples(st.just("move_kill_move_back")),
     st.tuples(st.just("move_kill_reopen")),
+    st.tuples(st.just("tear_move_reopen"), st.floats(0, 1)),
     st.tuples(st.just("lose_position")),
 )
 
 
 @settings(max_examples=300, deadline=None)
 @given(st.lists(actions, max_size=40), st.sampled_from([64, 200, 65536]))
+@example([("write", 4, "line {}\n"), ("step", 2), ("tear_move_reopen", 0.7)], 64)
 @example([("write_torn", 1), ("rotate",), ("step", 1), ("tear", 0.5, False), ("lose_position",)], 64)
 def test_no_line_is_lost_or_doubled(story: list[tuple[object, ...]], slice_bytes: int) -> None:
     with new_node(slice_bytes) as node:
@@ -170,6 +174,10 @@ def test_no_line_is_lost_or_doubled(story: list[tuple[object, ...]], slice_bytes
                     node.move()
                     node.kill()
                     node.follower.step()
+                    node.follower.reopen()
+                case "tear_move_reopen", [float(share)]:
+                    node.tear(share, below_record=False)
+                    node.move()
                     node.follower.reopen()
                 case "lose_position", _ if not node.moved:
                     node.store.remove(ID)
@@ -313,6 +321,22 @@ def test_a_full_disk_tears_no_line() -> None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         assert full.value.errno == errno.EFBIG
         assert node.cri_log.stat().st_size == 300
+        node.drain()
+        assert node.written() == cri(node.lines)
+
+
+def test_a_line_torn_off_by_a_full_disk_is_whole_in_the_file_after_it() -> None:
+    with new_node() as node:
+        node.write(20)
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
+        try:
+            with pytest.raises(OSError):
+                node.drain()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        node.move()
+        node.follower.reopen()
         node.drain()
         assert node.written() == cri(node.lines)
 
