@@ -23,7 +23,8 @@ from tests.lab.lab import BUSYBOX, PAUSE, Lab
 SLEEP = ("sleep", "1000")
 FAILS = ("sh", "-c", "exit 3")
 SUCCEEDS = ("true",)
-STUBBORN = ("sh", "-c", "trap '' TERM; while true; do sleep 0.1; done")
+STUBBORN = ("sh", "-c", "trap '' TERM; echo deaf; while true; do sleep 0.1; done")
+REAL = ("containerd", "dockershim")
 
 _numbers = itertools.count()
 
@@ -85,6 +86,18 @@ class Runtime:
         await self.client.start_container(container_id)
         return container_id
 
+    async def run_stubborn(self) -> str:
+        """A started container that does not hear SIGTERM any more."""
+        sandbox = await self.run_sandbox()
+        container_id = await self.run(sandbox, STUBBORN)
+        log = Path(sandbox[1].log_directory) / "main.log"
+        async with asyncio.timeout(30):
+            while self.kind in REAL and not (  # noqa: ASYNC110 # nobody tells of a container's lines
+                log.exists() and b"deaf" in log.read_bytes()
+            ):
+                await asyncio.sleep(0.01)
+        return container_id
+
     async def ended(self, container_id: str) -> cri.ContainerStatus:
         """Its status as soon as it is over."""
         async with asyncio.timeout(30):
@@ -131,9 +144,7 @@ def fake_runtime() -> FakeRuntimeClient:
     return fake
 
 
-@pytest.fixture(
-    params=["fake", "grpc", *(pytest.param(k, marks=pytest.mark.lab) for k in ("containerd", "dockershim"))]
-)
+@pytest.fixture(params=["fake", "grpc", *(pytest.param(k, marks=pytest.mark.lab) for k in REAL)])
 async def runtime(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Runtime]:
     """The runtime under test."""
     kind = request.param

@@ -9,7 +9,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.errors import RuntimeCallError, RuntimeNotFound, RuntimeTimeout, RuntimeUnimplemented
-from tests.contract.cri.conftest import FAILS, SLEEP, STUBBORN, SUCCEEDS, Runtime
+from tests.contract.cri.conftest import FAILS, SLEEP, SUCCEEDS, Runtime
 from tests.lab.lab import BUSYBOX
 
 UNKNOWN = "f" * 64
@@ -96,8 +96,7 @@ async def test_a_container_starts_once(runtime: Runtime) -> None:
 
 
 async def test_a_container_that_ignores_the_signal_is_killed_after_its_time(runtime: Runtime) -> None:
-    container_id = await runtime.run(await runtime.run_sandbox(), STUBBORN)
-    await asyncio.sleep(0.3 if runtime.kind in ("containerd", "dockershim") else 0)  # until the trap is set
+    container_id = await runtime.run_stubborn()
     began = time.monotonic()
     await runtime.client.stop_container(container_id, 1)
     assert 0.9 <= time.monotonic() - began < 8
@@ -106,7 +105,7 @@ async def test_a_container_that_ignores_the_signal_is_killed_after_its_time(runt
 
 async def test_a_stop_that_the_caller_gives_up_can_be_made_again_with_less_time(runtime: Runtime) -> None:
     """How a grace period shrinks."""
-    container_id = await runtime.run(await runtime.run_sandbox(), STUBBORN)
+    container_id = await runtime.run_stubborn()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.3):
             await runtime.client.stop_container(container_id, 100)
