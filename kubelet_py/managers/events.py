@@ -81,7 +81,7 @@ class EventRecorder:
         self._queue.append(Occurrence(about, type_, reason, message, self._now()))
         if type_ != "Normal" or len(self._queue) > self._queue_limit // 2:
             self._presses = True  # a warning, or a long queue
-            if self._giving_way is not None:
+            if self._giving_way is not None and not self._giving_way.expired():
                 self._giving_way.reschedule(asyncio.get_running_loop().time())
         self._arrived.set()
 

@@ -111,6 +111,18 @@ async def test_a_warning_or_a_long_queue_gives_way_to_nothing(
         await eventually(lambda: len(events_at(server)) == 3)
 
 
+async def test_warnings_come_in_at_any_moment_of_the_end_of_giving_way(server: FakeApiServer) -> None:
+    """The first has ended the wait, which takes some turns of the loop."""
+    async with recording(server, quiet=asyncio.Event()) as recorder:
+        recorder.record(ABOUT, "Normal", "A", "m")
+        for _ in range(20):
+            await asyncio.sleep(0)
+        for number in range(8):
+            recorder.record(ABOUT, "Warning", f"W{number}", "m")
+            await asyncio.sleep(0)
+        await eventually(lambda: len(events_at(server)) == 9)
+
+
 async def test_events_give_way_for_a_while_only(server: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node that is never quiet tells all the same."""
     monkeypatch.setattr("kubelet_py.managers.events.GIVE_WAY_SECONDS", 0.01)
