@@ -224,7 +224,11 @@ class PodAllocations:
         self._conditions.pop(pod_uid, None)
 
     def note_progress(self, pod: core_v1.Pod, observed: ObservedPod) -> None:
-        """Looks whether a resize is under way; one that is through is told of. `pod` has its allocated resources."""
+        """Looks whether a resize is under way; one that is through is told of.
+
+        A pass that began before the last resize was accepted comes here with the resources before it.
+        """
+        pod = self.allocated(pod)
         uid, generation = pods.uid_of(pod), pods.metadata_of(pod).generation
         known = self._conditions.get(uid, NO_CONDITIONS)
         if is_in_progress(pod, self.actuated(uid), observed):

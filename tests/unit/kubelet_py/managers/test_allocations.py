@@ -175,6 +175,8 @@ async def test_a_resize_from_the_wish_to_the_end(node: Node) -> None:
     assert pending.message == "still no room"
     node.known.accept(wish)
     assert node.condition() == [("PodResizeInProgress", None, 2)]
+    node.known.note_progress(a_pod(), running)  # a pass that began before it was accepted
+    assert node.condition() == [("PodResizeInProgress", None, 2)]
     node.known.note_progress(wish, running)
     node.known.note_failure(wish, "it broke")
     node.known.note_failure(wish, "it broke")
