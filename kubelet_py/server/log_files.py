@@ -111,7 +111,7 @@ class LogReader:
             named = self.path.stat()
         except FileNotFoundError:
             return False
-        if (named.st_dev, named.st_ino) == (mine.st_dev, mine.st_ino):
+        if os.path.samestat(named, mine):
             if mine.st_size < self._current.tell():  # emptied in place
                 self._current.seek(0)
                 self._carry = b""
@@ -179,7 +179,10 @@ class LogReader:
         output.append(text)
 
     def _find_begin(self) -> _Begin:
-        files = list_log_files(self.path)
+        # The newest file by its descriptor: a rotation since it was opened has given it another name.
+        newest = self._current.fileno()
+        files = [path for path in list_log_files(self.path)[:-1] if not _is_file(path, newest)]
+        files.append(Path(f"/proc/self/fd/{newest}"))
         query = self._query
         if query.since_ns is not None:
             files = [path for path in files[:-1] if _changed_since(path, query.since_ns)] + files[-1:]
@@ -203,6 +206,13 @@ class LogReader:
             except FileNotFoundError:
                 continue
         return _Begin(files)
+
+
+def _is_file(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def find_tail(path: Path, lines: int, block_bytes: int = BLOCK_BYTES) -> tuple[int | None, int]:

@@ -1,6 +1,7 @@
 """Reading logs from disk: the right lines, whatever the sizes and the cuts."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,28 @@ def test_a_follower_goes_on_in_the_file_that_took_the_name(log: Path) -> None:
     log.write_bytes(entry(22, "x"))
     assert reader.read_batch() == b"x\n"
     reader.close()
+
+
+@pytest.mark.parametrize(("query", "expected"), [(LogQuery(), range(12)), (LogQuery(tail_lines=3), range(7, 12))])
+def test_a_rotation_while_the_files_are_looked_for_shows_no_line_twice(
+    log: Path, monkeypatch: pytest.MonkeyPatch, query: LogQuery, expected: range
+) -> None:
+    """The file that was opened has another name by then; a follower goes on in the one after it."""
+
+    def list_late(path: Path) -> list[Path]:
+        log.rename(f"{log}.20260301-100000")
+        log.write_bytes(entry(10, "line 10") + entry(11, "line 11"))
+        return list_log_files(path)
+
+    monkeypatch.setattr("kubelet_py.server.log_files.list_log_files", list_late)
+    reader = LogReader(log, replace(query, follow=True))
+    try:
+        shown = reader.read_batch()
+        while reader.reopen_if_rotated():
+            shown += reader.read_batch()
+    finally:
+        reader.close()
+    assert shown == b"".join(b"line %d\n" % number for number in expected)
 
 
 @given(st.lists(st.tuples(st.integers(0, 300), st.booleans()), max_size=60), st.integers(1, 70), st.integers(16, 400))
