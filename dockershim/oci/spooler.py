@@ -46,7 +46,8 @@ class Stream:
         self.engine_at = self.end
         self._engine_segment = -1  # the descriptor of an older segment that the engine still has to get
         self._engine_moved_at = time.monotonic()
-        self._engine_is_stuck = False
+        self.engine_is_stuck = False
+        """It has not read for longer than it is waited for; so it stays until it reads again."""
         self.retry_at = 0.0
         self.trouble = ""
         self.is_lost = False
@@ -68,7 +69,7 @@ class Stream:
         while moved < TURN_BYTES:
             if self.size == spool.SEGMENT_BYTES and not self._next_segment():
                 return WAITS
-            if self.engine_waits and self.end - self.engine_at >= ENGINE_LAG_BYTES and not self.engine_is_stuck():
+            if self.engine_waits and self.end - self.engine_at >= ENGINE_LAG_BYTES and not self.engine_is_stuck:
                 return MOVED if self._announce(moved) else WAITS
             room = min(spool.SEGMENT_BYTES - self.size, TURN_BYTES - moved)
             try:
@@ -112,12 +113,6 @@ class Stream:
         self.file, self.number, self.size = fresh, self.number + 1, 0
         return True
 
-    def engine_is_stuck(self) -> bool:
-        """It has not read for longer than it is waited for; so it stays until it reads again."""
-        if time.monotonic() - self._engine_moved_at > ENGINE_PATIENCE_SECONDS:
-            self._engine_is_stuck = True
-        return self._engine_is_stuck
-
     @property
     def engine_waits(self) -> bool:
         """It has not got all."""
@@ -138,14 +133,15 @@ class Stream:
             source = self._engine_segment if is_older else self.file
             try:
                 count = os.splice(source, self.engine, count, offset_src=at, flags=os.SPLICE_F_NONBLOCK)
-            except BlockingIOError:
+            except BlockingIOError:  # only now is it known: this process may have been away for longer
+                self.engine_is_stuck |= time.monotonic() - self._engine_moved_at > ENGINE_PATIENCE_SECONDS
                 break
             except OSError:  # the shim has closed its end
                 self.leave_engine()
                 break
             self.engine_at += count
-            self._engine_moved_at, self._engine_is_stuck = time.monotonic(), False
-        if not self.engine_waits and not self._engine_is_stuck:
+            self._engine_moved_at, self.engine_is_stuck = time.monotonic(), False
+        if not self.engine_waits and not self.engine_is_stuck:
             self._engine_moved_at = time.monotonic()  # it cannot be late with what it has
         if self._engine_segment >= 0 and self.engine_at >= start:
             os.close(self._engine_segment)
@@ -295,7 +291,7 @@ class Spooler:
             else:
                 self._watch(engine, stream, select.EPOLLOUT)
         if outcome == ENDED:
-            if stream.engine_waits and not stream.engine_is_stuck():
+            if stream.engine_waits and not stream.engine_is_stuck:
                 self._retry(stream)
             else:
                 self._streams = {key: each for key, each in self._streams.items() if each is not stream}

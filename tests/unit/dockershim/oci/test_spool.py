@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -186,7 +187,7 @@ def test_a_spooler_without_a_directory_says_so(node: Node, tmp_path: Path) -> No
 def test_a_container_that_is_removed_while_it_writes_is_forgotten(node: Node) -> None:
     """Its directory is gone; others are served on."""
     container = node.run("read go; exec seq 1 1500000")
-    until(lambda: (node.directory / "stdout.000000").exists())
+    until(lambda: all((node.directory / f"{stream}.000000").exists() for stream in spool.STREAMS))
     for path in list(node.directory.iterdir()):
         path.unlink()
     node.directory.rmdir()
@@ -246,6 +247,32 @@ class TestStream:
         os.close(writing)
         assert stream.take() == ENDED
         assert stream.end == 350
+
+    def test_an_engine_is_stuck_when_it_reads_nothing_and_not_when_nobody_fed_it(
+        self, pipe: tuple[Stream, int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The spooler was not run for longer than it waits for an engine."""
+        monkeypatch.setattr(spooler, "ENGINE_LAG_BYTES", 4)
+        monkeypatch.setattr(spooler, "ENGINE_PATIENCE_SECONDS", -1.0)
+        stream, writing = pipe
+        reading, stream.engine = os.pipe2(os.O_NONBLOCK)
+        os.write(writing, b"one\n")
+        assert stream.take() == MOVED
+        os.write(writing, b"two\n")
+        assert stream.take() == WAITS
+        stream.feed_engine()
+        assert stream.take() == MOVED
+        stream.feed_engine()
+        assert os.read(reading, 100) == b"one\ntwo\n"
+        capacity = fcntl.fcntl(stream.engine, fcntl.F_SETPIPE_SZ, 1)
+        os.write(writing, b"x" * (capacity + 4))
+        assert stream.take() == MOVED
+        stream.feed_engine()
+        assert stream.engine_is_stuck
+        os.write(writing, b"more\n")
+        assert stream.take() == MOVED
+        os.close(reading)
+        os.close(writing)
 
     def test_a_full_disk_loses_nothing(self, pipe: tuple[Stream, int], tmp_path: Path) -> None:
         import resource

@@ -229,6 +229,7 @@ def test_a_container_that_never_started_is_forgotten_when_it_is_removed(engine: 
         return False
 
     until(holds)
+    until(lambda: (engine.directory / "stdout.000000").exists())
     for path in list(engine.directory.iterdir()):
         path.unlink()
     engine.directory.rmdir()
