@@ -7,6 +7,7 @@ tests/contract/api_server holds it to what kube-apiserver does.
 
 import asyncio
 import json
+import socket
 import uuid
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -83,8 +84,15 @@ class FakeApiServer:
         self._watches: set[_Watch] = set()
         self._failures: list[tuple[int, str, dict[str, str]]] = []
         self._runner: web.AppRunner | None = None
-        self._port = 0
+        # Bound for as long as this lives, so that nobody gets the port while the server is away; it listens to nothing.
+        self._reserved = socket.socket()
+        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        self._reserved.bind(("127.0.0.1", 0))
+        self._port: int = self._reserved.getsockname()[1]
         self.delay_seconds = 0.0
+        self.most_in_flight = 0
+        """So many requests were delayed at once."""
+        self._in_flight = 0
 
     @classmethod
     @asynccontextmanager
@@ -96,6 +104,7 @@ class FakeApiServer:
             yield server
         finally:
             await server.stop()
+            server._reserved.close()
 
     @property
     def url(self) -> str:
@@ -108,9 +117,7 @@ class FakeApiServer:
         application.router.add_route("*", "/{path:.*}", self._handle)
         self._runner = web.AppRunner(application, shutdown_timeout=0.1)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, "127.0.0.1", self._port)
-        await site.start()
-        self._port = self._runner.addresses[0][1]
+        await web.TCPSite(self._runner, "127.0.0.1", self._port, reuse_port=True).start()
 
     async def stop(self) -> None:
         """Vanish; the objects stay."""
@@ -169,7 +176,10 @@ class FakeApiServer:
         query = dict(request.query)
         self.requests.append(Request(request.method, request.path, query, body, dict(request.headers)))
         if self.delay_seconds:
+            self._in_flight += 1
+            self.most_in_flight = max(self.most_in_flight, self._in_flight)
             await asyncio.sleep(self.delay_seconds)
+            self._in_flight -= 1
         try:
             if self._failures:
                 code, reason, headers = self._failures.pop(0)

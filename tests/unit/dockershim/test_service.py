@@ -25,7 +25,7 @@ from tests.fakes.docker_node import IMAGE, PAUSE, FakeLogs, FakePodNetwork
 
 SERVICES = {name: api_pb2.DESCRIPTOR.services_by_name[name] for name in ("RuntimeService", "ImageService")}
 RPCS = [(service, method.name) for service, found in SERVICES.items() for method in found.methods]
-CALL_SECONDS = 10.0
+CALL_SECONDS = 30.0
 NEED_CHECKPOINTS = {"CheckpointContainer", "CheckpointPod", "RestorePod"}
 """Of a Docker with experimental features, which this one is not."""
 

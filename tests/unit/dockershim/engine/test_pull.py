@@ -91,7 +91,7 @@ async def test_giving_up_hangs_up_also_before_docker_has_said_anything(tmp_path:
 
     async with docker(tmp_path / "docker.sock", answer) as path, asyncio.TaskGroup() as group:
         pulling = group.create_task(pull(path, "/v1.41", "r/i", "1", None, lambda progress: None), name="pull")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await asked.wait()
             pulling.cancel()
             await gone.wait()

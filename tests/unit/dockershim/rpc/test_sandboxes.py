@@ -75,7 +75,7 @@ async def api(tmp_path: Path) -> AsyncIterator[Api]:
 
 async def until(condition: Callable[[], bool]) -> None:
     """Let other tasks run until it is so."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the world has no event for it
             await asyncio.sleep(0.001)
 

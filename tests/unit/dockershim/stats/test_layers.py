@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dockershim.stats.layers import BLOCK_BYTES, DEEPEST, FIRST_LOOK_ENTRIES, DiskUse, LayerUsage, count_tree
+from tests.unit.descriptors import open_below
 
 SECOND = 10**9
 
@@ -76,21 +77,19 @@ def test_a_very_deep_tree_ends_the_walk_early(tmp_path: Path) -> None:
         os.close(here)
         here = below
     os.close(here)
-    before = len(os.listdir("/proc/self/fd"))
     found = count_tree(str(tmp_path), 0)
     assert found is not None
     assert DEEPEST < found.inodes < DEEPEST + 10
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == []
 
 
 def test_too_large_for_now(tmp_path: Path) -> None:
     """The first look gives up, and leaves no descriptor behind."""
     make_tree(tmp_path / "layer", files=20)
-    before = len(os.listdir("/proc/self/fd"))
     assert count_tree(str(tmp_path / "layer"), 0, most_entries=10) is None
     assert count_tree(str(tmp_path / "layer"), 0, most_entries=100) is not None
     assert count_tree(str(tmp_path / "nothing"), 0) is None
-    assert len(os.listdir("/proc/self/fd")) == before
+    assert open_below(tmp_path) == []
 
 
 async def running(usage: LayerUsage, condition: object) -> None:

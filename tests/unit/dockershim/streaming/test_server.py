@@ -137,7 +137,7 @@ async def test_exec_over_spdy(stage: Stage) -> None:
     writer.write(client.take_output())
     received = dict.fromkeys(streams.values(), b"")
     ended: set[str] = set()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not {"error", "stdout"} <= ended:
             for event in client.receive(await reader.read(65536)):
                 if isinstance(event, spdy_session.DataReceived):
@@ -160,7 +160,7 @@ async def test_exec_over_websocket_v5(stage: Stage) -> None:
         writer.write(websocket.encode_frame(websocket.BINARY, message, MASK))
     decoder = websocket.WebSocketDecoder(masked=False)
     messages: list[websocket.Message] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not messages or messages[-1].opcode != websocket.CLOSE:
             messages += decoder.feed(await reader.read(65536))
     channels = [message.data for message in messages[:-1]]
@@ -184,7 +184,7 @@ async def test_exec_as_the_oldest_websocket_clients_speak(stage: Stage, protocol
     assert (b"Sec-WebSocket-Protocol" in await reader.readuntil(b"\r\n\r\n")) == bool(protocol)
     decoder = websocket.WebSocketDecoder(masked=False)
     messages: list[websocket.Message] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not messages or messages[-1].opcode != websocket.CLOSE:
             messages += decoder.feed(await reader.read(65536))
     assert [message.data for message in messages[: len(expected)]] == expected
@@ -234,7 +234,7 @@ async def channel_pieces(reader: asyncio.StreamReader, is_text: bool, count: int
     """So many messages of the server; the end counts as one of channel -1."""
     decoder = websocket.WebSocketDecoder(masked=False)
     pieces: list[tuple[int, bytes]] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while len(pieces) < count:
             for message in decoder.feed(await reader.readexactly(1)):
                 is_end = message.opcode == websocket.CLOSE
@@ -268,7 +268,7 @@ async def test_a_client_of_channels_that_goes_or_talks_nonsense(stage: Stage, po
     await reader.readuntil(b"\r\n\r\n")
     await channel_pieces(reader, False, 2)
     writer.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await asyncio.get_running_loop().sock_recv(pod_end.ends[0], 1) == b""
     reader, writer = await stage.dial(ticket, *WEBSOCKET[:3], protocol)
     await reader.readuntil(b"\r\n\r\n")
@@ -297,7 +297,7 @@ async def test_the_work_ends_when_the_client_goes(stage: Stage, head: tuple[str,
         writer.write(client.take_output())
     await reader.read(1)
     writer.close()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await stage.cut.wait()
 
 
@@ -306,6 +306,6 @@ async def test_broken_spdy_ends_the_connection(stage: Stage) -> None:
     reader, writer = await stage.dial(CommandTicket(EXEC, BOTH, echo), *SPDY)
     await reader.readuntil(b"\r\n\r\n")
     writer.write(b"\x80\x02\x00\x01\x00\x00\x00\x00")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert (await reader.read()).startswith(b"\x80\x03\x00\x07")
     writer.close()

@@ -92,17 +92,17 @@ async def test_a_manifest_becomes_a_running_pod_that_outlives_the_agent(tmp_path
     async with serving(fake, tmp_path / "cri.sock"):
         async with agent(arguments):
             write_manifest(tmp_path)
-            await eventually(fake.running, "the pod runs", seconds=10)
+            await eventually(fake.running, "the pod runs")
         assert fake.running() == ["main"]
         (sandbox,) = fake.ready_sandboxes()
         assert sandbox.config.metadata.name == "web-node-1"
         before = fake.called()
         async with agent(arguments):
             looks = len(fake.called("ContainerStatus"))
-            await eventually(lambda: len(fake.called("ContainerStatus")) > looks, seconds=10)
+            await eventually(lambda: len(fake.called("ContainerStatus")) > looks)
             assert fake.called() == before, "an agent that comes back finds its pods as they are"
             (tmp_path / "manifests" / "web.json").unlink()
-            await eventually(lambda: not fake.sandboxes, "the pod is gone", seconds=10)
+            await eventually(lambda: not fake.sandboxes, "the pod is gone")
 
 
 async def test_an_agent_waits_for_its_runtime(tmp_path: Path) -> None:
@@ -114,7 +114,7 @@ async def test_an_agent_waits_for_its_runtime(tmp_path: Path) -> None:
     async with agent(arguments):
         await asyncio.sleep(0.2)
         async with serving(fake, tmp_path / "cri.sock"):
-            await eventually(fake.running, "the pod runs", seconds=20)
+            await eventually(fake.running, "the pod runs")
 
 
 async def test_an_agent_can_be_stopped_while_it_waits_for_its_runtime(tmp_path: Path) -> None:
@@ -128,7 +128,7 @@ async def test_what_speaks_no_cri_ends_the_start_with_a_configuration_error(tmp_
     fake.fail("Version", RuntimeUnimplemented("Version", "UNIMPLEMENTED", "unknown service"), times=None)
     async with serving(fake, tmp_path / "cri.sock"):
         with pytest.raises(ExceptionGroup) as caught:
-            await asyncio.wait_for(run(load(a_config(tmp_path))), 10)
+            await asyncio.wait_for(run(load(a_config(tmp_path))), 60)
     (problem,) = leaves(caught.value)
     assert isinstance(problem, ConfigError)
     assert "no CRI v1 runtime" in str(problem)

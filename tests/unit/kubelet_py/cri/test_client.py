@@ -140,7 +140,7 @@ async def test_a_runtime_that_is_not_there_is_unavailable_and_found_when_it_come
     with pytest.raises(RuntimeUnavailable):
         await client.version()
     async with background(_serve(fake, tmp_path / "cri.sock")):
-        answer = await asyncio.wait_for(wait_until_ready(client, poll_seconds=0.02), 10)
+        answer = await asyncio.wait_for(wait_until_ready(client, poll_seconds=0.02), 30)
         assert answer.runtime_name == "fake"
     await client.close()
 

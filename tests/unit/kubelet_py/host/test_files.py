@@ -1,6 +1,5 @@
 """Replacing files and removing trees."""
 
-import gc
 import os
 import stat
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from kubelet_py.host.files import read_inside, remove_tree, write_atomic
+from tests.unit.descriptors import open_below
 
 
 def test_a_file_is_replaced_whole_with_its_exact_mode(tmp_path: Path) -> None:
@@ -126,8 +126,6 @@ def test_a_tree_deeper_than_the_open_files_that_are_allowed(tmp_path: Path) -> N
         os.close(current)
         current = deeper
     os.close(current)
-    gc.collect()  # what earlier tests left open is closed now and not while we count
-    opened = len(os.listdir("/proc/self/fd"))
     remove_tree(top)
     assert not top.exists()
-    assert len(os.listdir("/proc/self/fd")) == opened
+    assert open_below(tmp_path) == []

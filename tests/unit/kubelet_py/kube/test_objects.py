@@ -1,6 +1,5 @@
 """Referenced objects are at hand while a pod refers to them, and no longer."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -9,6 +8,7 @@ import pytest
 
 from kubelet_py.api import core_v1
 from kubelet_py.errors import ApiNotFound
+from kubelet_py.kube.backoff import Backoff
 from kubelet_py.kube.objects import ObjectKey, ObjectStore, ServiceStore, Strategy, config_maps
 from tests.fakes.api_clients import client_for
 from tests.fakes.api_server import FakeApiServer
@@ -119,13 +119,24 @@ async def test_an_object_that_nobody_registered_is_simply_read(server: FakeApiSe
         assert store.watches == 0
 
 
-async def test_an_authorizer_that_lags_a_moment_does_not_hold_the_pod_up(server: FakeApiServer) -> None:
+async def test_an_authorizer_that_lags_a_moment_does_not_hold_the_pod_up(
+    server: FakeApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pauses: list[float] = []
+
+    class Recorded(Backoff):
+        def next_seconds(self, now_seconds: float) -> float:
+            pauses.append(super().next_seconds(now_seconds))
+            return pauses[-1]
+
+    monkeypatch.setattr("kubelet_py.kube.objects.Backoff", Recorded)
     put(server, x="1")
     server.fail_next(403, reason="Forbidden", count=2)
     async with storing(server) as store:
         store.register("p1", [A])
-        async with asyncio.timeout(2.0):
-            assert (await store.get(*A)).data == {"x": "1"}
+        assert (await store.get(*A)).data == {"x": "1"}
+    assert len(pauses) == 2
+    assert sum(pauses) < 0.5
 
 
 async def test_services_with_an_address_are_known_by_namespace(server: FakeApiServer) -> None:

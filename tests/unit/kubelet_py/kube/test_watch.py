@@ -69,7 +69,7 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 async def test_the_first_list_is_delivered_and_said(server: FakeApiServer) -> None:
     async with reflecting(server) as (mirror, reflector):
-        await asyncio.wait_for(reflector.synced.wait(), 5)
+        await asyncio.wait_for(reflector.synced.wait(), 30)
         assert mirror.names == {"a"}
 
 

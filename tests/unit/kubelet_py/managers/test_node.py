@@ -75,7 +75,7 @@ def ready_at(server: FakeApiServer) -> bool:
 async def test_a_new_node_is_created_with_its_status(server: FakeApiServer) -> None:
     host = Host()
     async with managing(server, host) as manager:
-        await asyncio.wait_for(manager.registered.wait(), 5)
+        await asyncio.wait_for(manager.registered.wait(), 30)
         await eventually(lambda: ready_at(server))
     assert host.reasons[0] == "Starting"
     assert {"NodeHasSufficientMemory", "NodeHasNoDiskPressure", "NodeHasSufficientPID"} <= set(host.reasons)
@@ -128,8 +128,7 @@ async def test_a_runtime_that_goes_down_shows_with_its_reason(server: FakeApiSer
 
 async def test_nothing_changed_is_nothing_posted(server: FakeApiServer) -> None:
     async with managing(server, Host()):
-        await eventually(lambda: ready_at(server))
-        await asyncio.sleep(0.05)
+        await eventually(lambda: server.asked("PATCH", "nodes"))  # the first is sent whatever it says
         posts = len(server.asked("PATCH", "nodes"))
         await asyncio.sleep(0.2)
         assert len(server.asked("PATCH", "nodes")) == posts

@@ -73,13 +73,15 @@ def free_port() -> int:
 async def ask(probe: dict[str, Any], client: FakeRuntimeClient | None = None, **fields: Any) -> ProbeAnswer:
     container = codec.from_builtins(core_v1.Container, {"name": "main", **fields.pop("container", {})})
     spec = codec.from_builtins(core_v1.Probe, probe)
-    target = ProbeTarget(container, fields.pop("container_id", "c1"), spec, fields.pop("pod_ip", "127.0.0.1"), 1)
+    timeout_seconds = fields.pop("timeout_seconds", 30)
+    pod_ip = fields.pop("pod_ip", "127.0.0.1")
+    target = ProbeTarget(container, fields.pop("container_id", "c1"), spec, pod_ip, timeout_seconds)
     return await NetworkProbes(client or FakeRuntimeClient()).ask(target)
 
 
-async def get(answer: bytes | Handler, **server: Any) -> ProbeAnswer:
-    async with serving(Server(answer, **server)) as port:
-        return await ask({"httpGet": {"port": port, "path": "/healthz"}})
+async def get(answer: bytes | Handler, **fields: Any) -> ProbeAnswer:
+    async with serving(Server(answer, fields.pop("stays", False))) as port:
+        return await ask({"httpGet": {"port": port, "path": "/healthz"}}, **fields)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +137,7 @@ async def test_nobody_there_and_nobody_answering() -> None:
     assert refused == ProbeAnswer(
         FAILURE, f'Get "http://127.0.0.1:{port}/": dial tcp 127.0.0.1:{port}: connect: connection refused'
     )
-    silent = await get(b"", stays=True)
+    silent = await get(b"", stays=True, timeout_seconds=1)
     assert silent.result is FAILURE
     assert "context deadline exceeded" in silent.output
     unknown = await ask({"httpGet": {"port": port, "host": "no-such-host.invalid"}})
@@ -200,7 +202,7 @@ async def test_tcp_gives_up_after_the_timeout() -> None:
         for each in (first, second):
             each.setblocking(False)
             each.connect_ex(full.getsockname())
-        found = await ask({"tcpSocket": {"port": full.getsockname()[1]}})
+        found = await ask({"tcpSocket": {"port": full.getsockname()[1]}}, timeout_seconds=1)
     assert found.result is FAILURE
     assert found.output.endswith("i/o timeout")
 
@@ -238,7 +240,7 @@ async def test_grpc_asks_the_health_service() -> None:
         assert seen[0][1].startswith("kube-probe/1.37")
         ill = await ask({"grpc": {"port": port, "service": "ill"}})
         assert ill == ProbeAnswer(FAILURE, 'service unhealthy (responded with "NOT_SERVING")')
-        slow = await ask({"grpc": {"port": port, "service": "slow"}})
+        slow = await ask({"grpc": {"port": port, "service": "slow"}}, timeout_seconds=1)
         assert slow == ProbeAnswer(FAILURE, "timeout: health rpc did not complete within 1s")
         none = await ask({"grpc": {"port": port, "service": "none"}})
         assert none.output == "error: health rpc probe failed: rpc error: code = NOT_FOUND desc = unknown service"
@@ -300,5 +302,6 @@ async def test_exec_goes_through_the_runtime() -> None:
 async def test_exec_that_outlives_its_timeout_is_a_failure() -> None:
     """With the command in its words."""
 
-    found = await ask({"exec": {"command": ["sleep", "9"]}}, Runtime(RuntimeTimeout("ExecSync", "", "")))
+    sleeper = Runtime(RuntimeTimeout("ExecSync", "", ""))
+    found = await ask({"exec": {"command": ["sleep", "9"]}}, sleeper, timeout_seconds=1)
     assert found == ProbeAnswer(FAILURE, 'command timed out: "sleep 9" timed out after 1s')

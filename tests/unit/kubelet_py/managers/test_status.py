@@ -13,6 +13,7 @@ from kubelet_py.api.codec import from_builtins
 from kubelet_py.api.pod import CONFIG_MIRROR_ANNOTATION, uid_of
 from kubelet_py.kube.backoff import Backoff
 from kubelet_py.managers.status import StatusManager
+from kubelet_py.managers.status.manager import PARALLEL_WRITERS
 from kubelet_py.managers.status.merge import is_progress_only, status_changes
 from tests.fakes.api_clients import client_for
 from tests.fakes.api_server import FakeApiServer
@@ -58,7 +59,7 @@ async def test_a_status_is_written_with_one_request(server: FakeApiServer) -> No
     pod = put_pod(server, "a")
     async with managing(server) as manager:
         manager.set_status(pod, status("Running", Ready="True"))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert phase_at(server, "a") == "Running"
     assert [(r.method, r.path) for r in server.requests] == [("PATCH", "/api/v1/namespaces/default/pods/a/status")]
     assert server.requests[0].body["metadata"] == {"uid": uid_of(pod)}
@@ -69,7 +70,7 @@ async def test_the_same_status_again_is_no_request(server: FakeApiServer) -> Non
     async with managing(server) as manager:
         for _ in range(3):
             manager.set_status(pod, status("Running"))
-            assert await manager.flush(5)
+            assert await manager.flush(30)
     assert len(server.requests) == 1
 
 
@@ -81,7 +82,7 @@ async def test_words_that_come_during_a_write_become_one(server: FakeApiServer) 
         await eventually(lambda: len(server.requests) == 1)
         for number in range(20):
             manager.set_status(pod, core_v1.PodStatus(phase="Running", message=str(number)))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert [r.body["status"].get("message") for r in server.requests] == [None, "19"]
 
 
@@ -92,7 +93,7 @@ async def test_progress_waits_for_what_follows_it(server: FakeApiServer) -> None
         manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1", podIP="10.1.0.1"))
         assert manager.pending == 1
         manager.set_status(pod, status("Running", Ready="True"))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert [r.body["status"]["phase"] for r in server.requests] == ["Running"]
 
 
@@ -101,7 +102,7 @@ async def test_progress_that_nothing_follows_is_written_in_the_end(server: FakeA
     async with managing(server) as manager:
         manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1"))
         await eventually(lambda: (stored_pod(server, "a").status or core_v1.PodStatus()).hostIP == "10.0.0.1")
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert len(server.requests) == 1
 
 
@@ -132,7 +133,7 @@ async def test_a_pod_on_its_way_down_tells_its_end_and_not_each_step(server: Fak
         assert server.requests == []
         manager.set_status(pod, core_v1.PodStatus(phase="Failed", observedGeneration=2))
         manager.finish(uid_of(pod))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert [r.method for r in server.requests] == ["PATCH", "DELETE"]
 
 
@@ -142,7 +143,7 @@ async def test_a_forgotten_pod_waits_for_nothing(server: FakeApiServer) -> None:
         manager.set_status(pod, core_v1.PodStatus(phase="Pending", hostIP="10.0.0.1"))
         manager.forget(uid_of(pod))
         assert manager.pending == 0
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert server.requests == []
 
 
@@ -170,12 +171,11 @@ def test_only_progress_may_wait(
 async def test_many_pods_are_written_side_by_side(server: FakeApiServer) -> None:
     pods = [put_pod(server, f"p{number}") for number in range(32)]
     server.delay_seconds = 0.1
-    started = asyncio.get_running_loop().time()
     async with managing(server) as manager:
         for pod in pods:
             manager.set_status(pod, status("Running"))
-        assert await manager.flush(5)
-        assert asyncio.get_running_loop().time() - started < 2.5
+        assert await manager.flush(60)
+    assert server.most_in_flight == PARALLEL_WRITERS
     assert all(phase_at(server, f"p{number}") == "Running" for number in range(32))
 
 
@@ -189,7 +189,7 @@ async def test_nothing_is_lost_while_the_server_is_away(server: FakeApiServer) -
         assert manager.pending == 3
         manager.set_status(pods[0], status("Failed"))
         await server.start()
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert [phase_at(server, f"p{number}") for number in range(3)] == ["Failed", "Running", "Running"]
 
 
@@ -200,7 +200,7 @@ async def test_a_pod_replaced_under_its_name_is_left_alone(server: FakeApiServer
     async with managing(server) as manager:
         manager.set_status(old, status("Failed"))
         manager.finish(uid_of(old))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert phase_at(server, "a") == "Pending"
 
 
@@ -209,7 +209,7 @@ async def test_a_pod_that_is_gone_is_no_trouble(server: FakeApiServer) -> None:
     server.remove("pods", "a", "default")
     async with managing(server) as manager:
         manager.set_status(pod, status("Running"))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
 
 
 async def test_a_finished_pod_is_deleted_after_its_last_status(server: FakeApiServer) -> None:
@@ -217,7 +217,7 @@ async def test_a_finished_pod_is_deleted_after_its_last_status(server: FakeApiSe
     async with managing(server) as manager:
         manager.set_status(pod, status("Succeeded"))
         manager.finish(uid_of(pod))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert server.find("pods", "a", "default") is None
     assert [r.method for r in server.requests] == ["PATCH", "DELETE"]
     assert server.requests[1].body["gracePeriodSeconds"] == 0
@@ -228,10 +228,10 @@ async def test_a_delete_is_tried_until_the_server_is_back(server: FakeApiServer)
     pod = put_pod(server, "a")
     async with managing(server) as manager:
         manager.set_status(pod, status("Failed"))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
         server.fail_next(503, count=3)
         manager.finish(uid_of(pod))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert server.find("pods", "a", "default") is None
 
 
@@ -239,7 +239,7 @@ async def test_a_static_pod_reports_through_its_mirror_pod(server: FakeApiServer
     static = static_pod("web")
     async with managing(server) as manager:
         manager.set_status(static, status("Running"))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
         assert server.requests == []
         mirror = put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})
         manager.on_mirror_pods([mirror])
@@ -250,7 +250,7 @@ async def test_a_static_pod_reports_through_its_mirror_pod(server: FakeApiServer
         manager.on_mirror_pods([put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})])
         await eventually(lambda: phase_at(server, "web") == "Running")
         manager.finish(uid_of(static))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert server.find("pods", "web", "default") is not None
 
 
@@ -258,7 +258,7 @@ async def test_what_another_writer_broke_is_set_right(server: FakeApiServer) -> 
     pod = put_pod(server, "a")
     async with managing(server, full_pass_seconds=0.02) as manager:
         manager.set_status(pod, status("Running", Ready="True"))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
         broken = stored_pod(server, "a")
         server.put("pods", _with_phase(server, "Failed"))
         manager.on_api_pods([stored_pod(server, "a")])
@@ -281,7 +281,7 @@ async def test_a_status_the_server_refuses_does_not_stop_the_others(server: Fake
         manager.set_status(bad, status("Running"))
         await eventually(lambda: len(server.requests) >= 2)
         manager.set_status(good, status("Running"))
-        assert await manager.flush(5)
+        assert await manager.flush(30)
     assert (phase_at(server, "a"), phase_at(server, "b")) == ("Running", "Running")
 
 
