@@ -49,11 +49,14 @@ def start_kubelet_py(
     flags: Sequence[str] = (),
     wait: bool = True,
 ) -> LabProcess:
-    """Start kubelet-py with the configuration that the Go kubelet gets here, and wait until its node is Ready."""
+    """Start kubelet-py with the configuration that the Go kubelet gets here, and wait until it knows its pods and its
+    node is Ready, which it may still be called since the agent before."""
     lab = lab or cluster.lab
     file = cluster.directory / f"kubelet-py-{node}.json"
     file.write_text(json.dumps(gokubelet.configuration(cluster, endpoint, settings or {}), indent=2))
     lab.run(["mkdir", "-p", "/etc/kubernetes/manifests"])
+    log = lab.logs / f"kubelet-py-{node}.log"
+    old_bytes = log.stat().st_size if log.exists() else 0
     process = lab.popen(
         [
             sys.executable, "-m", "kubelet_py",
@@ -61,9 +64,10 @@ def start_kubelet_py(
             f"--container-runtime-endpoint=unix://{endpoint}", f"--hostname-override={node}",
             f"--node-ip={lab.node_address}", "--root-dir=/var/lib/kubelet", *flags,
         ],
-        log=f"kubelet-py-{node}",
+        log=log.stem,
         environment=ENVIRONMENT,
     )  # fmt: skip
     if wait:
+        lab.wait_until(f"the pods of {node}", lambda: b"sources_ready" in log.read_bytes()[old_bytes:], process=process)
         lab.wait_until(f"node {node}", lambda: gokubelet.node_is_ready(cluster, node), process=process)
     return process

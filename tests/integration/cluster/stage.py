@@ -71,6 +71,12 @@ class Stage:
             self.kubelet = our_node.start_kubelet_py(self.cluster, self.socket, node=NODE, flags=self.flags, wait=wait)
         return self.kubelet
 
+    def restart_kubelet(self) -> None:
+        """The node agent killed and started anew, with the flags of now."""
+        self.kubelet.kill()
+        self.kubelet.wait(10)  # until then it holds its ports
+        self.start_kubelet()
+
     def start_shim(self) -> None:
         """dockershim, where Docker is the runtime."""
         if self.runtime == "docker":
@@ -150,7 +156,7 @@ class Stage:
         code, answer = self.cluster.request("DELETE", f"{PODS}/{name}", body)
         assert code in (200, 202, 404), answer
 
-    def wait_gone(self, name: str, within_seconds: float = 30) -> None:
+    def wait_gone(self, name: str, within_seconds: float = 60) -> None:
         """Until the API server has the pod no more."""
         eventually(f"the end of pod {name}", lambda: self.find_pod(name) is None, within_seconds=within_seconds)
 
@@ -158,7 +164,7 @@ class Stage:
         """Until no pod of an earlier test holds anything of the node."""
         eventually("a node without pods", lambda: not self.pods(), within_seconds=60)
 
-    def wait_phase(self, name: str, phase: str, within_seconds: float = 30) -> dict[str, Any]:
+    def wait_phase(self, name: str, phase: str, within_seconds: float = 60) -> dict[str, Any]:
         """The pod, once it has this phase."""
 
         def reached() -> dict[str, Any]:
@@ -168,7 +174,7 @@ class Stage:
 
         return holds(reached, within_seconds=within_seconds)
 
-    def wait_ready(self, name: str, within_seconds: float = 30) -> dict[str, Any]:
+    def wait_ready(self, name: str, within_seconds: float = 60) -> dict[str, Any]:
         """The pod, once it is Ready."""
 
         def reached() -> dict[str, Any]:
@@ -178,7 +184,7 @@ class Stage:
 
         return holds(reached, within_seconds=within_seconds)
 
-    def wait_waiting(self, name: str, reason: str, within_seconds: float = 30) -> dict[str, Any]:
+    def wait_waiting(self, name: str, reason: str, within_seconds: float = 60) -> dict[str, Any]:
         """The state of the first container that waits for this reason."""
 
         def reached() -> dict[str, Any]:
@@ -200,7 +206,7 @@ class Stage:
         items: list[dict[str, Any]] = answer["items"]
         return items
 
-    def wait_event(self, name: str, reason: str, text: str = "", within_seconds: float = 15) -> dict[str, Any]:
+    def wait_event(self, name: str, reason: str, text: str = "", within_seconds: float = 60) -> dict[str, Any]:
         """The first event with this reason and this text in its message."""
 
         def found() -> dict[str, Any]:
@@ -218,7 +224,7 @@ class Stage:
         assert code == 200 or not check, text
         return str(text)
 
-    def wait_logs(self, name: str, text: str, query: str = "", within_seconds: float = 20) -> str:
+    def wait_logs(self, name: str, text: str, query: str = "", within_seconds: float = 60) -> str:
         """The logs, once they hold this text."""
 
         def found() -> str:
@@ -358,7 +364,7 @@ class LogTail:
             text = file.read().decode(errors="replace")
         return [line for line in text.splitlines() if all(word in line for word in words)]
 
-    def wait(self, *words: str, within_seconds: float = 15) -> str:
+    def wait(self, *words: str, within_seconds: float = 60) -> str:
         """The first new line with all these words."""
         return str(eventually(f"a log line with {words}", lambda: self.lines(*words), within_seconds=within_seconds)[0])
 

@@ -155,13 +155,14 @@ def test_a_critical_pod_starts_when_the_other_has_stopped(stage: Stage) -> None:
         pod(
             slow,
             container(
-                command=["sh", "-c", "trap 'sleep 6; exit 0' TERM; while true; do sleep 0.1; done"], resources=most
+                command=["sh", "-c", "trap 'sleep 6; exit 0' TERM; echo ready; while true; do sleep 0.1; done"],
+                resources=most,
             ),
             nodeName=NODE,
             terminationGracePeriodSeconds=30,
         )
     )
-    stage.wait_ready(slow)
+    stage.wait_logs(slow, "ready")
     wanted = container(resources={"requests": {"cpu": "700m"}})
     stage.create_pod(pod(critical, wanted, nodeName=NODE, priorityClassName="system-node-critical"))
     stage.wait_event(slow, "Preempting", "Preempted in order to admit critical pod")

@@ -39,7 +39,11 @@ def web() -> dict[str, Any]:
         volumeMounts=[*DATA, {"name": "settings", "mountPath": "/etc/settings"}],
         resources={"requests": {"cpu": "100m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
         readinessProbe={"httpGet": {"path": "/", "port": 80}, "periodSeconds": 1},
-        livenessProbe={"exec": {"command": ["test", "-e", "/data/index.html"]}, "periodSeconds": 1},
+        livenessProbe={
+            "exec": {"command": ["test", "-e", "/data/index.html"]},
+            "periodSeconds": 1,
+            "timeoutSeconds": 15,
+        },
     )
     again = container("test -e /data/again && exec sleep 3600; touch /data/again; exit 3", "again", volumeMounts=DATA)
     volumes = [{"name": "data", "emptyDir": {}}, {"name": "settings", "configMap": {"name": "settings"}}]

@@ -188,20 +188,22 @@ def test_a_container_that_vanished_is_reported_and_replaced(stage: Stage) -> Non
 
 def test_sidecars_stop_in_reverse_order_after_the_main_container(stage: Stage) -> None:
     name = stage.unique("order")
-    script = 'trap "cat /proc/uptime > /v/$NAME; exit 0" TERM; while true; do sleep 0.1; done'
+    script = 'trap "cat /proc/uptime > /v/$NAME; exit 0" TERM; echo ready; while true; do sleep 0.1; done'
     sidecars = [container(script, f"side-{number}", restartPolicy="Always") for number in (1, 2)]
     mount = {"name": "v", "mountPath": "/v"}
     for each in sidecars:
         each["env"] = [{"name": "NAME", "value": each["name"]}]
         each["volumeMounts"] = [mount]
     main = container(
-        'trap "sleep 1; cat /proc/uptime > /v/main; exit 0" TERM; while true; do sleep 0.1; done',
+        'trap "sleep 1; cat /proc/uptime > /v/main; exit 0" TERM; echo ready; while true; do sleep 0.1; done',
         volumeMounts=[mount],
     )
     path = f"/var/lib/{name}"
     volumes = [{"name": "v", "hostPath": {"path": path, "type": "DirectoryOrCreate"}}]
     stage.create_pod(pod(name, main, initContainers=sidecars, volumes=volumes, terminationGracePeriodSeconds=30))
     stage.wait_ready(name)
+    for trapped in ("side-1", "side-2", "main"):
+        stage.wait_logs(name, "ready", f"container={trapped}")
     stage.delete_pod(name, grace_seconds=30)
     stage.wait_gone(name, within_seconds=60)
     ends = {file.name: float(file.read_text().split()[0]) for file in stage.inside(path).iterdir()}

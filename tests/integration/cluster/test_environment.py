@@ -182,12 +182,10 @@ def long_search_line(stage: Stage) -> Iterator[Stage]:
     file = stage.inside("/etc/resolv.conf")
     before = file.read_text()
     file.write_text("nameserver 10.9.9.9\nsearch " + " ".join(f"d{number}.example" for number in range(31)) + "\n")
-    stage.kubelet.kill()
-    stage.start_kubelet()
+    stage.restart_kubelet()
     yield stage
     file.write_text(before)
-    stage.kubelet.kill()
-    stage.start_kubelet()
+    stage.restart_kubelet()
 
 
 def test_a_search_line_that_is_too_long_is_an_event_of_the_node_and_of_the_pod(long_search_line: Stage) -> None:

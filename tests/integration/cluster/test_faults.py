@@ -192,7 +192,7 @@ def test_pods_live_on_while_the_api_server_is_away(stage: Stage) -> None:
     holds(caught_up, within_seconds=30)
     assert runs_of(stage.wait_ready(name)) == before
     later = stage.unique("back")
-    stage.create_pod(pod(later))
+    stage.create_pod(pod(later, nodeName=NODE))  # the scheduler looks again after up to half a minute
     stage.wait_ready(later, within_seconds=60)
 
 
@@ -213,7 +213,7 @@ def test_an_agent_that_starts_without_its_api_server_waits_and_says_so_once(stag
         stage.start_api_server()
         wait_node_ready(stage)
         later = stage.unique("late")
-        stage.create_pod(pod(later))
+        stage.create_pod(pod(later, nodeName=NODE))
         stage.wait_ready(later)
         assert len([line for line in log.lines("api_server") if "WARNING" in line or "ERROR" in line]) <= 2
     assert stage.container_status(uid).state == 1

@@ -81,7 +81,7 @@ def test_an_image_on_the_node_is_not_for_everybody(without_image: Stage) -> None
     stage.cluster.create(SECRETS, pull_secret(name, (PRIVATE_NAME, USER, PASSWORD)))
     stage.create_pod(private_pod(f"{name}-owner", name))
     stage.wait_ready(f"{name}-owner")
-    restart(stage)
+    stage.restart_kubelet()
     for policy, reason in (("IfNotPresent", "ErrImagePull"), ("Never", "ErrImageNeverPull")):
         guest = f"{name}-{policy.lower()}"
         stage.create_pod(private_pod(guest, policy=policy))
@@ -100,7 +100,7 @@ def test_the_node_has_logins_of_its_own(stage: Stage) -> None:
     file = stage.inside("/var/lib/kubelet/config.json")
     file.write_text(json.dumps({"auths": {PRIVATE_NAME: {"auth": auth}}}))
     if PLAYS_GO:  # it reads the file at most every five minutes
-        restart(stage)
+        stage.restart_kubelet()
     try:
         stage.create_pod(private_pod(name, image=FOR_THE_NODE))
         stage.wait_ready(name)
@@ -152,16 +152,10 @@ def plugin_node(without_image: Stage, request: pytest.FixtureRequest) -> Iterato
         "--image-credential-provider-config=/opt/plugins/config.yaml",
         "--image-credential-provider-bin-dir=/opt/plugins",
     )
-    restart(stage)
+    stage.restart_kubelet()
     yield stage
     stage.flags = before
-    restart(stage)
-
-
-def restart(stage: Stage) -> None:
-    """The agent again, with the flags of now."""
-    stage.kubelet.kill()
-    stage.start_kubelet()
+    stage.restart_kubelet()
 
 
 def test_a_plugin_knows_the_password(plugin_node: Stage) -> None:

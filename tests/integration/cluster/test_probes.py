@@ -114,11 +114,12 @@ def test_http_and_tcp_probes_reach_the_pod(stage: Stage) -> None:
         ports=[{"name": "web", "containerPort": 8080}],
         readinessProbe={"httpGet": {"path": "/index.html", "port": "web"}, "periodSeconds": 1},
         livenessProbe={"tcpSocket": {"port": "web"}, "periodSeconds": 1},
+        startupProbe={"tcpSocket": {"port": "web"}, "periodSeconds": 1, "failureThreshold": 60},
     )
     missing = container(name="missing", readinessProbe={"httpGet": {"path": "/gone", "port": 8080}, "periodSeconds": 1})
     closed = container(name="closed", readinessProbe={"tcpSocket": {"port": 81}, "periodSeconds": 1})
     stage.create_pod(pod(name, answers, missing, closed))
-    eventually("ready", lambda: container_status(stage.pod(name))["ready"], within_seconds=30)
+    eventually("ready", lambda: container_status(stage.pod(name))["ready"], within_seconds=60)
     stage.wait_event(name, "Unhealthy", "Readiness probe failed: HTTP probe failed with statuscode: 404")
     stage.wait_event(name, "Unhealthy", ":81: connect: connection refused")
     assert container_status(stage.pod(name))["restartCount"] == 0

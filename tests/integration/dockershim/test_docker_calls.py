@@ -30,7 +30,8 @@ CREATE, START, STOP = "POST /containers/create", "POST /containers/ID/start", "P
 KILL, REMOVE, LOOK = "POST /containers/ID/kill", "DELETE /containers/ID", "GET /containers/ID/json"
 EXEC_CREATE, EXEC_START, EXEC_LOOK = "POST /containers/ID/exec", "POST /exec/ID/start", "GET /exec/ID/json"
 PULL, LIST_IMAGES, IMAGE_LOOK = "POST /images/create", "GET /images/json", "GET /images/ID/json"
-PING, LIST_CONTAINERS = "GET /_ping", "GET /containers/json"  # health, and the comparison of each minute
+PING, VERSION = "GET /_ping", "GET /version"  # health, each minute a deeper look
+LIST_CONTAINERS = "GET /containers/json"  # the comparison of each minute
 PORT = 18180
 
 
@@ -111,7 +112,8 @@ class Ledger:
         self.proxy.settle(0.5 if ROWS[rpc].calls or ROWS[rpc].ends else 0.1)
         calls = Counter(self.proxy.counts)
         self._compared += calls.pop(LIST_CONTAINERS, 0)
-        calls.pop(PING, None)
+        for of_the_node in (PING, VERSION):
+            calls.pop(of_the_node, None)
         both = min(self._compared, calls[LIST_IMAGES])  # the comparison of each minute lists the images, too
         self._compared -= both
         calls[LIST_IMAGES] -= both
@@ -197,6 +199,7 @@ def _streams(
     ledger.proxy.settle()
     with ledger.entry("Attach with its streams"):
         assert b"got it" in crictl(lab, shim, "attach", "-i", asks, data=b"it\n").stdout
+        shim.wait_state(asks, cri.ContainerState.CONTAINER_EXITED)  # the look at its end belongs here
     with ledger.entry("PortForward with a connection"), forwarding(lab, shim, "spdy", sandbox[0], f"{PORT}:8080"):
         assert echo(lab, PORT, b"there and back") == b"there and back"
     for each in (asks, serves):

@@ -193,9 +193,14 @@ def test_a_client_that_goes_away_leaves_no_sandbox(shim: Shim) -> None:
         request = cri.RunPodSandboxRequest(config=shim.sandbox_config())
         code, _ = code_of(partial(shim.runtime.RunPodSandbox, request, timeout=deadline_seconds))
         assert code in (grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.OK)
-        if code is grpc.StatusCode.OK:
-            shim.remove_all()
-    eventually(lambda: shim.docker_ids() == [])
+
+    def nothing_but_whole_pods() -> bool:
+        """One that was made before its deadline passed stays, though its caller never heard of it."""
+        assert {item.state for item in shim.runtime.ListPodSandbox(cri.ListPodSandboxRequest()).items} <= {READY}
+        shim.remove_all()
+        return shim.docker_ids() == []
+
+    eventually(nothing_but_whole_pods)
     assert list((shim.root / "sandbox").iterdir()) == []
 
 

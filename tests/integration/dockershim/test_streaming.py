@@ -112,7 +112,9 @@ def test_a_terminal_has_the_clients_size_and_ctrl_p(lab: Lab, shim: Shim, contai
 @contextlib.contextmanager
 def _terminal(lab: Lab, shim: Shim, slave: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 41, 97, 0, 0))
-    command = lab.inside([str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", *arguments])
+    command = lab.inside(
+        [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", "--timeout", "60s", *arguments]
+    )
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     try:
@@ -142,7 +144,8 @@ def test_a_client_that_goes_away_leaves_no_process(lab: Lab, shim: Shim, contain
     """kill -9 of the client ends the program and its children."""
     command = ["exec", container, "sh", "-c", "sleep 4321 & sleep 4322; wait"]
     client = lab.popen(
-        [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", *command], log="gone"
+        [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", "--timeout", "60s", *command],
+        log="gone",
     )
     eventually(lambda: _sleeps(shim, container) == 2)
     client.send_signal(signal.SIGKILL)

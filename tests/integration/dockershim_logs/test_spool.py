@@ -166,6 +166,7 @@ def test_a_container_that_ends_while_all_are_dead_has_its_last_words_in_the_log(
     shim.start(wait_ready=False)
     start_docker(shim)
     eventually(lambda: shim.status(container_id).state == EXITED)
+    eventually(lambda: shim.has_whole_log(container_id))
     texts = [line.text for line in lines_of([log], b"stdout")]
     assert texts == [b"first", *(b"%d" % number for number in range(1, 20001)), b"end"]
     shim.remove_sandbox(sandbox[0])

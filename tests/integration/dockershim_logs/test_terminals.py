@@ -132,6 +132,7 @@ def test_a_container_that_ends_while_all_are_dead_has_its_last_words_in_the_log(
     shim.start(wait_ready=False)
     spooling.start_docker(shim)
     eventually(lambda: shim.status(container_id).state == EXITED)
+    eventually(lambda: shim.has_whole_log(container_id))
     assert log_of(shim, container_id) == [b"first", *(b"%d" % number for number in range(1, 20001)), b"end"]
     shim.remove_sandbox(sandbox[0])
 
@@ -170,7 +171,7 @@ def attached(shim: Shim, container_id: str) -> Iterator[int]:
     """The master of the terminal in which crictl is attached to the container's."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 41, 97, 0, 0))
-    crictl = [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}"]
+    crictl = [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", "--timeout", "60s"]
     command = shim.lab.inside([*crictl, "attach", "-i", "-t", container_id])
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
@@ -199,7 +200,7 @@ def test_attach_has_keys_and_size_and_answers_also_after_dockerd_was_killed(shim
         with attached(shim, container_id) as master:
             ask(master, b"stty size", b"\n41 97")
             ask(master, b"test -t 1 && echo is-a-$((6*%d))" % number, b"is-a-%d" % (6 * number))
-        assert b"is-a-%d" % (6 * number) in log_of(shim, container_id)
+        eventually(lambda: b"is-a-%d" % (6 * number) in log_of(shim, container_id))  # noqa: B023 # called at once
         spooling.dockerd_dies(shim)
     shim.remove_sandbox(sandbox[0])
 

@@ -60,6 +60,7 @@ def flood(shim: Shim, kills: list[str]) -> tuple[cri.ContainerStatus, list[int]]
         wait_until(lambda: log.stat().st_size >= goal_bytes or shim.status(container_id).state == EXITED)  # noqa: B023 # called at once
         {"dockershim": kill_dockershim, "dockerd": kill_dockerd}[victim](shim)
     wait_until(lambda: shim.status(container_id).state == EXITED)
+    wait_until(lambda: shim.has_whole_log(container_id))
     with log.open("rb") as file:
         return shim.status(container_id), [int(parse_line(line).text) for line in file]
 

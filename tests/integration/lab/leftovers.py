@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import select
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,34 +21,36 @@ class Traces:
 
     root: Path
     namespaces: frozenset[str]
+    outsiders: frozenset[tuple[Path, str]]
+    """Processes that were there too and not of the lab, each with its start."""
     state: dict[str, Any]
 
     @classmethod
     def of(cls, root: Path) -> Traces:
         """The traces of a running lab."""
         state: dict[str, Any] = json.loads((root / STATE_NAME).read_text())
-        kinds = ("pid", "mnt", "net", "ipc", "uts")
-        namespaces = frozenset(os.readlink(f"/proc/{state['first']}/ns/{kind}") for kind in kinds)
-        return cls(root, namespaces, state)
+        namespaces = _namespaces_of(Path(f"/proc/{state['first']}"))
+        outsiders = frozenset(
+            (process, _start_of(process)) for process in _processes() if not namespaces & _namespaces_of(process)
+        )
+        return cls(root, namespaces, outsiders, state)
 
     def left(self) -> list[str]:
         """What is still there; empty when the lab is gone without a trace."""
         found = [str(self.root)] if self.root.exists() else []
         found += [directory for directory in self.state["cgroups"] if Path(directory).exists()]
         found += [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(self.root) in line]
-        for namespace in Path("/proc").glob("[0-9]*/ns/*"):
-            process = namespace.parents[1]
-            try:
-                if os.readlink(namespace) not in self.namespaces or _is_zombie(process):
-                    continue
-                if not self._is_of_another_lab(process):
-                    found.append(f"{namespace}: {(process / 'cmdline').read_text()}")
-            except OSError:
-                continue
+        for process in _processes():
+            with contextlib.suppress(OSError):  # it has just ended
+                shared = self.namespaces & _namespaces_of(process)
+                if shared and not (_is_zombie(process) or self._is_another(process)):
+                    found.append(f"{process} in {', '.join(shared)}: {(process / 'cmdline').read_text()}")
         return found
 
-    def _is_of_another_lab(self, process: Path) -> bool:
+    def _is_another(self, process: Path) -> bool:
         """The number of a namespace that is gone is given to the next new one, such as a container next door has."""
+        if (process, _start_of(process)) in self.outsiders:
+            return True
         labs = set(re.findall(r"/lab-([0-9a-f]+)", (process / "cgroup").read_text()))
         return bool(labs) and self.root.name not in labs
 
@@ -62,6 +66,31 @@ class Traces:
             os.close(pidfd)
 
 
+def _processes() -> Iterator[Path]:
+    return Path("/proc").glob("[0-9]*")
+
+
+def _namespaces_of(process: Path) -> frozenset[str]:
+    """Those that it lives in, not that of its children to come. Empty when it has just ended."""
+    try:
+        return frozenset(os.readlink(process / "ns" / kind) for kind in ("pid", "mnt", "net", "ipc", "uts"))
+    except OSError:
+        return frozenset()
+
+
+def _stat_of(process: Path) -> list[str]:
+    """The fields of its status from the third on."""
+    return (process / "stat").read_text().rpartition(")")[2].split()
+
+
 def _is_zombie(process: Path) -> bool:
     """Whether it is dead and only waits for the machine's init to collect its status."""
-    return (process / "stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    return _stat_of(process)[0] == "Z"
+
+
+def _start_of(process: Path) -> str:
+    """When it began, in ticks since the machine did; empty when it has just ended."""
+    try:
+        return _stat_of(process)[19]
+    except OSError:
+        return ""

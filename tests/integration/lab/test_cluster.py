@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import pytest
 import yaml
 
+from tests.integration.cluster.waiting import holds
 from tests.integration.lab.leftovers import Traces
 from tests.lab import gokubelet
 from tests.lab.cluster import Cluster
@@ -28,13 +29,18 @@ def cluster() -> Iterator[Cluster]:
     assert traces.left() == []
 
 
+def prints(cluster: Cluster, text: str, *command: str) -> None:
+    """kubectl prints this; a container that runs does not speak at once."""
+    assert cluster.kubectl(*command, check=False) == text
+
+
 def test_a_pod_runs_logs_and_goes(cluster: Cluster) -> None:
     cluster.kubectl("run", "a", f"--image={BUSYBOX}", "--", "sh", "-c", "echo hello; sleep 1000")
     cluster.kubectl("wait", "pod/a", "--for=condition=Ready", "--timeout=60s")
     pod = cluster.get("pod", "a")
     assert (pod["spec"]["nodeName"], pod["status"]["phase"]) == ("node-1", "Running")
     assert pod["status"]["hostIP"] == cluster.lab.node_address
-    assert cluster.kubectl("logs", "a") == "hello\n"
+    holds(lambda: prints(cluster, "hello\n", "logs", "a"), within_seconds=60)
     assert "hostname" not in cluster.kubectl("exec", "a", "--", "id")
     cluster.kubectl("delete", "pod", "a", "--now", "--timeout=60s")
     assert not cluster.exists("/api/v1/namespaces/default/pods/a")
@@ -84,8 +90,8 @@ def test_a_second_host_joins_as_a_second_node(cluster: Cluster) -> None:
         cluster.kubectl("wait", "pod/on-1", "pod/on-2", "--for=condition=Ready", "--timeout=60s")
         address = cluster.get("pod", "on-2")["status"]["podIP"]
         assert address.startswith("10.201.2.")
-        fetched = cluster.kubectl("exec", "on-1", "--", "wget", "-q", "-O-", f"http://{address}:8080/hostname")
-        assert fetched.strip() == "on-2"
+        fetch = ("exec", "on-1", "--", "wget", "-q", "-O-", f"http://{address}:8080/hostname")
+        holds(lambda: prints(cluster, "on-2\n", *fetch), within_seconds=60)
         cluster.kubectl("delete", "pod", "on-1", "on-2", "--now", "--timeout=60s")
         cluster.kubectl("delete", "node", "node-2")
         assert kubelet.stop() == 0

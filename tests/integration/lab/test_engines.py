@@ -56,7 +56,9 @@ def test_docker_comes_back_after_a_kill_with_its_containers(docker_lab: Lab) -> 
 
 
 def crictl(lab: Lab, socket: Path, *arguments: str) -> str:
-    return lab.run([gotools.ensure("crictl"), f"--runtime-endpoint=unix://{socket}", *arguments]).stdout
+    return lab.run(
+        [gotools.ensure("crictl"), f"--runtime-endpoint=unix://{socket}", "--timeout=60s", *arguments]
+    ).stdout
 
 
 def runs_a_pod_on_the_cni_network(lab: Lab, socket: Path) -> None:
