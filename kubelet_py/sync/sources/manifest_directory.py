@@ -124,7 +124,8 @@ class ManifestDirectory:
     def _read(self, path: str, status: os.stat_result, now_seconds: float) -> ManifestFile:
         signature = (status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
         known = self._files.get(path)
-        is_fresh = 0 <= now_seconds - status.st_mtime < SETTLED_AFTER_SECONDS
+        # written since this look began, it is a little ahead of it
+        is_fresh = abs(now_seconds - status.st_mtime) < SETTLED_AFTER_SECONDS
         if known is not None and known.signature == signature and (known.pod is not None or not known.is_fresh):
             return replace(known, is_fresh=is_fresh) if known.is_fresh else known
         try:
