@@ -24,7 +24,8 @@ from dockershim.node import Node
 from dockershim.translate.views import ContainerView, SandboxRecord, SandboxView
 
 _log = structlog.get_logger()
-CREATE_ATTEMPTS = 4
+CREATE_PAUSES_SECONDS = (0.0, 0.1, 0.3, 1.0)
+"""Before each attempt. Docker gives a name away a moment before there is anything to find and remove under it."""
 
 
 class Lifecycle:
@@ -37,7 +38,8 @@ class Lifecycle:
 
     async def create_replacing(self, name: str, body: dict[str, Any]) -> NewContainer:
         """Create a container; what else has the name is removed, unless it is alive and known."""
-        for _ in range(CREATE_ATTEMPTS):
+        for pause_seconds in CREATE_PAUSES_SECONDS:
+            await asyncio.sleep(pause_seconds)
             try:
                 return await self._node.engine.create_container(name, body)
             except NameConflict as conflict:
