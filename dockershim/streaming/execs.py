@@ -17,7 +17,7 @@ from dockershim.errors import EngineFailed, ShimError
 _log = structlog.get_logger()
 PID_POLLS_SECONDS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)
 """A machine that stands still may take long until Docker has the process that nobody wants any more."""
-EXIT_POLLS_SECONDS = (0.1, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+EXIT_POLLS_SECONDS = (0.1, 0.4, 0.5, 1.0, 2.0, 5.0)
 """How long to wait for what Docker tells before asking: there is no event of an exec that could not start."""
 
 
