@@ -46,8 +46,12 @@ def test_the_node_says_what_it_is(stage: Stage) -> None:
     assert labels["kubernetes.io/hostname"] == NODE
     assert (labels["kubernetes.io/os"], labels["kubernetes.io/arch"]) == ("linux", "amd64")
     assert status["daemonEndpoints"]["kubeletEndpoint"]["Port"] == 10250
-    names = {name for image in status["images"] for name in image["names"]}
-    assert any("busybox" in name for name in names)
+
+    def has_images() -> bool:
+        """The first status may be written before the first list of images is there."""
+        return any("busybox" in name for image in stage.node()["status"].get("images", ()) for name in image["names"])
+
+    eventually("its images", has_images, within_seconds=60)
 
 
 def test_the_lease_is_renewed(stage: Stage) -> None:

@@ -40,6 +40,10 @@ class Container(Stage):
         """One field."""
         return self.lab.docker.client("inspect", "--format", what, self.id).strip()
 
+    def count_lines(self) -> int:
+        """How many the log has so far."""
+        return sum(path.read_bytes().count(b"\n") for path in self.logs() if path.exists())
+
     def lines(self) -> list[LogLine]:
         """The whole log, once the container has ended."""
         wait_until(lambda: self.inspect("{{.State.Running}}") == "false")
@@ -100,13 +104,17 @@ def test_a_flood_with_kills_and_reopens_comes_out_whole(lab: Lab, tmp_path: Path
 
 
 def test_a_flood_through_small_rotated_files_comes_out_whole(lab: Lab, tmp_path: Path) -> None:
-    count = 50_000
+    """Each part fills less than one of Docker's files: no more is removed than a follower that is late can lose."""
+    parts, count = 6, 10_000
+    wait = "while [ ! -e /tmp/go$part ]; do usleep 10000; done"
+    script = f"for part in $(seq {parts}); do {wait}; seq $((part*{count}-{count - 1})) $((part*{count})); done"
     options = ("--log-opt", "max-size=1m", "--log-opt", "max-file=3")
-    container = Container(lab, tmp_path, f"read go; seq 1 {count}", *options, "--interactive")
+    container = Container(lab, tmp_path, script, *options)
     try:
-        wait_until(container.cri_log.exists)
-        lab.run(["sh", "-c", f"echo | docker --host unix://{lab.docker.socket} attach {container.id} > /dev/null"])
-        assert [int(line.text) for line in container.lines()] == list(range(1, count + 1))
+        for part in range(1, parts + 1):
+            lab.docker.client("exec", container.id, "touch", f"/tmp/go{part}")
+            wait_until(lambda: container.count_lines() == part * count)  # noqa: B023 # called at once
+        assert [int(line.text) for line in container.lines()] == list(range(1, parts * count + 1))
     finally:
         container.remove()
 
@@ -122,8 +130,10 @@ def test_what_docker_kept_when_it_was_killed_is_in_the_log_once(lab: Lab, tmp_pa
         lab.docker.start()
         lines = container.lines()
         assert b"".join(path.read_bytes() for path in container.logs()) == translate(container.docker_log.read_bytes())
-        numbers = [int(line.text.removeprefix(b"line ")) for line in lines]
+        # the new dockerd may have gone on in the middle of a line
+        numbers = [int(line.text.removeprefix(b"line ")) for line in lines if line.text.startswith(b"line ")]
         assert numbers == sorted(set(numbers))
+        assert len(numbers) >= len(lines) - 1
         print(f"Docker itself lost {20_000 - len(numbers)} lines")
     finally:
         container.remove()

@@ -243,8 +243,9 @@ async def test_a_process_that_reads_no_more_is_still_heard() -> None:
     assert status_of(channels) == SUCCESS
 
 
-async def test_output_passes_while_nobody_reads_stdin() -> None:
+async def test_output_passes_while_nobody_reads_stdin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not even pings, which are to be answered on the connection that is full, hold it up."""
+    monkeypatch.setattr(websockets, "_CLOSE_SECONDS", 30.0)  # megabytes are still on their way
     piece, pieces = bytes(65_536), 300
 
     async def work(runtime: Runtime) -> None:
