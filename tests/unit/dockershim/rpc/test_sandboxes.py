@@ -15,12 +15,13 @@ from dockershim.errors import (
     EngineFailed,
     FailedPrecondition,
     InvalidArgument,
+    NameConflict,
     NotFound,
     ResourceExhausted,
     ShimError,
     Unavailable,
 )
-from dockershim.lifecycle import Lifecycle
+from dockershim.lifecycle import CREATE_PAUSES_SECONDS, Lifecycle
 from dockershim.pulls import Puller
 from dockershim.rpc.container_create import ContainerCreate
 from dockershim.rpc.container_lifecycle import ContainerLifecycle
@@ -78,6 +79,15 @@ async def until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(30):
         while not condition():  # noqa: ASYNC110 - the world has no event for it
             await asyncio.sleep(0.001)
+
+
+async def test_a_name_that_nothing_can_be_found_under_is_tried_for_a_while(api: Api) -> None:
+    """Docker has given it away and has nothing to remove yet."""
+    began = asyncio.get_running_loop().time()
+    for _ in CREATE_PAUSES_SECONDS[1:]:
+        api.world.engine.fail_next("create_container", NameConflict("in use", holder=""))
+    assert await api.sandbox()
+    assert asyncio.get_running_loop().time() - began >= sum(CREATE_PAUSES_SECONDS)
 
 
 STEPS: dict[str, Callable[[World], None]] = {
