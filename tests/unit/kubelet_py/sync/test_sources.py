@@ -122,10 +122,11 @@ class TestManifestDirectory:
         _write(path, _text())
         assert directory.look(NOW + 2).pods[0] == before
 
-    def test_what_is_still_being_written_is_not_told(self, tmp_path: Path) -> None:
-        """A fresh file's problem is kept back until the file has settled."""
+    @pytest.mark.parametrize("before_seconds", [0.1, -0.001])
+    def test_what_is_still_being_written_is_not_told(self, tmp_path: Path, before_seconds: float) -> None:
+        """A fresh file's problem is kept back until the file has settled, also of one written since the look began."""
         path = tmp_path / "web.yaml"
-        _write(path, _text()[:30], at=NOW - 0.1)
+        _write(path, _text()[:30], at=NOW - before_seconds)
         directory = _directory(tmp_path)
         look = directory.look(NOW)
         assert (look.problems, look.unsettled) == ((), True)
