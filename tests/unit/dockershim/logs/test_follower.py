@@ -122,6 +122,17 @@ def new_node(slice_bytes: int = 128) -> Iterator[Node]:
             node.follower.close()
 
 
+@contextmanager
+def full_disk(size_bytes: int) -> Iterator[None]:
+    """The limit on file sizes stands for the disk: a write is cut short, the next one fails."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
 actions = st.one_of(
     st.tuples(st.just("write"), st.integers(1, 8), st.sampled_from(["line {}\n", "part {}", "x\n", "é" * 90 + "{}\n"])),
     st.tuples(st.just("write_torn"), st.integers(1, 60)),
@@ -309,16 +320,10 @@ def test_a_line_longer_than_any_entry_is_passed_over() -> None:
 
 
 def test_a_full_disk_tears_no_line() -> None:
-    """The limit on file sizes stands for the disk: a write is cut short, the next one fails."""
     with new_node() as node:
         node.write(20)
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
-        try:
-            with pytest.raises(OSError) as full:
-                node.drain()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with full_disk(300), pytest.raises(OSError) as full:
+            node.drain()
         assert full.value.errno == errno.EFBIG
         assert node.cri_log.stat().st_size == 300
         node.drain()
@@ -328,13 +333,8 @@ def test_a_full_disk_tears_no_line() -> None:
 def test_a_line_torn_off_by_a_full_disk_is_whole_in_the_file_after_it() -> None:
     with new_node() as node:
         node.write(20)
-        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (300, hard))
-        try:
-            with pytest.raises(OSError):
-                node.drain()
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        with full_disk(300), pytest.raises(OSError):
+            node.drain()
         node.move()
         node.follower.reopen()
         node.drain()
