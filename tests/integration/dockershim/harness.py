@@ -15,6 +15,7 @@ import grpc
 
 from cri_proto import runtime_v1 as cri
 from cri_proto.runtime_v1 import api_pb2_grpc
+from tests.lab import gotools
 from tests.lab.lab import BUSYBOX, Lab
 from tests.lab.process import LabProcess
 from tests.lab.sandbox import REPOSITORY
@@ -176,6 +177,11 @@ class Shim:
         """Until the container is in a state."""
         eventually(lambda: self.status(container_id).state == state)
         return self.status(container_id)
+
+    def crictl(self, *arguments: str) -> list[str]:
+        """A command of crictl's on this dockershim; its own two seconds are little for a busy machine."""
+        endpoint = f"unix://{self.socket}"
+        return [str(gotools.ensure("crictl")), "--runtime-endpoint", endpoint, "--timeout", "60s", *arguments]
 
     def has_whole_log(self, container_id: str) -> bool:
         """A dockershim that finds a container dead shows it before it has read all; it records when it has."""

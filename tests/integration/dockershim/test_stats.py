@@ -292,11 +292,8 @@ def test_docker_is_not_asked(shim: Shim, proxy: CountingProxy) -> None:
         shim.runtime.ListMetricDescriptors(cri.ListMetricDescriptorsRequest())
         shim.images.ImageFsInfo(cri.ImageFsInfoRequest())
     asked = {call for call in proxy.counts if "_ping" not in call}
-    per_node = {
-        "GET /containers/json",
-        "GET /images/json",
-        "GET /version",
-    }  # what comes each minute may fall in between
+    # what comes each minute may fall in between
+    per_node = {"GET /containers/json", "GET /images/json", "GET /version"}
     assert asked <= per_node
 
 

@@ -20,7 +20,6 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from tests.integration.dockershim.harness import Shim, eventually
-from tests.lab import gotools
 from tests.lab.lab import Lab
 from tests.lab.pki import Authority
 from tests.lab.process import LabProcess
@@ -42,15 +41,8 @@ SERVE = "while true; do nc -ll -p 8080 -e cat; sleep 0.1; done"
 
 def crictl(lab: Lab, shim: Shim, *arguments: str, data: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     """crictl against dockershim, to its end."""
-    command = [
-        str(gotools.ensure("crictl")),
-        "--runtime-endpoint",
-        f"unix://{shim.socket}",
-        "--timeout",
-        "60s",
-        *arguments,
-    ]
-    return subprocess.run(lab.inside(command), input=data, capture_output=True, timeout=120, check=False)
+    command = lab.inside(shim.crictl(*arguments))
+    return subprocess.run(command, input=data, capture_output=True, timeout=120, check=False)
 
 
 @pytest.fixture
@@ -112,9 +104,7 @@ def test_a_terminal_has_the_clients_size_and_ctrl_p(lab: Lab, shim: Shim, contai
 @contextlib.contextmanager
 def _terminal(lab: Lab, shim: Shim, slave: int, *arguments: str) -> Iterator[subprocess.Popen[bytes]]:
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 41, 97, 0, 0))
-    command = lab.inside(
-        [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", "--timeout", "60s", *arguments]
-    )
+    command = lab.inside(shim.crictl(*arguments))
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     try:
@@ -142,11 +132,7 @@ def _ask(master: int, question: bytes) -> bytes:
 
 def test_a_client_that_goes_away_leaves_no_process(lab: Lab, shim: Shim, container: str) -> None:
     """kill -9 of the client ends the program and its children."""
-    command = ["exec", container, "sh", "-c", "sleep 4321 & sleep 4322; wait"]
-    client = lab.popen(
-        [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", "--timeout", "60s", *command],
-        log="gone",
-    )
+    client = lab.popen(shim.crictl("exec", container, "sh", "-c", "sleep 4321 & sleep 4322; wait"), log="gone")
     eventually(lambda: _sleeps(shim, container) == 2)
     client.send_signal(signal.SIGKILL)
     eventually(lambda: _sleeps(shim, container) == 0)
@@ -178,8 +164,7 @@ def forwarded(lab: Lab, shim: Shim, request: pytest.FixtureRequest) -> Iterator[
 
 @contextlib.contextmanager
 def forwarding(lab: Lab, shim: Shim, transport: str, sandbox_id: str, *ports: str) -> Iterator[None]:
-    command = [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", "port-forward"]
-    command += ["--transport", transport, sandbox_id, *ports]
+    command = shim.crictl("port-forward", "--transport", transport, sandbox_id, *ports)
     client: LabProcess = lab.popen(command, log=f"forward-{transport}-{ports[0].replace(':', '-')}")
     eventually(lambda: "Forwarding from" in client.log_tail())
     try:

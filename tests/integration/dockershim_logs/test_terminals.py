@@ -24,7 +24,6 @@ from tests.integration.dockershim.test_user_namespaces import LINUX as USERNS_LI
 from tests.integration.dockershim.test_user_namespaces import pod_with_user_namespace
 from tests.integration.dockershim_logs import test_spool as spooling
 from tests.integration.dockershim_logs.test_spool import EXITED, lines_of, touch
-from tests.lab import gotools
 from tests.lab.engines.docker import OCI_PROGRAM
 from tests.lab.lab import Lab
 
@@ -171,8 +170,7 @@ def attached(shim: Shim, container_id: str) -> Iterator[int]:
     """The master of the terminal in which crictl is attached to the container's."""
     master, slave = os.openpty()
     fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 41, 97, 0, 0))
-    crictl = [str(gotools.ensure("crictl")), "--runtime-endpoint", f"unix://{shim.socket}", "--timeout", "60s"]
-    command = shim.lab.inside([*crictl, "attach", "-i", "-t", container_id])
+    command = shim.lab.inside(shim.crictl("attach", "-i", "-t", container_id))
     process = subprocess.Popen(command, stdin=slave, stdout=slave, stderr=slave, start_new_session=True)
     os.close(slave)
     try:
