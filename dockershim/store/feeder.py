@@ -51,6 +51,8 @@ PING_SECONDS = 5.0
 FIRST_RETRY_SECONDS = 0.2
 LONGEST_RETRY_SECONDS = 5.0
 PARALLEL_INSPECTS = 12
+FIRST_ANSWER_SECONDS = 3.0
+"""How long the first answer waits for the logs of containers that ended while nobody looked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,7 @@ class Feeder:
         self._hooks = hooks
         self._clock_ns = clock_ns
         self._records: dict[str, SandboxRecord] = {}
+        self._ended_unseen: list[str] = []
         self._claims: dict[str, list[EngineEvent]] = {}
         self._locks: dict[str, tuple[asyncio.Lock, int]] = {}
         self._following = False
@@ -244,6 +247,7 @@ class Feeder:
             self.info = info
             self._connected.set()
             await self._resync()
+            await self._settle_ended_unseen()
             self._announce_fill()
             self._following = True
             self._clear_trouble()
@@ -257,6 +261,26 @@ class Feeder:
         finally:
             self._following = False
             stream.close()
+
+    async def _settle_ended_unseen(self) -> None:
+        """Has the logs of who ended unseen written, so that who is shown the exits finds them whole: a termination
+        message may be the log's end. One that takes long is written to its end while calls are answered.
+        """
+        ended, self._ended_unseen = self._ended_unseen, []
+        if not ended:
+            return
+        done = asyncio.Event()
+
+        async def settle_all() -> None:
+            try:
+                await asyncio.gather(*map(self._hooks.settle_log, ended))
+            finally:
+                done.set()
+
+        self._tasks.spawn_logged(settle_all(), "settle logs of who ended unseen")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_ANSWER_SECONDS):
+                await done.wait()
 
     def _announce_fill(self) -> None:
         if self.filled:
@@ -383,7 +407,7 @@ class Feeder:
             if self.filled:
                 await self._hooks.settle_log(view.id)  # a reader who sees the exit finds the whole log
             else:
-                self._tasks.spawn_logged(_awaited(self._hooks.settle_log(view.id)), f"settle log {view.id[:12]}")
+                self._ended_unseen.append(view.id)
         self._store.put_container(view)
         return self._store.containers.get(view.id, view)
 

@@ -80,6 +80,9 @@ class FakeLogs:
     def __init__(self) -> None:
         self.followed: dict[str, LogSource] = {}
         self.finished: list[str] = []
+        self.finishes = asyncio.Event()
+        """Cleared: a log is long, and its end is not reached."""
+        self.finishes.set()
         self.removed: list[str] = []
         self.retained: list[set[str]] = []
         self.spool_directory = ""
@@ -90,6 +93,7 @@ class FakeLogs:
 
     async def finish(self, container_id: str) -> None:
         """See ContainerLogs."""
+        await self.finishes.wait()
         self.finished.append(container_id)
 
     async def reopen(self, container_id: str) -> None:
@@ -119,14 +123,17 @@ class World:
 
 @asynccontextmanager
 async def running_node(
-    root: Path, engine: FakeDockerEngine | None = None, settings: NodeSettings | None = None
+    root: Path,
+    engine: FakeDockerEngine | None = None,
+    settings: NodeSettings | None = None,
+    logs: FakeLogs | None = None,
 ) -> AsyncIterator[World]:
     """A node that has caught up with its engine."""
     if engine is None:
         engine = FakeDockerEngine()
         engine.add_image(PAUSE)
         engine.add_image(IMAGE)
-    network, logs = FakePodNetwork(), FakeLogs()
+    network, logs = FakePodNetwork(), logs or FakeLogs()
     parts = app.Parts(engine, network, logs, settings or NodeSettings(pause_image=PAUSE))
     async with Tasks() as tasks:
         node = app.build_node(parts, root, tasks)

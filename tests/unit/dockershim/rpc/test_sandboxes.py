@@ -28,7 +28,8 @@ from dockershim.rpc.container_lifecycle import ContainerLifecycle
 from dockershim.rpc.exec_sync import ExecSync
 from dockershim.rpc.sandbox_run import SandboxRun
 from dockershim.rpc.sandbox_stop import SandboxStop
-from tests.fakes.docker_node import IMAGE, World, container_config, running_node, sandbox_config
+from dockershim.store import feeder
+from tests.fakes.docker_node import IMAGE, FakeLogs, World, container_config, running_node, sandbox_config
 
 READY = cri.PodSandboxState.SANDBOX_READY
 EXITED = cri.ContainerState.CONTAINER_EXITED
@@ -235,6 +236,35 @@ async def test_a_container_that_ends_by_itself_is_seen_after_its_log_is_written(
     status = api.world.node.store.containers[container_id].status
     assert (status.exit_code, status.reason) == (3, "OOMKilled")
     assert api.world.logs.finished == [container_id]
+
+
+async def test_who_ended_while_nobody_looked_is_seen_after_its_log_is_written(api: Api, tmp_path: Path) -> None:
+    """By the first answer."""
+    container_id = await api.container(await api.sandbox())
+    await api.start(container_id)
+    api.world.engine.end(container_id, 3)
+    logs = FakeLogs()
+    logs.finishes.clear()
+    asyncio.get_running_loop().call_later(0.05, logs.finishes.set)
+    async with running_node(tmp_path, api.world.engine, logs=logs) as reborn:
+        assert reborn.node.store.containers[container_id].status.exit_code == 3
+        assert logs.finished == [container_id]
+
+
+async def test_a_log_that_takes_long_holds_up_the_first_answer_for_a_while(
+    api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is written to its end all the same."""
+    monkeypatch.setattr(feeder, "FIRST_ANSWER_SECONDS", 0.01)
+    container_id = await api.container(await api.sandbox())
+    await api.start(container_id)
+    api.world.engine.end(container_id, 3)
+    logs = FakeLogs()
+    logs.finishes.clear()
+    async with running_node(tmp_path, api.world.engine, logs=logs):
+        assert logs.finished == []
+        logs.finishes.set()
+        await until(lambda: logs.finished == [container_id])
 
 
 async def test_the_same_container_again(api: Api) -> None:
