@@ -1,7 +1,7 @@
 """Looks at one pod in the runtime: two lists, then the status of each sandbox and container that may have changed.
 
-The status of a container that ended never changes again and is kept, so that a pod with a long history costs no more
-calls than a young one. That of a sandbox changes with its state, which the list tells, and is kept as long.
+The status of a container that ended is kept until the list shows it running, so that a pod with a long history costs
+no more calls than a young one. That of a sandbox changes with its state, which the list tells, and is kept as long.
 Upstream counterpart: kubeGenericRuntimeManager.GetPodStatus, which asks for every status each time.
 """
 
@@ -51,7 +51,7 @@ class PodObserver:
             self._client.list_pod_sandboxes(pod_uid), self._client.list_containers(pod_uid)
         )
         sandboxes = await asyncio.gather(*(self._sandbox_status(pod_uid, item) for item in sandbox_list))
-        containers = await asyncio.gather(*(self._container_status(pod_uid, item.id) for item in container_list))
+        containers = await asyncio.gather(*(self._container_status(pod_uid, item) for item in container_list))
         # As the lists have it and not the statuses: a state that a runtime shows in two ways would be news for ever.
         self._learn(pod_records(sandbox_list, container_list).get(pod_uid, PodRecord(pod_uid)))
         sandbox_ids = {item.id: item.pod_sandbox_id for item in container_list}
@@ -83,7 +83,7 @@ class PodObserver:
         sandbox_ids = {container.id: container.sandbox_id for container in before.containers}
         sandboxes, containers = await asyncio.gather(
             asyncio.gather(*(self._ask_for_sandbox(pod_uid, sandbox.id) for sandbox in before.sandboxes)),
-            asyncio.gather(*(self._container_status(pod_uid, container_id) for container_id in sandbox_ids)),
+            asyncio.gather(*(self._last_container_status(pod_uid, container_id) for container_id in sandbox_ids)),
         )
         observed = self._observed(pod_uid, sandboxes, containers, sandbox_ids, now_ns)
         self._learn(record_of(observed))
@@ -118,7 +118,12 @@ class PodObserver:
             self._sandboxes.setdefault(pod_uid, {})[sandbox_id] = status
         return status
 
-    async def _container_status(self, pod_uid: str, container_id: str) -> cri.ContainerStatus | None:
+    async def _container_status(self, pod_uid: str, item: cri.Container) -> cri.ContainerStatus | None:
+        if item.state == cri.CONTAINER_RUNNING:  # somebody may have started it again: `docker restart`
+            self._ended.get(pod_uid, {}).pop(item.id, None)
+        return await self._last_container_status(pod_uid, item.id)
+
+    async def _last_container_status(self, pod_uid: str, container_id: str) -> cri.ContainerStatus | None:
         ended = self._ended.setdefault(pod_uid, {})
         kept = ended.get(container_id)
         if kept is not None:

@@ -21,7 +21,7 @@ from kubelet_py.core.observed import NS_PER_SECOND, ObservedPod, ObservedSandbox
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
 from kubelet_py.core.pod_phase import TERMINAL_PHASES
 from kubelet_py.core.restored_pod import restore_pod
-from kubelet_py.errors import KubeletError, SyncError
+from kubelet_py.errors import KubeletError, RuntimeCallError, RuntimeUnavailable, SyncError
 from kubelet_py.managers.images import PullBackOff
 from kubelet_py.sync.plan_runner import PlanRun, PlanRunner
 from kubelet_py.sync.pod_logs import remove_pod_logs
@@ -86,6 +86,9 @@ class PodSync:
             observed = await (self._look_first if memory.is_new else self._look)(pods.uid_of(pod), memory)
             result = await self._sync_observed(pod, memory, observed, actions)
         except KubeletError as error:
+            # A step of the plan that fails is a SyncError. A runtime that nobody reaches is told of once, by the node.
+            if isinstance(error, RuntimeCallError) and not isinstance(error, RuntimeUnavailable):
+                self._services.events(pod, "Warning", "FailedSync", f"error determining status: {error}")
             result = PassResult(retry_seconds=RETRY_SECONDS, error=str(error))
         if not result.is_terminal:
             result = _awake_at_deadline(result, self._deadline_seconds(pod))

@@ -314,6 +314,16 @@ async def test_the_status_of_an_ended_container_is_asked_for_once(rig: Rig) -> N
     assert len(rig.fake.called("ContainerStatus")) > len(asked)
 
 
+async def test_a_container_that_somebody_started_again_is_seen_to_run(rig: Rig) -> None:
+    """As `docker restart` does, which keeps its id."""
+    await sync(rig, a_pod())
+    container = rig.fake.container("main")
+    rig.fake.exit(container, 1)
+    assert [each.name for each in (await rig.observer.observe(UID)).running] == []
+    container.state, container.exit_code, container.finished_at = cri.CONTAINER_RUNNING, 0, 0
+    assert [each.id for each in (await rig.observer.observe(UID)).running] == [container.id]
+
+
 async def test_the_status_of_a_sandbox_is_asked_for_once_in_each_state(rig: Rig) -> None:
     pod = a_pod()
     await sync(rig, pod)

@@ -230,6 +230,18 @@ async def test_a_runtime_that_does_not_answer_is_asked_again_later(rig: Rig) -> 
     assert result.retry_seconds == RETRY_SECONDS
     assert "UNAVAILABLE" in result.error
     assert rig.statuses.history == [], "nothing was seen, so nothing is said"
+    assert rig.events == [], "the node says it once, not each pod"
+
+
+async def test_a_look_that_the_runtime_refuses_is_told_of_and_tried_again(rig: Rig) -> None:
+    pod = a_pod()
+    await settle(rig, pod)
+    rig.events.clear()
+    rig.fake.fail("ContainerStatus", RuntimeCallError("ContainerStatus", "INTERNAL", "bad metadata"))
+    assert (await sync(rig, pod)).retry_seconds == RETRY_SECONDS
+    told = "error determining status: ContainerStatus: bad metadata (INTERNAL)"
+    assert rig.events == [("Warning", "FailedSync", told)]
+    assert await sync(rig, pod) == PassResult()
 
 
 async def test_a_cgroup_that_cannot_be_made_holds_the_pod_up(rig: Rig) -> None:
