@@ -34,6 +34,7 @@ _NOT_YET: Final = (
     ("GET", "/metrics/resource"),
     ("GET", "/metrics/probes"),
 )
+_ABSENT_WITHOUT_DEBUGGING: Final = ("/configz", "/checkpoint")
 _DEBUGGING: Final = ("/exec", "/attach", "/portForward", "/run", "/containerLogs", "/runningpods", "/logs", "/debug")
 _log = structlog.get_logger()
 
@@ -57,7 +58,7 @@ class Routes:
         self._streams = Streams(backend, speaks_websocket=speaks_websocket)
 
     def install(self, app: web.Application, *, debugging: bool) -> None:
-        """All routes; those that show what runs inside pods only when debugging is on."""
+        """All routes; those that show or touch what runs inside pods only when debugging is on."""
         table: list[tuple[str, str, Handler]] = [
             *self.health_routes(),
             ("GET", "/pods", self.pods),
@@ -73,6 +74,8 @@ class Routes:
             *((method, path, not_implemented) for method, path in _NOT_YET),
         ]
         for method, path, handler in table:
+            if not debugging and path.startswith(_ABSENT_WITHOUT_DEBUGGING):
+                continue
             hidden = not debugging and path.startswith(_DEBUGGING)
             app.router.add_route(method, path, debugging_disabled if hidden else handler)
 
