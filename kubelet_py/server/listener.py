@@ -99,6 +99,7 @@ class KubeletServer:
             handler_cancellation=True,
             access_log=None,
             keepalive_timeout=_IDLE_SECONDS,
+            max_line_size=_MAX_HEADER_BYTES,  # `kubectl exec` puts the command into the address
             max_field_size=_MAX_HEADER_BYTES,
             shutdown_timeout=_SHUTDOWN_SECONDS,
         )

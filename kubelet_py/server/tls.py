@@ -94,11 +94,15 @@ def ensure_self_signed(settings: TlsSettings, node_name: str, addresses: Sequenc
     return TlsSettings(str(cert_file), str(key_file), settings.cert_dir, settings.min_version, settings.cipher_suites)
 
 
+_ALWAYS_ON: Final = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+"""Those of TLS 1.3 cannot be chosen, neither here nor in Go; naming them is no mistake."""
+
+
 def openssl_cipher(name: str) -> str:
-    """OpenSSL's name of a cipher suite that is written as IANA does."""
+    """OpenSSL's name of a cipher suite that is written as IANA does; not for those of TLS 1.3."""
     exchange, _, cipher = name.removeprefix("TLS_").partition("_WITH_")
     if not cipher:
-        raise ConfigError(f"tlsCipherSuites: {name!r} is no cipher suite that can be chosen (those of TLS 1.3 cannot)")
+        raise ConfigError(f"tlsCipherSuites: {name!r} is no cipher suite")
     special = {"3DES_EDE_CBC_SHA": "DES-CBC3-SHA", "RC4_128_SHA": "RC4-SHA"}
     if cipher in special:
         short = special[cipher]
@@ -119,10 +123,12 @@ def _make_context(settings: TlsSettings, client_ca_file: str) -> ssl.SSLContext:
     # A resumed session would skip the look at the client's certificate after the CA changed.
     context.options |= ssl.OP_NO_TICKET
     context.num_tickets = 0
-    if settings.cipher_suites:
-        names = ":".join(openssl_cipher(name) for name in settings.cipher_suites)
+    chosen = [name for name in settings.cipher_suites if name not in _ALWAYS_ON]
+    if settings.cipher_suites and not chosen:
+        context.minimum_version = ssl.TLSVersion.TLSv1_3
+    if chosen:
         try:
-            context.set_ciphers(names)
+            context.set_ciphers(":".join(map(openssl_cipher, chosen)))
         except ssl.SSLError as error:
             raise ConfigError(f"tlsCipherSuites: none of {', '.join(settings.cipher_suites)} is available") from error
     _load(lambda: context.load_cert_chain(settings.cert_file, settings.key_file), settings.cert_file, settings.key_file)

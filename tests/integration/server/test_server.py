@@ -239,6 +239,30 @@ async def test_health_is_told_in_plain_text_on_a_port_of_its_own(tmp_path: Path,
         assert logs == (0, "Debug endpoints are disabled.405")
 
 
+async def test_who_need_not_say_who_he_is_sees_pods_and_numbers_and_touches_nothing(tmp_path: Path, node: Node) -> None:
+    """The read-only port: no configuration, and no container whose memory could be written to the disk."""
+    config = replace(config_for(tmp_path), read_only_port=free_port())
+    async with KubeletServer(config, node):
+        read_only = f"http://127.0.0.1:{config.read_only_port}"
+
+        async def code(path: str, *arguments: str) -> str:
+            return (await curl(*arguments, "-o", "/dev/null", "-w", "%{http_code}", f"{read_only}{path}"))[1]
+
+        assert [await code(path) for path in ("/pods", "/metrics", "/healthz")] == ["200"] * 3
+        assert await code("/configz") == "404"
+        assert await code("/checkpoint/shop/web/main", "-X", "POST") == "404"
+        for path in ("/exec/shop/web/main", "/run/shop/web/main", "/attach/shop/web/main", "/portForward/shop/web"):
+            assert await code(path, "-X", "POST") == "405"
+
+
+async def test_a_command_of_hundreds_of_kilobytes_is_taken(tmp_path: Path, node: Node) -> None:
+    """kubectl exec puts it into the address."""
+    config = config_for(tmp_path)
+    async with KubeletServer(config, node):
+        status, body = await get(config, f"/exec/shop/nope/main?command={'x' * 300_000}")
+        assert (status, body) == (404, "pod nope_shop does not exist")
+
+
 async def test_what_is_not_served_yet_says_so(tmp_path: Path, node: Node) -> None:
     config = config_for(tmp_path)
     async with KubeletServer(config, node):

@@ -36,8 +36,8 @@ def test_settings_that_cannot_be_are_refused_with_what_would_be_right(tmp_path: 
     made = ensure_self_signed(TlsSettings(cert_dir=tmp_path), "node-1", ["10.0.0.1", "fd00::1"])
     with pytest.raises(ConfigError, match="tlsMinVersion: 'VersionTLS9' is not one of"):
         ServingContext(TlsSettings(made.cert_file, made.key_file, tmp_path, "VersionTLS9"), "")
-    with pytest.raises(ConfigError, match="is no cipher suite that can be chosen"):
-        ServingContext(TlsSettings(made.cert_file, made.key_file, tmp_path, "", ("TLS_AES_128_GCM_SHA256",)), "")
+    with pytest.raises(ConfigError, match="'SOME' is no cipher suite"):
+        ServingContext(TlsSettings(made.cert_file, made.key_file, tmp_path, "", ("SOME",)), "")
     with pytest.raises(ConfigError, match="none of TLS_NO_WITH_SUCH is available"):
         ServingContext(TlsSettings(made.cert_file, made.key_file, tmp_path, "", ("TLS_NO_WITH_SUCH",)), "")
     with pytest.raises(ConfigError, match="tlsCertFile is not: give both"):
@@ -51,6 +51,20 @@ def test_settings_that_cannot_be_are_refused_with_what_would_be_right(tmp_path: 
     ).listener
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
     assert "ECDHE-ECDSA-AES128-GCM-SHA256" in {cipher["name"] for cipher in context.get_ciphers()}
+
+
+def test_suites_of_tls_1_3_may_be_named_and_are_always_on(tmp_path: Path) -> None:
+    made = ensure_self_signed(TlsSettings(cert_dir=tmp_path), "node-1", [])
+    new, old = "TLS_AES_128_GCM_SHA256", "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256"
+
+    def context(*suites: str) -> ssl.SSLContext:
+        return ServingContext(TlsSettings(made.cert_file, made.key_file, tmp_path, "", suites), "").listener
+
+    assert context(new).minimum_version == ssl.TLSVersion.TLSv1_3
+    both = context(new, old)
+    assert both.minimum_version < ssl.TLSVersion.TLSv1_3
+    older = {cipher["name"] for cipher in both.get_ciphers() if cipher["protocol"] != "TLSv1.3"}
+    assert older == {"ECDHE-ECDSA-AES128-GCM-SHA256"}
 
 
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
