@@ -104,8 +104,10 @@ def redirect_target(target: HttpTarget, location: str) -> HttpTarget | None:
         return None
     port = parts.port or (443 if parts.scheme == "https" else 80)
     path = request_path(f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}")
-    lines = [line for line in target.headers.split("\r\n") if not line.lower().startswith("host:")]
-    head = "\r\n".join([f"Host: {join_host_port(target.host, port)}", *lines])
+    head = target.headers
+    if urlsplit(location).scheme:  # else it is the same server, under the name that it was given
+        lines = [line for line in head.split("\r\n") if not line.lower().startswith("host:")]
+        head = "\r\n".join([f"Host: {join_host_port(target.host, port)}", *lines])
     return HttpTarget(parts.scheme, target.host, port, path, head)
 
 

@@ -71,18 +71,24 @@ async def connect(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     where = join_host_port(host, port)
     try:
-        family, address = await _resolve(loop, host, port)
+        addresses = await _resolve(loop, host, port)
+    except socket.gaierror as error:
+        raise HttpError(f"dial tcp: lookup {host}: {error.strerror}") from error
+    first: OSError | None = None
+    for family, address in addresses:  # a name may have one of each family, and a server on only one of them
         connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             await _finish_connecting(loop, connection, address)
+        except OSError as error:
+            connection.close()
+            first = first or error
         except BaseException:
             connection.close()
             raise
-    except socket.gaierror as error:
-        raise HttpError(f"dial tcp: lookup {host}: {error.strerror}") from error
-    except OSError as error:
-        raise HttpError(f"dial tcp {where}: connect: {describe_os_error(error)}") from error
-    return connection
+        else:
+            return connection
+    reason = describe_os_error(first) if first is not None else "no address"
+    raise HttpError(f"dial tcp {where}: connect: {reason}") from first
 
 
 async def _finish_connecting(
@@ -111,14 +117,14 @@ def describe_os_error(error: OSError) -> str:
     return os.strerror(code).lower() if code is not None and code in errno.errorcode else str(error)
 
 
-async def _resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> tuple[int, tuple[str, int]]:
+async def _resolve(loop: asyncio.AbstractEventLoop, host: str, port: int) -> list[tuple[int, tuple[str, int]]]:
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.inet_pton(family, host)
     except OSError:
         found = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        return found[0][0], (str(found[0][4][0]), port)
-    return family, (host, port)
+        return [(each[0], (str(each[4][0]), port)) for each in found]
+    return [(family, (host, port))]
 
 
 async def _get_once(target: HttpTarget) -> HttpAnswer:

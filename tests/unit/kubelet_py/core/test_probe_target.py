@@ -98,6 +98,16 @@ def test_redirects_stay_on_their_host() -> None:
     assert probe_target.redirect_target(origin, "ftp://10.0.0.7/") is None
 
 
+def test_a_relative_redirect_keeps_the_name_that_the_server_was_given() -> None:
+    origin = target(path="/health", httpHeaders=[{"name": "Host", "value": "app.example"}])
+    slash = probe_target.redirect_target(origin, "/health/")
+    assert slash is not None
+    assert slash.headers.startswith("Host: app.example\r\n")
+    absolute = probe_target.redirect_target(origin, "http://10.0.0.7:8080/health/")
+    assert absolute is not None
+    assert absolute.headers.startswith("Host: 10.0.0.7:8080\r\n")
+
+
 def test_health_messages() -> None:
     """As protobuf encodes them."""
     assert probe_target.health_request("") == b""

@@ -194,6 +194,21 @@ async def test_tcp_asks_whether_somebody_listens() -> None:
     assert found == ProbeAnswer(FAILURE, f"dial tcp 127.0.0.1:{closed}: connect: connection refused")
 
 
+async def test_a_name_is_asked_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`localhost` is ::1 first on many machines, and many servers listen on 127.0.0.1 alone."""
+
+    async def addresses(*_: object, **__: object) -> list[Any]:
+        return [(socket.AF_INET6, 0, 0, "", ("::1", 0, 0, 0)), (socket.AF_INET, 0, 0, "", ("127.0.0.1", 0))]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", addresses)
+    async with serving(Server(OK)) as port:
+        for kind in ("tcpSocket", "httpGet"):
+            assert (await ask({kind: {"host": "localhost", "port": port}})).result is SUCCESS
+    found = await ask({"tcpSocket": {"host": "localhost", "port": free_port()}})
+    assert found.result is FAILURE
+    assert found.output.endswith("connect: connection refused")
+
+
 async def test_tcp_gives_up_after_the_timeout() -> None:
     """A listener whose queue is full answers nobody."""
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
