@@ -39,6 +39,25 @@ def restart_count_of(log_name: str) -> int:
     return int(log_name.removesuffix(".log"))
 
 
+def lost_log(names: Iterable[str], known_run: int) -> tuple[str | None, int]:
+    """The log of the newest run, if it is gone, and that run; -1 for none.
+
+    `names` are all files of a container's directory, `known_run` is the newest run that was seen there before. That a
+    run had a log is told by what was rotated from it, too.
+    """
+    present = rotated = -1
+    for name in names:
+        count, dot_log, rest = name.partition(".log")
+        if not is_log_name(count + dot_log):
+            continue
+        if rest:
+            rotated = max(rotated, int(count))
+        else:
+            present = max(present, int(count))
+    newest = max(present, rotated, known_run)
+    return (f"{newest}.log" if newest > present else None), newest
+
+
 def rotated_name(log_name: str, at_seconds: float) -> str:
     """What the log is called after its rotation at that time (seconds since the epoch)."""
     return f"{log_name}.{datetime.fromtimestamp(at_seconds, UTC):%Y%m%d-%H%M%S}"

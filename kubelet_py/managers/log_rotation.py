@@ -1,8 +1,11 @@
 """Keeps the logs of running containers short: what grows beyond the limit is moved aside, compressed, and removed.
 
+A log that somebody removed, or that an end of this agent left moved aside, is begun anew: else the container would go
+on writing into a file that nobody sees or measures.
+
 Owns the loop and the files; which of them go is `core.log_rotation`. At each look the sizes are read from the
-directory of all logs, in a thread; the runtime is asked only about a log that is too long. A runtime that is away ends
-the look in silence: RuntimeHealth has told of it.
+directory of all logs, in a thread; the runtime is asked only about a log that is too long or gone. A runtime that is
+away ends the look in silence: RuntimeHealth has told of it.
 
 Upstream counterpart: pkg/kubelet/logs/container_log_manager.go. Differences: upstream asks the runtime for the status
 of every container at each look; a file that cannot be compressed (a full disk) does not keep the log from being
@@ -15,7 +18,7 @@ import gzip
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
@@ -29,6 +32,7 @@ from kubelet_py.core.log_rotation import (
     COMPRESSED_SUFFIX,
     PARTIAL_SUFFIX,
     is_log_name,
+    lost_log,
     plan_rotation,
     restart_count_of,
     rotated_name,
@@ -71,6 +75,8 @@ class LogRotator:
         self._settings = settings
         self._clock = clock
         self._troubles: dict[Path, str] = {}
+        self._newest: dict[Path, int] = {}
+        """The run of the newest log that was seen in each container's directory."""
 
     async def run(self) -> None:
         """Endless."""
@@ -80,22 +86,24 @@ class LogRotator:
 
     async def rotate_long_logs(self) -> None:
         """One look. A log that cannot be rotated now is tried again at the next, and its trouble is told once."""
-        long = await asyncio.to_thread(self._find_long)
-        for path in self._troubles.keys() - set(long):
+        long, lost = await asyncio.to_thread(self._look)
+        for path in self._troubles.keys() - {*long, *lost}:
             del self._troubles[path]
         places = asyncio.Semaphore(self._settings.workers)
 
-        async def rotate(path: Path) -> None:
+        async def put_right(path: Path, work: Callable[[Path], Awaitable[None]]) -> None:
             async with places:
-                await self._rotate_or_tell(path)
+                await self._try_or_tell(path, work)
 
         async with asyncio.TaskGroup() as tasks:
             for path in long:
-                tasks.create_task(rotate(path), name=f"rotate-{path}")
+                tasks.create_task(put_right(path, self._rotate), name=f"rotate-{path}")
+            for path in lost:
+                tasks.create_task(put_right(path, self._begin_anew), name=f"reopen-{path}")
 
-    async def _rotate_or_tell(self, path: Path) -> None:
+    async def _try_or_tell(self, path: Path, work: Callable[[Path], Awaitable[None]]) -> None:
         try:
-            await self._rotate(path)
+            await work(path)
         except (RuntimeUnavailable, RuntimeNotFound) as error:
             _log.debug("container_log_rotation_waits", path=str(path), error=str(error))
         except (RuntimeCallError, OSError) as error:
@@ -124,6 +132,14 @@ class LogRotator:
             raise
         _log.info("container_log_rotated", path=str(path), container_id=container_id)
 
+    async def _begin_anew(self, path: Path) -> None:
+        container_id = await self._writer_of(path)
+        if container_id is None:
+            self._newest.pop(path.parent, None)
+            return
+        await self._runtime.reopen_container_log(container_id)
+        _log.warning("container_log_was_gone", path=str(path), container_id=container_id, effect="begun anew")
+
     async def _writer_of(self, path: Path) -> str | None:
         """The running container that writes the log, None when there is none any more."""
         pod_uid, container_name = pod_uid_of_log_directory(path.parent.parent.name), path.parent.name
@@ -143,21 +159,31 @@ class LogRotator:
 
     # Blocking, run in threads
 
-    def _find_long(self) -> list[Path]:
-        containers = [path for pod in _directories(self._settings.pod_logs_root) for path in _directories(pod)]
-        return [path for container in containers for path in self._long_logs_in(container)]
+    def _look(self) -> tuple[list[Path], list[Path]]:
+        """The logs that are too long, and those that were there or must have been and are not."""
+        long: list[Path] = []
+        lost: list[Path] = []
+        newest: dict[Path, int] = {}
+        for pod in _directories(self._settings.pod_logs_root):
+            for container in _directories(pod):
+                try:
+                    names = self._names_in(container, long)
+                except FileNotFoundError:
+                    continue
+                name, newest[container] = lost_log(names, self._newest.get(container, -1))
+                if name is not None:
+                    lost.append(container / name)
+        self._newest = newest
+        return long, lost
 
-    def _long_logs_in(self, container: Path) -> list[Path]:
-        limit_bytes = self._settings.max_size_bytes
-        try:
-            with os.scandir(container) as files:
-                return [
-                    container / file.name
-                    for file in files
-                    if is_log_name(file.name) and _size_bytes(file) >= limit_bytes
-                ]
-        except FileNotFoundError:
-            return []
+    def _names_in(self, container: Path, long: list[Path]) -> list[str]:
+        names = []
+        with os.scandir(container) as files:
+            for file in files:
+                names.append(file.name)
+                if is_log_name(file.name) and _size_bytes(file) >= self._settings.max_size_bytes:
+                    long.append(container / file.name)
+        return names
 
     def _make_room(self, path: Path) -> OSError | None:
         """Removes and compresses what was rotated before; gives why something could not be compressed."""

@@ -2,10 +2,11 @@
 
 import itertools
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kubelet_py.core.log_rotation import is_log_name, plan_rotation, restart_count_of, rotated_name
+from kubelet_py.core.log_rotation import is_log_name, lost_log, plan_rotation, restart_count_of, rotated_name
 
 DAY = "0.log.20260101-00000"
 
@@ -67,3 +68,21 @@ def test_after_a_plan_no_more_is_there_than_may_be(found: set[tuple[int, str]], 
     assert len(left) == min(max_files - 2, len(whole))
     assert not set(plan.removed) & set(plan.compressed)
     assert all(earlier <= later for earlier, later in itertools.pairwise(plan.compressed))
+
+
+@pytest.mark.parametrize(
+    ("names", "known_run", "expected"),
+    [
+        ([], -1, (None, -1)),
+        (["other.txt", "x.log"], -1, (None, -1)),
+        (["0.log"], -1, (None, 0)),
+        (["0.log", "1.log", "0.log.20260101-000000.gz"], 0, (None, 1)),
+        (["0.log"], 1, ("1.log", 1)),
+        ([], 3, ("3.log", 3)),
+        (["9.log", "10.log.20260101-000000"], -1, ("10.log", 10)),
+    ],
+)
+def test_the_log_of_the_newest_run_is_missed(
+    names: list[str], known_run: int, expected: tuple[str | None, int]
+) -> None:
+    assert lost_log(names, known_run) == expected

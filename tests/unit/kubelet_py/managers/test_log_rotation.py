@@ -178,3 +178,44 @@ async def test_a_size_below_zero_switches_it_off(runtime: Runtime) -> None:
     runtime.add("u1", "main", 500)
     await rotator(runtime, max_size=-1).run()
     assert runtime.calls == []
+
+
+async def test_a_log_that_somebody_removed_is_begun_anew(runtime: Runtime) -> None:
+    """Else the container would go on writing into a file that nobody sees; that of a run before is missed by nobody."""
+    before = runtime.add("u1", "main", 10, count=0, state=cri.CONTAINER_EXITED)
+    path = runtime.add("u1", "main", 10, count=1)
+    one = rotator(runtime)
+    await one.rotate_long_logs()
+    before.unlink()
+    await one.rotate_long_logs()
+    assert runtime.calls == []
+    path.unlink()
+    runtime.fails = RuntimeUnavailable("ListContainers", "UNAVAILABLE", "away")
+    await one.rotate_long_logs()
+    runtime.fails = None
+    with capture_logs() as lines:
+        await one.rotate_long_logs()
+    assert path.exists()
+    assert [line["event"] for line in lines] == ["container_log_was_gone"]
+    runtime.calls.clear()
+    await one.rotate_long_logs()
+    assert runtime.calls == []
+
+
+async def test_a_log_that_was_left_moved_aside_is_begun_anew(runtime: Runtime) -> None:
+    """By an agent that was killed before the runtime was told."""
+    path = runtime.add("u1", "main", 500)
+    path.rename(path.with_name(ASIDE))
+    await rotator(runtime).rotate_long_logs()
+    assert files(path) == ["0.log", ASIDE]
+
+
+async def test_a_log_that_went_with_its_container_is_asked_for_once(runtime: Runtime) -> None:
+    path = runtime.add("u1", "main", 10)
+    one = rotator(runtime)
+    await one.rotate_long_logs()
+    path.unlink()
+    runtime.containers.clear()
+    await one.rotate_long_logs()
+    await one.rotate_long_logs()
+    assert runtime.calls == ["ListContainers"]
