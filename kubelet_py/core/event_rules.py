@@ -21,7 +21,9 @@ SIMILAR_EVENTS: Final = 10
 SIMILAR_WITHIN_SECONDS: Final = 600.0
 SPAM_BURST: Final = 25
 SPAM_REFILL_SECONDS: Final = 300.0
-LONGEST_MESSAGE_BYTES: Final = 1024
+LONGEST_MESSAGE_BYTES: Final = 16 * 1024
+"""The API server limits messages of events with an eventTime only, which these have not. What a probe said is up to 10
+KiB; this keeps an event far from what etcd takes."""
 COMBINED_PREFIX: Final = "(combined from similar events): "
 
 NORMAL: Final = "Normal"
@@ -205,7 +207,7 @@ def count_patch(sent: SentEvent) -> dict[str, object]:
 
 
 def cut_message(message: str) -> str:
-    """At most what the API server takes."""
+    """The message, or the beginning of one that is longer than any should be."""
     raw = message.encode()
     return message if len(raw) <= LONGEST_MESSAGE_BYTES else raw[:LONGEST_MESSAGE_BYTES].decode(errors="ignore")
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.core.event_rules import (
     COMBINED_PREFIX,
+    LONGEST_MESSAGE_BYTES,
     Correlator,
     Occurrence,
     count_patch,
@@ -85,13 +86,13 @@ def test_what_was_not_used_for_longest_is_forgotten() -> None:
 
 def test_a_node_event_lives_in_default_and_a_long_message_is_cut() -> None:
     about = core_v1.ObjectReference(kind="Node", name="n1", uid="n1")
-    happened = Occurrence(about, "Normal", "R", "é" * 2000, BEGIN + timedelta(microseconds=5))
+    happened = Occurrence(about, "Normal", "R", "é" * LONGEST_MESSAGE_BYTES, BEGIN + timedelta(microseconds=5))
     sent = Correlator().correlate(happened)
     assert sent is not None
     event = event_object(happened, sent, "n1", 255)
     assert event.metadata.namespace == "default"
     assert event.metadata.name == "n1.ff"
-    assert len((event.message or "").encode()) <= 1024
+    assert len((event.message or "").encode()) == LONGEST_MESSAGE_BYTES
     assert event.firstTimestamp == BEGIN
 
 
@@ -119,8 +120,8 @@ def test_an_event_says_everything_that_people_look_for() -> None:
 
 
 def test_a_cut_never_splits_a_character() -> None:
-    assert cut_message("a" + "é" * 600) == "a" + "é" * 511
-    longest = "a" * 1024
+    assert cut_message("a" + "é" * LONGEST_MESSAGE_BYTES) == "a" + "é" * (LONGEST_MESSAGE_BYTES // 2 - 1)
+    longest = "a" * LONGEST_MESSAGE_BYTES
     assert cut_message(longest) == longest
     assert cut_message(longest + "b") == longest
 
