@@ -7,6 +7,7 @@ an instant of it parses it, and a line that is passed on keeps every digit.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 
 STDOUT = b"stdout"
@@ -54,3 +55,15 @@ def parse_line(line: bytes) -> LogLine:
     if tag not in (PARTIAL, FULL):
         raise LogLineError(f"the first tag is {tag[:20]!r}: it must be P (partial) or F (full)")
     return LogLine(timestamp, stream, tag == PARTIAL, text)
+
+
+def parse_either(line: bytes) -> LogLine:
+    """The entry of a line in this format or of Docker's json-file log, which older nodes have under the same names."""
+    if not line.startswith(b"{"):
+        return parse_line(line)
+    try:
+        entry = json.loads(line)
+        text = entry["log"].encode()
+        return LogLine(entry["time"].encode(), entry["stream"].encode(), not text.endswith(b"\n"), text.rstrip(b"\n"))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise LogLineError("neither an entry of a CRI log nor of a json-file log") from error

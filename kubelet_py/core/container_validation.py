@@ -52,8 +52,6 @@ def check_container(container: core_v1.Container, place: ContainerPlace, problem
     problems.one_of(
         f"{path}.terminationMessagePolicy", container.terminationMessagePolicy, ("File", "FallbackToLogsOnError")
     )
-    if container.terminationMessagePath and not container.terminationMessagePath.startswith("/"):
-        problems.invalid(f"{path}.terminationMessagePath", container.terminationMessagePath, "must be an absolute path")
     problems.one_of(f"{path}.restartPolicy", container.restartPolicy, ("Always", "OnFailure", "Never"))
     _check_ports(container, place, problems)
     _check_env(container, path, problems)

@@ -46,7 +46,6 @@ _SOURCES: Final = {
     "image": VolumeKind.IMAGE,
 }
 
-ETC_HOSTS_PATH: Final = "/etc/hosts"
 MEDIUM_MEMORY: Final = "Memory"
 DIRECTORY_MODE: Final = 0o777
 
@@ -205,24 +204,6 @@ def compute_mount_plans(
         _plan_mount(index, mount, container.name, mounted, context)
         for index, mount in enumerate(container.volumeMounts or ())
     )
-
-
-def mounts_etc_hosts(container: core_v1.Container | core_v1.EphemeralContainer) -> bool:
-    """A volume covers /etc/hosts, so that the agent's own file is left out."""
-    return any(mount.mountPath.rstrip("/") == ETC_HOSTS_PATH for mount in container.volumeMounts or ())
-
-
-def to_cri_etc_hosts_mount(host_path: str, *, read_only: bool = False) -> cri.Mount:
-    """The agent's hosts file, as the container sees it."""
-    return cri.Mount(container_path=ETC_HOSTS_PATH, host_path=host_path, readonly=read_only)
-
-
-def to_cri_termination_log_mount(
-    container: core_v1.Container | core_v1.EphemeralContainer, host_path: str
-) -> cri.Mount | None:
-    """The file for the container's last words; None when the container names no path for it."""
-    path = container.terminationMessagePath
-    return cri.Mount(container_path=path, host_path=host_path) if path else None
 
 
 def volumes_to_set_up(pod: core_v1.Pod) -> list[core_v1.Volume]:

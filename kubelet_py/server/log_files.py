@@ -10,14 +10,13 @@ not followed.
 """
 
 import gzip
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final, cast
 
-from cri_proto.wire.log_line import LogLine, LogLineError, parse_line
+from cri_proto.wire.log_line import LogLineError, parse_either
 from kubelet_py.core.log_query import LogQuery, rfc3339_ns, with_nine_digits
 
 BLOCK_BYTES: Final = 64 * 1024
@@ -158,13 +157,14 @@ class LogReader:
     def _format(self, raw: bytes, output: list[bytes]) -> None:
         query = self._query
         try:
-            entry = parse_json_line(raw) if raw.startswith(b"{") else parse_line(raw)
-            if query.since_ns is not None and rfc3339_ns(entry.timestamp) < query.since_ns:
-                return
+            entry = parse_either(raw)
+            moment_ns = rfc3339_ns(entry.timestamp) if query.since_ns is not None else 0
         except ValueError:  # LogLineError is one
             return
-        if self._skip_lines:
+        if self._skip_lines:  # the tail is of the whole log, whatever of it is recent enough
             self._skip_lines -= not entry.partial
+            return
+        if query.since_ns is not None and moment_ns < query.since_ns:
             return
         if query.stream is not None and entry.stream != query.stream:
             return
@@ -247,19 +247,9 @@ def find_tail(path: Path, lines: int, block_bytes: int = BLOCK_BYTES) -> tuple[i
         return (0, count) if count == lines else (None, count)
 
 
-def parse_json_line(raw: bytes) -> LogLine:
-    """An entry of Docker's json-file log, which older nodes have under the same names."""
-    try:
-        entry = json.loads(raw)
-        text = entry["log"].encode()
-        return LogLine(entry["time"].encode(), entry["stream"].encode(), not text.endswith(b"\n"), text.rstrip(b"\n"))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise LogLineError("neither an entry of a CRI log nor of a json-file log") from error
-
-
 def _is_partial(line: bytes) -> bool:
     try:
-        return (parse_json_line(line) if line.startswith(b"{") else parse_line(line)).partial
+        return parse_either(line).partial
     except LogLineError:
         return True  # it will not be shown, so it is no line
 

@@ -5,8 +5,9 @@ Blocking file reads of a few KiB. Upstream counterpart: getTerminationMessage in
 
 import os
 
-from cri_proto.wire.log_line import LogLineError, parse_line
+from cri_proto.wire.log_line import LogLineError, parse_either
 from kubelet_py.core.observed import ContainerState, ObservedContainer
+from kubelet_py.core.termination import termination_message_target
 
 MAX_MESSAGE_BYTES = 4096
 MAX_LOG_MESSAGE_BYTES = 2048
@@ -23,7 +24,8 @@ def read_termination_message(container: ObservedContainer) -> str:
     # What could not even be started wrote no log.
     has_failed = container.exit_code != 0 and container.reason != "ContainerCannotRun"
     wants_logs = has_failed and container.termination_message_policy == _FALLBACK_TO_LOGS
-    path = next((m.host_path for m in container.mounts if m.container_path == container.termination_message_path), "")
+    target = termination_message_target(container.termination_message_path)
+    path = next((m.host_path for m in container.mounts if m.container_path == target), "")
     message = ""
     if path:
         try:
@@ -50,12 +52,12 @@ def _read_tail(path: str, size: int) -> bytes:
 
 
 def _log_tail(path: str) -> str:
-    """The last lines of a CRI log, at most 80 of them and 2048 bytes."""
-    chunk = _read_tail(path, _LOG_TAIL_BYTES)
+    """The last lines of a log, in CRI's format or Docker's, at most 80 of them and 2048 bytes."""
+    chunk = _read_tail(os.path.realpath(path), _LOG_TAIL_BYTES)  # cri-dockerd's is a link to Docker's
     lines: list[bytes] = []
-    for raw in chunk.splitlines()[-MAX_LOG_LINES:]:
+    for raw in chunk.removesuffix(b"\n").split(b"\n")[-MAX_LOG_LINES:]:
         try:
-            entry = parse_line(raw)
+            entry = parse_either(raw)
         except LogLineError:
             continue  # the first one is cut where the tail begins
         lines.append(entry.text if entry.partial else entry.text + b"\n")

@@ -32,7 +32,6 @@ _PROBE = {"exec": {"command": ["x"]}}
             {"terminationMessagePolicy": "X"},
             ('terminationMessagePolicy: Unsupported value: "X": supported values: "File", "FallbackToLogsOnError"'),
         ),
-        ({"terminationMessagePath": "x"}, 'terminationMessagePath: Invalid value: "x": must be an absolute path'),
         (
             {"restartPolicy": "X"},
             'restartPolicy: Unsupported value: "X": supported values: "Always", "OnFailure", "Never"',

@@ -184,17 +184,6 @@ def test_memory_volumes_take_the_smallest_bound(bounds: tuple[int | None, int | 
     assert plan.tmpfs_size_bytes(*bounds) == size
 
 
-def test_the_agents_own_mounts() -> None:
-    assert plan.to_cri_etc_hosts_mount("/h") == cri.Mount(container_path="/etc/hosts", host_path="/h")
-    assert plan.to_cri_etc_hosts_mount("/h", read_only=True).readonly
-    assert plan.mounts_etc_hosts(container({"name": "disk", "mountPath": "/etc/hosts/"}))
-    assert not plan.mounts_etc_hosts(container({"name": "disk", "mountPath": "/etc"}))
-    main = core_v1.Container(name="c", terminationMessagePath="/dev/termination-log")
-    expected = cri.Mount(container_path="/dev/termination-log", host_path="/t")
-    assert plan.to_cri_termination_log_mount(main, "/t") == expected
-    assert plan.to_cri_termination_log_mount(core_v1.Container(name="c"), "/t") is None
-
-
 @pytest.mark.parametrize(
     ("wanted", "found", "problem"),
     [

@@ -50,6 +50,15 @@ def test_tail_since_stream_timestamps_and_limit(log: Path) -> None:
     assert read_all(log, LogQuery(limit_bytes=10)) == b"line 0\nlin"
 
 
+def test_a_tail_is_of_the_whole_log_and_what_is_recent_of_it_is_shown(tmp_path: Path) -> None:
+    path = tmp_path / "0.log"
+    path.with_name("0.log.20260301-090000.gz").write_bytes(gzip.compress(b"".join(entry(i, f"{i}") for i in range(20))))
+    path.write_bytes(b"".join(entry(i, f"{i}") for i in range(20, 25)))
+    since = rfc3339_ns(b"2026-03-01T10:00:12.5Z")
+    shown = read_all(path, LogQuery(since_ns=since, tail_lines=10))
+    assert shown.split() == [b"%d" % i for i in range(15, 25)]
+
+
 def test_partial_entries_are_one_line_with_one_time_stamp(tmp_path: Path) -> None:
     path = tmp_path / "0.log"
     path.write_bytes(

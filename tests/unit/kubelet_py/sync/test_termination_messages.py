@@ -1,5 +1,6 @@
 """A container's last words: from its file, or from the end of its log where the pod asks for that."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,3 +92,22 @@ def test_a_file_that_is_gone_is_no_message(container: ObservedContainer, tmp_pat
     (tmp_path / "message").unlink()
     assert read_termination_message(replace(container, log_path="")) == ""
     assert read_termination_message(replace(container, mounts=(), log_path="")) == ""
+
+
+def test_a_carriage_return_ends_no_line(container: ObservedContainer) -> None:
+    Path(container.log_path).write_text(line("10%\r20%\rfatal: out of space"), newline="")
+    assert read_termination_message(container) == "10%\r20%\rfatal: out of space\n"
+
+
+def test_a_log_may_be_a_link_to_one_of_docker(container: ObservedContainer, tmp_path: Path) -> None:
+    kept = tmp_path / "json.log"
+    kept.write_text(json.dumps({"log": "out of luck\n", "stream": "stderr", "time": "2024-01-01T00:00:00Z"}) + "\n")
+    Path(container.log_path).unlink()
+    Path(container.log_path).symlink_to(kept)
+    assert read_termination_message(container) == "out of luck\n"
+
+
+def test_a_path_need_not_be_clean(container: ObservedContainer, tmp_path: Path) -> None:
+    (tmp_path / "message").write_text("gone")
+    for path in ("dev/termination-log", "//dev//termination-log/", "/dev/./termination-log"):
+        assert read_termination_message(replace(container, termination_message_path=path)) == "gone"
