@@ -31,6 +31,7 @@ from kubelet_py.core.backoff import crash_policy
 from kubelet_py.core.cgroup_rules import CgroupDriver
 from kubelet_py.core.event_rules import pod_reference
 from kubelet_py.core.gc_rules import GcPolicy
+from kubelet_py.core.labels import log_links_root
 from kubelet_py.core.node_rules import node_reference
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.pod_worker import is_content_removable
@@ -183,7 +184,7 @@ class Agent:
             self.objects,
             self._pod_event,
             self._node_warning,
-            LogPlaces(config.podLogsDir, f"{Path(config.podLogsDir).parent}/containers"),
+            LogPlaces(config.podLogsDir, log_links_root(config.podLogsDir)),
             hooks,
             killer,
             self.allocations,
@@ -206,7 +207,7 @@ class Agent:
             prober=self.prober,
             stories=self.stories,
             pod_logs_root=config.podLogsDir,
-            log_links_root=f"{Path(config.podLogsDir).parent}/containers",
+            log_links_root=log_links_root(config.podLogsDir),
             crash_policy=crash_policy(
                 config.crashLoopBackOff.maxContainerRestartPeriod,
                 settings.gates.enabled("ReduceDefaultCrashLoopBackOffDecay"),
@@ -300,7 +301,7 @@ class Agent:
         return ContainerGc(
             self.client,
             knowledge,
-            GcSettings(logs, logs.parent / "containers", policy),
+            GcSettings(logs, Path(log_links_root(config.podLogsDir)), policy),
             self._gc_failed,
             self.gate.idle,
         )

@@ -26,6 +26,7 @@ from kubelet_py.app.pod_objects import ApiObjects
 from kubelet_py.app.serving import api_reviews, server_config
 from kubelet_py.config import Settings
 from kubelet_py.core.cgroup_rules import CgroupDriver
+from kubelet_py.core.labels import log_links_root
 from kubelet_py.cri import connect
 from kubelet_py.cri.client import wait_until_ready
 from kubelet_py.errors import RuntimeCallError, RuntimeUnimplemented
@@ -108,7 +109,7 @@ def _prepare_directories(agent: Agent) -> None:
     config = agent.settings.config
     raise_open_files(config.maxOpenFiles)
     set_oom_score_adj(config.oomScoreAdj)
-    for path, mode in ((config.podLogsDir, 0o750), (f"{Path(config.podLogsDir).parent}/containers", 0o755)):
+    for path, mode in ((config.podLogsDir, 0o750), (log_links_root(config.podLogsDir), 0o755)):
         os.makedirs(path, mode=mode, exist_ok=True)
 
 

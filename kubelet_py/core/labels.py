@@ -5,6 +5,7 @@ They are the agent's only memory across restarts, and the Go kubelet's as well: 
 Upstream counterparts: pkg/kubelet/kuberuntime/labels.go, helpers.go, legacy.go, k8s.io/kubelet/pkg/types/labels.go.
 """
 
+import posixpath
 from collections.abc import Mapping
 from typing import Final
 
@@ -68,6 +69,11 @@ def compute_container_annotations(
 def pod_log_directory(pod_logs_root: str, namespace: str, name: str, uid: str) -> str:
     """`/var/log/pods/<namespace>_<name>_<uid>`."""
     return f"{pod_logs_root.rstrip('/')}/{namespace}_{name}_{uid}"
+
+
+def log_links_root(pod_logs_root: str) -> str:
+    """Where the links for log collectors are: `/var/log/containers`, or beside a podLogsDir of somebody's own."""
+    return f"{posixpath.dirname(pod_logs_root.rstrip('/'))}/containers"
 
 
 def pod_uid_of_log_directory(directory_name: str) -> str:

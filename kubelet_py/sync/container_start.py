@@ -45,15 +45,13 @@ from kubelet_py.sync.unbroken import unbroken
 
 log = structlog.get_logger()
 
-LEGACY_LOG_LINKS = "/var/log/containers"
-
 
 @dataclass(frozen=True, slots=True)
 class LogPlaces:
     """Where logs go on the node."""
 
     pods_root: str = "/var/log/pods"
-    links: str = LEGACY_LOG_LINKS
+    links: str = "/var/log/containers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -388,3 +388,8 @@ def test_container_labels_and_log_names() -> None:
     long = labels.legacy_log_link_name("p" * 253, "n", "c", "id")
     assert len(long) == 255
     assert long.endswith("pp.log")
+
+
+def test_links_for_log_collectors_are_beside_the_logs_of_pods() -> None:
+    assert labels.log_links_root("/var/log/pods") == "/var/log/containers"
+    assert labels.log_links_root("/data/logs/") == "/data/containers"
