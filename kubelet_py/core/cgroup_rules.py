@@ -26,6 +26,7 @@ MAX_SHARES: Final = 262144
 SHARES_PER_CPU: Final = 1024
 DEFAULT_PERIOD_MICROSECONDS: Final = 100_000
 MIN_QUOTA_MICROSECONDS: Final = 1000
+MAX_QUOTA_MICROSECONDS: Final = 2**63 - 1
 UNLIMITED_QUOTA: Final = -1
 
 NODE_CGROUP: Final = "kubepods"
@@ -122,8 +123,9 @@ def cpu_weight_of_shares(shares: int) -> int:
 
 
 def cpu_quota_of(milli_cpu: int, period_microseconds: int = DEFAULT_PERIOD_MICROSECONDS) -> int:
-    """cpu.cfs_quota_us for a limit; 0 when there is none."""
-    return max(MIN_QUOTA_MICROSECONDS, milli_cpu * period_microseconds // 1000) if milli_cpu else 0
+    """cpu.cfs_quota_us for a limit; 0 when there is none. CRI has 64 bits for it."""
+    quota = min(milli_cpu * period_microseconds // 1000, MAX_QUOTA_MICROSECONDS)
+    return max(MIN_QUOTA_MICROSECONDS, quota) if milli_cpu else 0
 
 
 def milli_cpu_of_quota(quota_microseconds: int, period_microseconds: int) -> int:
@@ -160,6 +162,11 @@ def cgroup_path(name: CgroupName, driver: CgroupDriver) -> str:
     return "".join(f"/{'-'.join(escaped[: depth + 1])}.slice" for depth in range(len(escaped)))
 
 
+def pod_cgroup_parent(pod: core_v1.Pod, settings: CgroupSettings) -> str:
+    """CRI's cgroup_parent; without cgroups per QoS the runtime's own choice."""
+    return cgroup_path(pod_cgroup_name(pod, settings), settings.driver) if settings.cgroups_per_qos else ""
+
+
 def pod_uid_of_cgroup(element: str, driver: CgroupDriver) -> str | None:
     """The pod whose cgroup has this last path element, None when it is no pod's.
 
@@ -185,18 +192,24 @@ def compute_pod_limits(pod: core_v1.Pod, settings: CgroupSettings) -> CgroupLimi
     has_cpu_limit = qos_class is QosClass.GUARANTEED or (
         qos_class is QosClass.BURSTABLE and _every_container_limits(pod, CPU)
     )
-    has_memory_limit = qos_class is QosClass.GUARANTEED or (
-        qos_class is QosClass.BURSTABLE and _every_container_limits(pod, MEMORY)
-    )
     return CgroupLimits(
         cpu_shares=MIN_SHARES if qos_class is QosClass.BEST_EFFORT else shares,
         cpu_quota_microseconds=quota if has_cpu_limit else None,
         cpu_period_microseconds=settings.cpu_period_microseconds if has_cpu_limit else None,
-        memory_bytes=limits.get(MEMORY, q.ZERO).value if has_memory_limit else None,
+        memory_bytes=pod_memory_limit_bytes(pod),
         pids=settings.pod_pids_limit if settings.pod_pids_limit > 0 else None,
         hugepages=dict.fromkeys(settings.hugepage_sizes, 0) | _hugepages_of(requests, settings),
         unified=_pod_memory_protection(pod, settings, requests.get(MEMORY, q.ZERO).value),
     )
+
+
+def pod_memory_limit_bytes(pod: core_v1.Pod) -> int | None:
+    """How much memory the pod's cgroup allows, and so all that it keeps in memory-backed volumes; None for no limit."""
+    qos_class = qos.qos_class_of(pod)
+    is_limited = qos_class is QosClass.GUARANTEED or (
+        qos_class is QosClass.BURSTABLE and _every_container_limits(pod, MEMORY)
+    )
+    return pod_resources.compute_pod_limits(pod).get(MEMORY, q.ZERO).value if is_limited else None
 
 
 def compute_class_limits(pods: Mapping[str, QosRequests], settings: CgroupSettings) -> dict[QosClass, CgroupLimits]:

@@ -19,7 +19,7 @@ from kubelet_py.core.expansion import expand_all
 from kubelet_py.core.hosts_file import HOSTS_PATH, needs_hosts_mount
 from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.security import ImageUser, SecuritySettings
-from kubelet_py.core.termination import termination_message_target
+from kubelet_py.core.volume_plan import clean_container_path
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +110,7 @@ def _mounts(pod: core_v1.Pod, container: AnyContainer, context: ContainerContext
     if context.termination_message_host_path and container.terminationMessagePath:
         mounts.append(
             cri.Mount(
-                container_path=termination_message_target(container.terminationMessagePath),
+                container_path=clean_container_path(container.terminationMessagePath),
                 host_path=context.termination_message_host_path,
                 selinux_relabel=context.security.selinux_enabled,
             )

@@ -188,7 +188,7 @@ def _check_env_source(entry: core_v1.EnvVar, path: str, problems: ProblemList) -
     if source.fieldRef is not None:
         field = source.fieldRef.fieldPath or ""
         subscripted = field.startswith(("metadata.annotations['", "metadata.labels['")) and field.endswith("']")
-        if not subscripted:
+        if not subscripted and field != "spec.host":  # the old name of spec.nodeName
             problems.one_of(f"{path}.valueFrom.fieldRef.fieldPath", field, _ENV_FIELDS)
     if source.resourceFieldRef is not None:
         check_resource_field(source.resourceFieldRef, f"{path}.valueFrom.resourceFieldRef", problems)

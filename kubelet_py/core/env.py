@@ -88,7 +88,7 @@ def compute_service_env(pod: core_v1.Pod, services: Iterable[core_v1.Service]) -
 
 def read_env_file(text: str, key: str) -> str:
     """One variable of an env file; "" when it is not there. Raises ValueError naming the line that is wrong."""
-    lines = iter(enumerate(text.splitlines(), start=1))
+    lines = iter(enumerate((line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")), start=1))
     for number, raw in lines:
         line = raw.lstrip(" \t")
         if not line or line.startswith("#"):
@@ -121,7 +121,7 @@ def compute_field_value(pod: core_v1.Pod, selector: core_v1.ObjectFieldSelector,
     if path in ("status.hostIP", "status.hostIPs") and not sources.host_ips:
         raise ValueError("host IP unknown; the node has no address yet")
     match path:
-        case "spec.nodeName":
+        case "spec.nodeName" | "spec.host":  # its name in v1beta1, which the API server takes and keeps
             return spec.nodeName or ""
         case "spec.serviceAccountName":
             return spec.serviceAccountName or ""

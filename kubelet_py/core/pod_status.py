@@ -169,7 +169,6 @@ def _pod_ips(
     pod: core_v1.Pod, observed: ObservedPod, previous: core_v1.PodStatus, host_ips: Sequence[str]
 ) -> list[str]:
     """One address of each family, the node's primary family first; pods in the host's network have the node's."""
-    primary_is_ipv6 = bool(host_ips) and _is_ipv6(host_ips[0])
     if is_host_network(pod):
         found = [known.ip for known in previous.podIPs or ()] or list(host_ips[:1])
         second = host_ips[1] if len(host_ips) > 1 else None
@@ -180,8 +179,15 @@ def _pod_ips(
     if sandbox is None or not sandbox.ready:
         # A pod that has ended keeps the address it was known by.
         return [known.ip for known in previous.podIPs or ()]
-    first_of_family = {_is_ipv6(ip): ip for ip in reversed(sandbox.ips)}
-    return [first_of_family[family] for family in (primary_is_ipv6, not primary_is_ipv6) if family in first_of_family]
+    return list(pod_ips_in_order(sandbox.ips, host_ips))
+
+
+def pod_ips_in_order(sandbox_ips: Sequence[str], host_ips: Sequence[str]) -> tuple[str, ...]:
+    """A pod's addresses as its status and its environment have them: one of each family, the node's family first."""
+    primary_is_ipv6 = bool(host_ips) and _is_ipv6(host_ips[0])
+    first_of_family = {_is_ipv6(ip): ip for ip in reversed(sandbox_ips)}
+    families = (primary_is_ipv6, not primary_is_ipv6)
+    return tuple(first_of_family[family] for family in families if family in first_of_family)
 
 
 def hold_back_final_phase(

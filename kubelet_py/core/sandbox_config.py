@@ -135,7 +135,7 @@ _IPC_SYSCTLS: Final = frozenset(
 def _linux_config(pod: core_v1.Pod, context: SandboxContext) -> cri.LinuxPodSandboxConfig:
     settings = context.cgroups
     return cri.LinuxPodSandboxConfig(
-        cgroup_parent=cgroup_rules.cgroup_path(cgroup_rules.pod_cgroup_name(pod, settings), settings.driver),
+        cgroup_parent=cgroup_rules.pod_cgroup_parent(pod, settings),
         security_context=security.compute_sandbox_security_context(pod, context.user_namespace, context.volume_groups),
         sysctls=compute_sysctls(pod, context.default_sysctls),
         resources=cgroup_rules.compute_sandbox_resources(pod, settings),

@@ -1,13 +1,11 @@
 """How long a container may take to stop, and in which order containers of a pod stop.
 
-Owns grace periods, the order, and where last words are written; the shell runs preStop hooks, waits and calls
-StopContainer.
+Owns grace periods and the order; the shell runs preStop hooks, waits and calls StopContainer.
 
 Upstream counterpart: killContainer and setTerminationGracePeriod in kuberuntime_container.go,
 kuberuntime_termination_order.go, calculateEffectiveGracePeriod in pkg/kubelet/pod_workers.go.
 """
 
-import posixpath
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -17,11 +15,6 @@ from kubelet_py.core.observed import ObservedContainer
 
 MINIMUM_GRACE_SECONDS = 2
 ORPHAN_GRACE_SECONDS = 1
-
-
-def termination_message_target(path: str) -> str:
-    """Where the file for the last words is in the container: what the pod says, absolute and clean."""
-    return posixpath.normpath(f"/{path.lstrip('/')}")
 
 
 def probe_grace_period_seconds(probe: core_v1.Probe | None) -> int | None:

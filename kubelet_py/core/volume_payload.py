@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from kubelet_py.api import core_v1, quantity
-from kubelet_py.api.pod import all_containers_of, metadata_of, spec_of
+from kubelet_py.api.pod import all_containers_of, metadata_of
+from kubelet_py.core.pod_resources import HUGEPAGES_PREFIX
 
 DEFAULT_MODE: Final = 0o644
 OWNER_ONLY_MODE: Final = 0o600
@@ -147,13 +148,9 @@ def resource_text(pod: core_v1.Pod, selector: core_v1.ResourceFieldSelector, nod
     resources = container.resources
     given = (resources.limits if side == "limits" else resources.requests) if resources is not None else None
     try:
-        text = (given or {}).get(resource)
-        if text is not None:
-            amount = quantity.parse(text)
-        elif side == "limits" and node.allocatable is not None:
-            amount = node.allocatable.get(resource, quantity.ZERO)
-        else:
-            amount = quantity.ZERO
+        amount = quantity.parse((given or {}).get(resource) or "0")
+        if not amount.nanos and side == "limits" and not resource.startswith(HUGEPAGES_PREFIX):
+            amount = (node.allocatable or {}).get(resource, quantity.ZERO)
         divisor = quantity.parse(selector.divisor) if selector.divisor else quantity.ZERO
     except quantity.InvalidQuantity as error:
         raise PayloadError(f"{selector.resource} of container {selector.containerName}: {error}") from error
@@ -197,20 +194,6 @@ def checked_path(path: str) -> str:
 def default_mode_of(mode: int | None) -> int:
     """The mode of files that name none."""
     return DEFAULT_MODE if mode is None else mode
-
-
-def memory_limit_bytes(pod: core_v1.Pod) -> int | None:
-    """The pod's memory limit: its own, or the containers' sum when each of them has one."""
-    own = spec_of(pod).resources
-    if own is not None and own.limits and "memory" in own.limits:
-        return quantity.parse(own.limits["memory"]).value
-    total = 0
-    for container in spec_of(pod).containers:
-        limits = container.resources.limits if container.resources is not None else None
-        if not limits or "memory" not in limits:
-            return None
-        total += quantity.parse(limits["memory"]).value
-    return total
 
 
 def _keyed_files(

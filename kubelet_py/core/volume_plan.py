@@ -8,14 +8,16 @@ Differences: a volume of a kind that this agent does not serve is named when the
 two minutes that a wait for its mount takes upstream.
 """
 
+import posixpath
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
 from cri_proto import runtime_v1 as cri
-from kubelet_py.api import core_v1
-from kubelet_py.api.pod import all_containers_of, spec_of
+from kubelet_py.api import core_v1, quantity
+from kubelet_py.api.pod import all_containers_of, containers_of, init_containers_of, spec_of
+from kubelet_py.core.pod_resources import HUGEPAGES_PREFIX
 
 
 class VolumeKind(StrEnum):
@@ -47,6 +49,7 @@ _SOURCES: Final = {
 }
 
 MEDIUM_MEMORY: Final = "Memory"
+MEDIUM_HUGE_PAGES: Final = "HugePages"
 DIRECTORY_MODE: Final = 0o777
 
 _FS_GROUP_MODE: Final = 0o660
@@ -204,6 +207,58 @@ def compute_mount_plans(
         _plan_mount(index, mount, container.name, mounted, context)
         for index, mount in enumerate(container.volumeMounts or ())
     )
+
+
+def clean_container_path(path: str) -> str:
+    """A path inside a container, absolute and without `//`, `/./` and `..`."""
+    return posixpath.normpath(f"/{path.lstrip('/')}")
+
+
+def nested_mount_points(pod: core_v1.Pod, volume_name: str) -> tuple[str, ...]:
+    """The directories of a volume on which containers mount other volumes, as relative paths.
+
+    The runtime cannot make them in a volume that is read-only. What is mounted inside of those is theirs to have.
+    """
+    found: dict[str, None] = {}
+    for container in all_containers_of(pod):
+        mounts = [(mount.name, clean_container_path(mount.mountPath)) for mount in container.volumeMounts or ()]
+        for name, own in mounts:
+            if name != volume_name:
+                continue
+            inside = sorted(path[len(own) + 1 :] for _, path in mounts if path.startswith(f"{own}/"))
+            for path in inside:
+                if not any(path.startswith(f"{other}/") for other in inside):
+                    found[path] = None
+    return tuple(found)
+
+
+def huge_page_size_bytes(pod: core_v1.Pod, medium: str) -> int:
+    """The size of the pages of an emptyDir on huge pages; PlanError when the pod asks for none of them, or for several.
+
+    The medium names it, or is that of the only size that the pod requests.
+    """
+    spec = spec_of(pod)
+    resources = [spec.resources, *(each.resources for each in (*containers_of(pod), *init_containers_of(pod)))]
+    sizes = {
+        quantity.parse(name.removeprefix(HUGEPAGES_PREFIX)).value
+        for each in resources
+        for name in ((each.requests or {}) if each is not None else {})
+        if name.startswith(HUGEPAGES_PREFIX)
+    }
+    if medium != MEDIUM_HUGE_PAGES:
+        sizes &= {quantity.parse(medium.removeprefix(f"{MEDIUM_HUGE_PAGES}-")).value}
+    if len(sizes) > 1:
+        raise PlanError(f"medium: {medium} can't be used if container requests multiple huge page sizes")
+    if not sizes:
+        raise PlanError(
+            f"medium {medium}: hugePages storage requested, but there is no resource request for huge pages"
+        )
+    return sizes.pop()
+
+
+def is_huge_page_medium(medium: str) -> bool:
+    """Whether an emptyDir is to be on huge pages."""
+    return medium == MEDIUM_HUGE_PAGES or medium.startswith(f"{MEDIUM_HUGE_PAGES}-")
 
 
 def volumes_to_set_up(pod: core_v1.Pod) -> list[core_v1.Volume]:

@@ -135,6 +135,11 @@ def mount_tmpfs(target: Path, size_bytes: int | None = None) -> bool:
     return False
 
 
+def mount_huge_pages(target: Path, page_bytes: int) -> None:
+    """A hugetlbfs with pages of that size on an existing directory."""
+    _mount("nodev", target, "hugetlbfs", 0, f"pagesize={page_bytes}")
+
+
 def bind_mount(source: str | Path, target: Path, *, read_only: bool = False) -> None:
     """What is at source also appears at target, an existing file or directory."""
     _mount(os.fspath(source), target, "", MS_BIND, "")

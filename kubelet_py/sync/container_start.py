@@ -25,6 +25,7 @@ from kubelet_py.core.image_rules import default_pull_policy
 from kubelet_py.core.lifecycle_hooks import POST_START_ERROR, POST_START_KILL_MESSAGE
 from kubelet_py.core.observed import ObservedSandbox
 from kubelet_py.core.pod_resources import AnyContainer
+from kubelet_py.core.pod_status import pod_ips_in_order
 from kubelet_py.core.sandbox_config import SandboxContext, compute_sandbox_plan
 from kubelet_py.core.security import ImageUser
 from kubelet_py.core.termination import container_grace_period_seconds
@@ -110,7 +111,7 @@ class ContainerStarter:
             await asyncio.to_thread(_make_directories, plan.config.log_directory)
             async with self._gate.place(Rank.SANDBOX):
                 sandbox_id = await unbroken(self._client.run_pod_sandbox(plan.config, handler))
-        except (SyncError, RuntimeCallError, OSError) as error:
+        except (SyncError, RuntimeCallError, OSError, ValueError) as error:
             message = f"Failed to create pod sandbox: {_detail(error)}"
             self._events(pod, "Warning", "FailedCreatePodSandBox", message)
             raise SyncError("CreatePodSandboxError", message) from error
@@ -224,9 +225,10 @@ class ContainerStarter:
         user_namespace: cri.UserNamespace | None,
     ) -> cri.ContainerConfig:
         pod, container = order.pod, order.container
-        pod_ips = self._node.host_ips() if pods.is_host_network(pod) else order.sandbox.ips
+        host_ips = self._node.host_ips()
+        pod_ips = host_ips if pods.is_host_network(pod) else order.sandbox.ips
         try:
-            env = await self._objects.env_sources(pod, container, pod_ips)
+            env = await self._objects.env_sources(pod, container, pod_ips_in_order(pod_ips, host_ips))
             if names_env_files(container):
                 env = replace(env, env_files=await asyncio.to_thread(read_env_files, container, order.mounted))
             mount_context = MountContext(
@@ -250,7 +252,7 @@ class ContainerStarter:
                 target_container_id=order.target_container_id,
             )
             return compute_container_config(pod, container, context)
-        except (KubeletError, OSError) as error:
+        except (KubeletError, OSError, ValueError) as error:  # what protobuf cannot hold is a ValueError
             reason = error.reason if isinstance(error, SyncError) else "CreateContainerConfigError"
             self._fail(order, reason, str(error), error)
 

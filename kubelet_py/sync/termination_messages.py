@@ -7,7 +7,7 @@ import os
 
 from cri_proto.wire.log_line import LogLineError, parse_either
 from kubelet_py.core.observed import ContainerState, ObservedContainer
-from kubelet_py.core.termination import termination_message_target
+from kubelet_py.core.volume_plan import clean_container_path
 
 MAX_MESSAGE_BYTES = 4096
 MAX_LOG_MESSAGE_BYTES = 2048
@@ -24,7 +24,7 @@ def read_termination_message(container: ObservedContainer) -> str:
     # What could not even be started wrote no log.
     has_failed = container.exit_code != 0 and container.reason != "ContainerCannotRun"
     wants_logs = has_failed and container.termination_message_policy == _FALLBACK_TO_LOGS
-    target = termination_message_target(container.termination_message_path)
+    target = clean_container_path(container.termination_message_path)
     path = next((m.host_path for m in container.mounts if m.container_path == target), "")
     message = ""
     if path:

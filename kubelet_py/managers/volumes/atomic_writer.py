@@ -14,7 +14,7 @@ import contextlib
 import os
 import secrets
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -27,12 +27,31 @@ _NEW_DATA_LINK: Final = "..data_tmp"
 _DIRECTORY_MODE: Final = 0o755
 
 
-def write_payload(directory: Path, payload: Payload, set_ownership: Callable[[Path], None], now: datetime) -> bool:
-    """Make the directory hold exactly these files. False when it already did, and nothing was written."""
+def write_payload(
+    directory: Path,
+    payload: Payload,
+    set_ownership: Callable[[Path], None],
+    now: datetime,
+    mount_points: Collection[str] = (),
+) -> bool:
+    """Make the directory hold exactly these files. False when it already did, and nothing was written.
+
+    `mount_points` are directories in it that others mount on, made where they are not there: the removal of one would
+    unmount it in containers that run.
+    """
+    written = _write(directory, payload, set_ownership, now, {path.partition("/")[0] for path in mount_points})
+    for path in mount_points:
+        (directory / path).mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+    return written
+
+
+def _write(
+    directory: Path, payload: Payload, set_ownership: Callable[[Path], None], now: datetime, foreign: set[str]
+) -> bool:
     old = _current_directory(directory)
     if old is not None and _holds(directory / old, payload):
         _link_visible(directory, payload)
-        _drop_stale(directory, payload, old)
+        _drop_stale(directory, payload, {old, *foreign})
         return False
     new = _make_timestamped(directory, now)
     try:
@@ -48,7 +67,7 @@ def write_payload(directory: Path, payload: Payload, set_ownership: Callable[[Pa
         remove_tree(directory / new)
         raise
     _link_visible(directory, payload)
-    _drop_stale(directory, payload, new)
+    _drop_stale(directory, payload, {new, *foreign})
     return True
 
 
@@ -117,8 +136,8 @@ def _link_visible(directory: Path, payload: Payload) -> None:
                 link.symlink_to(target)
 
 
-def _drop_stale(directory: Path, payload: Payload, current: str) -> None:
-    keep = _first_parts(payload) | {DATA_LINK, current}
+def _drop_stale(directory: Path, payload: Payload, kept: set[str]) -> None:
+    keep = _first_parts(payload) | {DATA_LINK} | kept
     for entry in list(os.scandir(directory)):
         if entry.name not in keep:
             remove_tree(Path(entry.path))

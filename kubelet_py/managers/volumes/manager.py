@@ -22,8 +22,8 @@ import structlog
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import display_name, uid_of
-from kubelet_py.core import volume_payload as payloads
 from kubelet_py.core import volume_plan as plan
+from kubelet_py.core.cgroup_rules import pod_memory_limit_bytes
 from kubelet_py.core.volume_payload import NodeFacts, Payload, PayloadError
 from kubelet_py.core.volume_plan import MountContext, MountedVolume, MountPlan, PlanError, VolumeKind
 from kubelet_py.errors import ApiError, KubeletError, SyncError
@@ -64,7 +64,15 @@ class _PodVolumes:
     work: "Future[Any] | None" = None
 
 
-_Step = tuple[core_v1.Volume, VolumeKind, Payload | None, bytes]
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """A volume to set up or to refresh; `files` and `mount_points` are of the kinds whose content the agent writes."""
+
+    volume: core_v1.Volume
+    kind: VolumeKind
+    files: Payload = field(default_factory=dict)
+    mount_points: tuple[str, ...] = ()
+    digest: bytes = b""
 
 
 class VolumeManager:
@@ -122,7 +130,7 @@ class VolumeManager:
             try:
                 bound = await self._deadline(work)
                 paths.update(bound)
-            except (OSError, KubeletError, PayloadError, TimeoutError) as error:
+            except (OSError, KubeletError, ValueError, TimeoutError) as error:  # a path with a NUL is a ValueError
                 text = f'failed to prepare subPath for volumeMount of container "{container.name}": {_cause(error)}'
                 raise SyncError(CONFIG_ERROR, text, container.name) from error
         return [
@@ -200,42 +208,43 @@ class VolumeManager:
                 kind = plan.kind_of(volume)
                 if kind not in plan.FILE_KINDS:
                     if volume.name not in record.mounted:
-                        steps.append((volume, kind, None, b""))
+                        steps.append(_Step(volume, kind))
                     continue
                 files = await self._collector.collect(pod, volume)
             except (PlanError, PayloadError, ApiError) as error:
                 problems.append(plan.setup_failure(volume.name, str(error)))
                 continue
-            digest = _digest(files)
+            mount_points = plan.nested_mount_points(pod, volume.name)
+            digest = _digest(files, mount_points)
             if record.digests.get(volume.name) != digest:
-                steps.append((volume, kind, files, digest))
+                steps.append(_Step(volume, kind, files, mount_points, digest))
         return steps, problems
 
     async def _run(self, pod: core_v1.Pod, steps: Sequence[_Step], record: _PodVolumes) -> list[str]:
         if record.work is not None and not record.work.done():
-            names = ", ".join(volume.name for volume, *_ in steps)
+            names = ", ".join(step.volume.name for step in steps)
             return [plan.setup_failure(names, "an earlier attempt still hangs in a file operation")]
         context = setup.SetupContext(
             dirs=self.dirs,
             pod_uid=uid_of(pod),
             fs_group=plan.fs_group_of(pod),
             only_on_root_mismatch=plan.fs_group_on_root_mismatch(pod),
-            pod_memory_limit_bytes=payloads.memory_limit_bytes(pod),
+            pod_memory_limit_bytes=pod_memory_limit_bytes(pod),
             node_allocatable_memory_bytes=self._settings.node_allocatable_memory_bytes(),
             now=datetime.now(UTC),
         )
-        work = self._threads.submit(_set_up_all, context, steps)
+        work = self._threads.submit(_set_up_all, context, pod, steps)
         record.work = work
         try:
             done, problems = await self._deadline(work)
         except TimeoutError:
-            names = ", ".join(volume.name for volume, *_ in steps)
+            names = ", ".join(step.volume.name for step in steps)
             seconds = self._settings.setup_timeout_seconds
             return [plan.setup_failure(names, f"timed out after {seconds:g} s waiting for the file system")]
         for mounted, digest in done:
             record.mounted[mounted.name] = mounted
             record.digests[mounted.name] = digest
-        if any(plan.kind_of(volume) in plan.FILE_KINDS for volume, *_ in steps):
+        if any(step.kind in plan.FILE_KINDS for step in steps):
             _log.debug("volume_files_written", pod=display_name(pod), volumes=[m.name for m, _ in done])
         return problems
 
@@ -253,7 +262,7 @@ class VolumeManager:
 
 
 def _set_up_all(
-    context: setup.SetupContext, steps: Sequence[_Step]
+    context: setup.SetupContext, pod: core_v1.Pod, steps: Sequence[_Step]
 ) -> tuple[list[tuple[MountedVolume, bytes]], list[str]]:
     """In a thread: all steps, those after a failure too, so that one event tells everything."""
     done: list[tuple[MountedVolume, bytes]] = []
@@ -261,24 +270,25 @@ def _set_up_all(
     try:
         context.dirs.ensure_pod(context.pod_uid)
     except OSError as error:
-        return done, [plan.setup_failure(volume.name, _cause(error)) for volume, *_ in steps]
-    for volume, kind, files, digest in steps:
+        return done, [plan.setup_failure(step.volume.name, _cause(error)) for step in steps]
+    for step in steps:
+        volume = step.volume
         try:
-            if kind is VolumeKind.EMPTY_DIR:
-                mounted = setup.set_up_empty_dir(context, volume)
-            elif kind is VolumeKind.HOST_PATH:
+            if step.kind is VolumeKind.EMPTY_DIR:
+                mounted = setup.set_up_empty_dir(context, pod, volume)
+            elif step.kind is VolumeKind.HOST_PATH:
                 mounted = setup.set_up_host_path(volume)
             else:
-                mounted = setup.set_up_files(context, volume.name, kind, files or {})
-            done.append((mounted, digest))
+                mounted = setup.set_up_files(context, volume.name, step.kind, step.files, step.mount_points)
+            done.append((mounted, step.digest))
         except (OSError, KubeletError, ValueError) as error:
             problems.append(plan.setup_failure(volume.name, _cause(error)))
     return done, problems
 
 
-def _digest(files: Payload) -> bytes:
+def _digest(files: Payload, mount_points: Iterable[str]) -> bytes:
     """A fingerprint, so that contents need not be kept to see a change."""
-    digest = hashlib.blake2b(digest_size=16)
+    digest = hashlib.blake2b("\0".join(mount_points).encode(), digest_size=16)
     for path in sorted(files):
         file = files[path]
         digest.update(f"{path}\0{file.mode}\0{file.owner}\0{len(file.data)}\0".encode())

@@ -7,6 +7,7 @@ Upstream counterparts: pkg/volume/{emptydir,hostpath,configmap,secret,downwardap
 
 import os
 import stat
+from collections.abc import Collection
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -21,9 +22,11 @@ from kubelet_py.core.volume_plan import (
     MountedVolume,
     VolumeKind,
     host_path_type_problem,
+    huge_page_size_bytes,
+    is_huge_page_medium,
     tmpfs_size_bytes,
 )
-from kubelet_py.host.mounts import is_mount_point, mount_tmpfs
+from kubelet_py.host.mounts import is_mount_point, mount_huge_pages, mount_tmpfs
 from kubelet_py.host.pod_dirs import PodDirs
 from kubelet_py.managers.volumes.atomic_writer import write_payload
 from kubelet_py.managers.volumes.ownership import set_ownership
@@ -44,21 +47,23 @@ class SetupContext:
     now: datetime
 
 
-def set_up_empty_dir(context: SetupContext, volume: core_v1.Volume) -> MountedVolume:
-    """A directory of the pod's own, on disk or in memory."""
+def set_up_empty_dir(context: SetupContext, pod: core_v1.Pod, volume: core_v1.Volume) -> MountedVolume:
+    """A directory of the pod's own, on disk, in memory or on huge pages."""
     kind = VolumeKind.EMPTY_DIR
     source = volume.emptyDir
     medium = (source.medium or "") if source is not None else ""
-    if medium not in ("", MEDIUM_MEMORY):
-        raise PayloadError(f"emptyDir.medium {medium!r} is not served; it may be empty (disk) or {MEDIUM_MEMORY}")
+    if medium not in ("", MEDIUM_MEMORY) and not is_huge_page_medium(medium):
+        raise PayloadError(f"unknown storage medium {medium!r}; it may be empty (disk), Memory or HugePages[-<size>]")
     path = context.dirs.volume(context.pod_uid, kind, volume.name)
     mark = context.dirs.plugin_state(context.pod_uid, kind, volume.name) / _READY_MARK
-    in_memory = medium == MEDIUM_MEMORY
-    if not (mark.exists() and path.is_dir() and is_mount_point(path) == in_memory):
+    if not (mark.exists() and path.is_dir() and is_mount_point(path) == bool(medium)):
         _make_directory(path)
-        if in_memory and not is_mount_point(path):
+        if medium and not is_mount_point(path):
             limit = source.sizeLimit if source is not None else None
-            _mount_memory(context, path, quantity.parse(limit).value if limit is not None else None)
+            if medium == MEDIUM_MEMORY:
+                _mount_memory(context, path, quantity.parse(limit).value if limit is not None else None)
+            else:
+                mount_huge_pages(path, huge_page_size_bytes(pod, medium))
         _open_to_all(path)
         if context.fs_group is not None:
             set_ownership(path, context.fs_group, read_only=False, only_on_root_mismatch=context.only_on_root_mismatch)
@@ -97,8 +102,10 @@ def set_up_host_path(volume: core_v1.Volume) -> MountedVolume:
     return MountedVolume(volume.name, path, VolumeKind.HOST_PATH)
 
 
-def set_up_files(context: SetupContext, name: str, kind: VolumeKind, payload: Payload) -> MountedVolume:
-    """A directory with files of the agent's, in memory where they may be secret."""
+def set_up_files(
+    context: SetupContext, name: str, kind: VolumeKind, payload: Payload, mount_points: Collection[str] = ()
+) -> MountedVolume:
+    """A directory with files of the agent's, in memory where they may be secret, and with what others mount on."""
     path = context.dirs.volume(context.pod_uid, kind, name)
     _make_directory(path)
     if not is_mount_point(path):
@@ -110,7 +117,7 @@ def set_up_files(context: SetupContext, name: str, kind: VolumeKind, payload: Pa
         if context.fs_group is not None:
             set_ownership(written, context.fs_group, read_only=True)
 
-    write_payload(path, payload, own, context.now)
+    write_payload(path, payload, own, context.now, mount_points)
     if context.fs_group is not None:
         # The content has its group since before it became visible; here only the top directory is left.
         os.chown(path, -1, context.fs_group)

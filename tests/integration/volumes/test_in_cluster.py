@@ -27,6 +27,7 @@ cat /var/run/secrets/kubernetes.io/serviceaccount/namespace
 echo; touch /config/x 2>&1; touch /disk/y && ls /sub-of-disk
 echo file-by-subpath; cat /one-file
 touch /sub/named/by-expansion; ls /disk/of/everything
+touch /memory/seen-inside; ls /config/nested/deep /config/pass
 echo ready
 while true; do cat /config/key; sleep 1; done
 """
@@ -41,6 +42,8 @@ def everything_pod() -> dict[str, Any]:
         {"name": "memory", "mountPath": "/memory"},
         {"name": "memory", "mountPath": "/sub-of-memory", "subPath": "inner"},
         {"name": "config", "mountPath": "/config"},
+        {"name": "memory", "mountPath": "/config/nested/deep"},
+        {"name": "secret", "mountPath": "/config/pass"},
         {"name": "config", "mountPath": "/one-file", "subPath": "key"},
         {"name": "mapped", "mountPath": "/mapped"},
         {"name": "secret", "mountPath": "/secret"},
@@ -123,6 +126,7 @@ def test_a_container_sees_every_kind_of_volume(cluster: Cluster) -> None:
     assert {"ca.crt", "namespace", "token"} <= set(lines)
     assert "default" in lines
     assert "Read-only file system" in shown
+    assert {"seen-inside", "password"} <= set(lines), "volumes that are mounted inside a read-only one"
     index = lines.index("file-by-subpath")
     assert lines[index + 1 : index + 3] == ["first", "by-expansion"]
 

@@ -123,6 +123,26 @@ def test_an_empty_dir_in_memory_is_a_tmpfs_of_the_smallest_bound(root: Path) -> 
     run_with_manager(root, scenario, settings=settings)
 
 
+def test_an_empty_dir_on_huge_pages_has_those_that_the_pod_requests(root: Path) -> None:
+    resources = {"requests": {"hugepages-2Mi": "4Mi"}, "limits": {"hugepages-2Mi": "4Mi"}}
+    containers = [
+        {"name": "main", "image": "x", "resources": resources, "volumeMounts": [{"name": "huge", "mountPath": "/huge"}]}
+    ]
+    pod = make_pod([{"name": "huge", "emptyDir": {"medium": "HugePages"}}], containers=containers)
+    nothing_asked = make_pod([{"name": "huge", "emptyDir": {"medium": "HugePages-1Gi"}}], containers=containers)
+
+    async def scenario(manager: VolumeManager) -> None:
+        with pytest.raises(SyncError, match="there is no resource request for huge pages"):
+            await manager.ensure_volumes(nothing_asked)
+        path = Path((await manager.ensure_volumes(pod))["huge"].host_path)
+        assert is_mount_point(path)
+        assert os.statvfs(path).f_bsize == 2 << 20
+        await manager.teardown_volumes(UID)
+        assert not path.exists()
+
+    run_with_manager(root, scenario)
+
+
 @pytest.mark.parametrize(
     ("wanted", "make", "complaint"),
     [

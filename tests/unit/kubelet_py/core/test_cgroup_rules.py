@@ -46,6 +46,8 @@ def test_root_and_flat_hierarchy() -> None:
     assert rules.qos_cgroup_name(QosClass.BEST_EFFORT, below) == ("node", "pods", "kubepods", "besteffort")
     flat = CgroupSettings(root="/node", cgroups_per_qos=False)
     assert rules.pod_cgroup_name(a_pod(), flat) == ("node",)
+    assert rules.pod_cgroup_parent(a_pod(), flat) == "", "the runtime's own choice"
+    assert rules.pod_cgroup_parent(a_pod(), below) == f"/node/pods/kubepods/besteffort/pod{UID}"
 
 
 @pytest.mark.parametrize(("milli", "shares"), [(0, 2), (1, 2), (2, 2), (250, 256), (1000, 1024), (10**9, 262144)])
@@ -54,9 +56,11 @@ def test_shares(milli: int, shares: int) -> None:
     assert rules.cpu_shares_of(milli) == shares
 
 
-@pytest.mark.parametrize(("milli", "quota"), [(0, 0), (1, 1000), (10, 1000), (500, 50_000), (2000, 200_000)])
+@pytest.mark.parametrize(
+    ("milli", "quota"), [(0, 0), (1, 1000), (10, 1000), (500, 50_000), (2000, 200_000), (10**17, 2**63 - 1)]
+)
 def test_quota(milli: int, quota: int) -> None:
-    """Microseconds of a period of 100 ms, never under a millisecond."""
+    """Microseconds of a period of 100 ms, never under a millisecond, nor more than CRI can say."""
     assert rules.cpu_quota_of(milli) == quota
 
 
@@ -270,3 +274,27 @@ def test_sandbox_resources_and_overhead() -> None:
     overhead = rules.compute_overhead_resources(pod, V1)
     assert (overhead.cpu_shares, overhead.cpu_quota, overhead.memory_limit_in_bytes) == (1024, 100_000, 0)
     assert rules.compute_overhead_resources(a_pod(), V1) == cri.LinuxContainerResources()
+
+
+def _limited(memory: str | None, **fields: Any) -> dict[str, Any]:
+    resources = sized({"cpu": "10m"}, {"memory": memory} if memory else {})
+    return a_container(**resources, **fields)
+
+
+@pytest.mark.parametrize(
+    ("pod", "limit"),
+    [
+        (a_pod(_limited("1Mi")), 1 << 20),
+        (a_pod(_limited("1Mi", name="a"), _limited(None, name="b")), None),
+        (a_pod(_limited(None), resources={"limits": {"memory": "2Mi"}}), 2 << 20),
+        (a_pod(a_container()), None),
+        (a_pod(_limited("1Mi"), initContainers=[_limited("4Mi", name="i")]), 4 << 20),
+        (a_pod(_limited("1Mi"), initContainers=[_limited("4Mi", name="s", restartPolicy="Always")]), 5 << 20),
+        (a_pod(_limited("1Mi"), initContainers=[_limited(None, name="i")]), None),
+        (a_pod(_limited("1Mi"), overhead={"memory": "2Mi"}), 3 << 20),
+    ],
+)
+def test_memory_backed_volumes_may_be_as_large_as_the_pod(pod: core_v1.Pod, limit: int | None) -> None:
+    """Sidecars, init containers and overhead count, as in its cgroup."""
+    assert rules.pod_memory_limit_bytes(pod) == limit
+    assert rules.compute_pod_limits(pod, V1).memory_bytes == limit

@@ -339,7 +339,13 @@ _RIGHT: list[dict[str, Any]] = [
     {"ports": [{"containerPort": 1, "hostPort": 5, "hostIP": ip} for ip in ("192.0.2.1", "192.0.2.2")]},
     *(
         {"env": [{"name": "A", "valueFrom": {"fieldRef": {"fieldPath": path}}}]}
-        for path in ("metadata.annotations['a']", "metadata.labels['a']", "status.hostIPs", "spec.nodeName")
+        for path in (
+            "metadata.annotations['a']",
+            "metadata.labels['a']",
+            "status.hostIPs",
+            "spec.nodeName",
+            "spec.host",
+        )
     ),
     *(
         {"env": [{"name": "A", "valueFrom": {"resourceFieldRef": {"resource": resource}}}]}

@@ -152,6 +152,7 @@ def test_fields_of_the_pod() -> None:
                         "metadata.annotations['C']",
                         "metadata.labels['none']",
                         "spec.nodeName",
+                        "spec.host",
                         "spec.serviceAccountName",
                         "status.hostIP",
                         "status.hostIPs",
@@ -167,7 +168,7 @@ def test_fields_of_the_pod() -> None:
     )
     sources = EnvSources(pod_ips=("10.0.0.2", "fd00::2"), host_ips=("192.0.2.1", "fd01::1"))
     assert list(_env(sources, pod).values()) == [
-        *("web", "shop", UID, "l", "an", "", "n1", "sa"),
+        *("web", "shop", UID, "l", "an", "", "n1", "n1", "sa"),
         *("192.0.2.1", "192.0.2.1,fd01::1", "10.0.0.2", "10.0.0.2,fd00::2"),
     ]
 
@@ -187,7 +188,7 @@ def test_fields_that_are_not_there_yet() -> None:
     ("reference", "message"),
     [
         ({"apiVersion": "v2", "fieldPath": "metadata.name"}, "unsupported pod version: v2"),
-        ({"fieldPath": "spec.host"}, "field label not supported: spec.host"),
+        ({"fieldPath": "spec.hostname"}, "field label not supported: spec.hostname"),
         ({"fieldPath": "spec.x['a']"}, "field label does not support subscript: spec.x['a']"),
         ({"fieldPath": "['a']"}, "field label not supported: ['a']"),
         ({"fieldPath": "metadata.labels['-']"}, "invalid key subscript in metadata.labels['-']: "),
@@ -291,6 +292,8 @@ def test_env_files(key: str, value: str) -> None:
         ("\t A='1'\t # 'quoted' comment", "1"),
         ("A=\t'ignored'", ""),
         ("A='#'", "#"),
+        ("A='1'\r\nB='2'\r\n", "1"),
+        ("# page\x0cbreak\nA='x\u2028y\rz'\n", "x\u2028y\rz"),
     ],
 )
 def test_the_first_quote_and_the_first_sign_count(text: str, value: str) -> None:

@@ -1,7 +1,5 @@
 """Files of configMap, secret, downwardAPI and token volumes."""
 
-from typing import Any
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,11 +29,16 @@ POD = codec.from_builtins(
                     },
                 },
                 {"name": "bare", "image": "x"},
+                {"name": "zero", "image": "x", "resources": {"limits": {"cpu": "0"}}},
             ]
         },
     },
 )
-NODE = NodeFacts("node-1", (), {"cpu": quantity.parse("4"), "memory": quantity.parse("8Gi")})
+NODE = NodeFacts(
+    "node-1",
+    (),
+    {name: quantity.parse(text) for name, text in (("cpu", "4"), ("memory", "8Gi"), ("hugepages-2Mi", "1Gi"))},
+)
 
 
 def keys(*items: tuple[str, str, int | None]) -> list[core_v1.KeyToPath]:
@@ -94,6 +97,8 @@ def test_a_field_that_a_volume_cannot_show_is_refused(path: str) -> None:
         ("bare", "limits.cpu", None, "4"),
         ("bare", "limits.memory", "1Gi", "8"),
         ("bare", "requests.cpu", None, "0"),
+        ("bare", "limits.hugepages-2Mi", None, "0"),
+        ("zero", "limits.cpu", None, "4"),
     ],
 )
 def test_resources_are_divided_and_rounded_up_and_a_missing_limit_is_the_nodes(
@@ -147,19 +152,6 @@ def test_an_accepted_path_stays_inside_and_off_the_writers_own_names(path: str) 
     parts = clean.split("/")
     assert all(part not in ("", ".", "..") for part in parts)
     assert not parts[0].startswith("..")
-
-
-@pytest.mark.parametrize(
-    ("spec", "limit"),
-    [
-        ({"containers": [{"name": "a", "resources": {"limits": {"memory": "1Mi"}}}]}, 1 << 20),
-        ({"containers": [{"name": "a", "resources": {"limits": {"memory": "1Mi"}}}, {"name": "b"}]}, None),
-        ({"containers": [{"name": "a"}], "resources": {"limits": {"memory": "2Mi"}}}, 2 << 20),
-    ],
-)
-def test_the_memory_limit_of_a_pod(spec: dict[str, Any], limit: int | None) -> None:
-    pod = codec.from_builtins(core_v1.Pod, {"metadata": {"name": "p"}, "spec": spec})
-    assert payload.memory_limit_bytes(pod) == limit
 
 
 @pytest.mark.parametrize(

@@ -234,3 +234,61 @@ def test_a_sub_path_that_cannot_be_expanded_is_refused() -> None:
     mount = {"name": "disk", "mountPath": "/a", "subPathExpr": "$(NOPE)"}
     with pytest.raises(PlanError, match=r'failed to expand subPath for volumeMount "disk": \$\(NOPE\) is not set'):
         plan.compute_mount_plans(container(mount), MOUNTED, MountContext(expand=refuse))
+
+
+def test_volumes_are_mounted_on_directories_of_others() -> None:
+    """Of each container; what is deeper belongs to the volume that is mounted there."""
+    mounts = [
+        ("outer", "/etc/app/"),
+        ("a", "/etc/app/nested"),
+        ("b", "/etc/app/nested-too/deep"),
+        ("c", "//etc/app/./nested/double"),
+        ("d", "/etc/application"),
+    ]
+    one = {"name": "one", "volumeMounts": [{"name": name, "mountPath": path} for name, path in mounts]}
+    late = {
+        "name": "debug",
+        "volumeMounts": [{"name": "outer", "mountPath": "/x"}, {"name": "a", "mountPath": "x/y"}],
+    }
+    found = pod({"containers": [one], "ephemeralContainers": [late]})
+    assert plan.nested_mount_points(found, "outer") == ("nested", "nested-too/deep", "y")
+    assert plan.nested_mount_points(found, "a") == ("double",)
+    assert plan.nested_mount_points(found, "d") == ()
+
+
+HUGE = {"requests": {"hugepages-2Mi": "4Mi", "cpu": "1"}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "medium", "size"),
+    [
+        ({"containers": [{"name": "a", "resources": HUGE}, {"name": "b"}]}, "HugePages", 2 << 20),
+        ({"containers": [{"name": "a"}], "resources": HUGE}, "HugePages", 2 << 20),
+        (
+            {
+                "containers": [{"name": "a", "resources": HUGE}],
+                "initContainers": [{"name": "i", "resources": {"requests": {"hugepages-1Gi": "1Gi"}}}],
+            },
+            "HugePages-1Gi",
+            1 << 30,
+        ),
+    ],
+)
+def test_pages_of_a_volume_on_huge_pages_are_those_that_the_pod_requests(
+    spec: dict[str, Any], medium: str, size: int
+) -> None:
+    assert plan.is_huge_page_medium(medium)
+    assert plan.huge_page_size_bytes(pod(spec), medium) == size
+
+
+def test_huge_pages_that_nobody_requests_or_that_are_ambiguous_are_refused() -> None:
+    two = {"requests": {"hugepages-2Mi": "2Mi", "hugepages-1Gi": "1Gi"}}
+    with pytest.raises(PlanError, match="medium: HugePages can't be used if container requests multiple huge page s"):
+        plan.huge_page_size_bytes(pod({"containers": [{"name": "a", "resources": two}]}), "HugePages")
+    with pytest.raises(PlanError, match="medium HugePages-1Gi: hugePages storage requested, but there is no resource"):
+        plan.huge_page_size_bytes(pod({"containers": [{"name": "a", "resources": HUGE}]}), "HugePages-1Gi")
+    assert not plan.is_huge_page_medium("Memory")
+
+
+def test_paths_in_containers_are_absolute_and_clean() -> None:
+    assert [plan.clean_container_path(path) for path in ("a", "//a//b/", "/a/../b", "/.")] == ["/a", "/a/b", "/b", "/"]

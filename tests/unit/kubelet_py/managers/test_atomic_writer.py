@@ -94,3 +94,20 @@ def test_after_any_history_the_last_payload_is_what_is_seen(
         write_payload(directory, payload, lambda path: None, NOW)
         assert visible(directory) == files
         assert not write_payload(directory, payload, lambda path: None, NOW)
+
+
+def test_directories_that_others_mount_on_are_made_and_stay(tmp_path: Path) -> None:
+    """To remove one would unmount it in a running container; one of a payload's own directories may be meant."""
+    first = {"conf/a": ProjectedFile(b"1", 0o644)}
+    points = ("certs", "conf/extra/deep")
+    assert write_payload(tmp_path, first, lambda path: None, NOW, points)
+    (tmp_path / "certs" / "kept").touch()
+    (tmp_path / "stale").mkdir()
+    assert not write_payload(tmp_path, first, lambda path: None, NOW, points)
+    assert (tmp_path / "certs" / "kept").exists()
+    assert not (tmp_path / "stale").exists()
+    assert (tmp_path / "conf/extra/deep").is_dir()
+    assert write_payload(tmp_path, {"conf/a": ProjectedFile(b"2", 0o644)}, lambda path: None, NOW, points)
+    assert (tmp_path / "conf/a").read_bytes() == b"2"
+    assert (tmp_path / "certs" / "kept").exists()
+    assert (tmp_path / "conf/extra/deep").is_dir()

@@ -170,13 +170,16 @@ class Objects:
     """PodObjects; `error` is what asking for environment sources raises."""
 
     error: Exception | None = None
+    secrets: dict[str, core_v1.Secret] = field(default_factory=dict)
+    asked_pod_ips: list[tuple[str, ...]] = field(default_factory=list)
     handler_error: SyncError | None = None
     watched: set[str] = field(default_factory=set)
 
     async def env_sources(self, pod: core_v1.Pod, container: AnyContainer, pod_ips: tuple[str, ...]) -> EnvSources:
         if self.error is not None:
             raise self.error
-        return EnvSources(has_api=False, pod_ips=pod_ips)
+        self.asked_pod_ips.append(pod_ips)
+        return EnvSources(has_api=bool(self.secrets), pod_ips=pod_ips, secrets=self.secrets)
 
     async def pull_secrets(self, pod: core_v1.Pod) -> PodSecrets:
         return PodSecrets()

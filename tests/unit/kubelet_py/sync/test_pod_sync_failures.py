@@ -1,10 +1,12 @@
 """Passes over one pod when something cannot be had: what is told, and what is tried again."""
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
 from kubelet_py.api import core_v1
+from kubelet_py.core.observed import ObservedSandbox
 from kubelet_py.errors import (
     ApiForbidden,
     RuntimeCallError,
@@ -242,6 +244,50 @@ async def test_a_look_that_the_runtime_refuses_is_told_of_and_tried_again(rig: R
     told = "error determining status: ContainerStatus: bad metadata (INTERNAL)"
     assert rig.events == [("Warning", "FailedSync", told)]
     assert await sync(rig, pod) == PassResult()
+
+
+async def test_what_cannot_be_said_to_the_runtime_is_told_of_and_tried_again(rig: Rig) -> None:
+    """Bytes of a Secret that are no text, in a command; the other container runs."""
+    rig.objects.secrets = {"s": core_v1.Secret(data={"k": "/w=="})}
+    bad = a_container(
+        "bad",
+        command=["echo", "$(V)"],
+        env=[{"name": "V", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+    )
+    result = await sync(rig, a_pod(bad, a_container("good")))
+    assert result.retry_seconds == RETRY_SECONDS
+    reason, message = rig.waiting("bad")
+    assert reason == "CreateContainerConfigError"
+    assert "surrogates not allowed" in (message or "")
+    assert "Failed" in rig.reasons
+    assert rig.fake.running() == ["good"]
+
+
+async def test_a_sandbox_that_cannot_be_said_to_the_runtime_is_told_of(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise ValueError("Value out of range: 10000000000000000000")
+
+    monkeypatch.setattr("kubelet_py.sync.container_start.compute_sandbox_plan", refuse)
+    assert (await sync(rig, a_pod())).retry_seconds == RETRY_SECONDS
+    told = "Failed to create pod sandbox: Value out of range: 10000000000000000000"
+    assert ("Warning", "FailedCreatePodSandBox", told) in rig.events
+
+
+async def test_addresses_in_the_environment_are_in_the_order_of_the_status(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node's family first, one of each; whatever order and number the runtime gives."""
+    monkeypatch.setattr(rig.node, "host_ips", lambda: ("fd00::99", "192.0.2.1"))
+    observe = rig.observer.observe_sandbox
+
+    async def with_addresses(pod_uid: str, sandbox_id: str) -> ObservedSandbox:
+        return replace(await observe(pod_uid, sandbox_id), ips=("10.0.0.5", "fd00::5", "10.0.0.6"))
+
+    monkeypatch.setattr(rig.observer, "observe_sandbox", with_addresses)
+    await sync(rig, a_pod())
+    assert rig.objects.asked_pod_ips == [("fd00::5", "10.0.0.5")]
 
 
 async def test_a_cgroup_that_cannot_be_made_holds_the_pod_up(rig: Rig) -> None:
