@@ -294,8 +294,9 @@ class _Maker:
         is_init: bool,
     ) -> core_v1.ContainerStatus:
         if is_init and not _is_sidecar(container):
-            ended = status.state.terminated if status.state else None
-            return msgspec.structs.replace(status, started=False, ready=ended is not None and ended.exitCode == 0)
+            state = status.state or core_v1.ContainerState()
+            is_ready = state.terminated is not None and state.terminated.exitCode == 0
+            return msgspec.structs.replace(status, started=state.running is not None, ready=is_ready)
         is_running = status.state is not None and status.state.running is not None
         if newest is None or not is_running:
             return msgspec.structs.replace(status, started=False, ready=False)

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import containers_of, init_containers_of, is_sidecar, metadata_of, spec_of
-from kubelet_py.core.pod_phase import FAILED, SUCCEEDED, Statuses, has_any_main_started
+from kubelet_py.core.pod_phase import FAILED, SUCCEEDED, Statuses
 
 POD_SCHEDULED = "PodScheduled"
 INITIALIZED = "Initialized"
@@ -116,6 +116,12 @@ def judge_ready(pod: core_v1.Pod, containers_ready: Verdict, conditions: Sequenc
     return Verdict(READY, True)
 
 
+def _has_any_main_started(pod: core_v1.Pod, statuses: Statuses) -> bool:
+    """Some main container runs or has ended: initialization is behind the pod."""
+    found = [statuses[container.name] for container in containers_of(pod) if container.name in statuses]
+    return any(s.state is not None and (s.state.running or s.state.terminated) for s in found)
+
+
 def judge_initialized(
     pod: core_v1.Pod, facts: ConditionFacts, previous: Sequence[core_v1.PodCondition] | None
 ) -> Verdict:
@@ -131,7 +137,7 @@ def judge_initialized(
         return Verdict(INITIALIZED, True, POD_COMPLETED)
     message = _unready_message(unknown, incomplete, "incomplete")
     # What was initialized stays so, also while all containers are being restarted in place.
-    if not message or has_any_main_started(pod, facts.statuses) or _is_true(previous, INITIALIZED):
+    if not message or _has_any_main_started(pod, facts.statuses) or _is_true(previous, INITIALIZED):
         return Verdict(INITIALIZED, True)
     return Verdict(INITIALIZED, False, "ContainersNotInitialized", message)
 
@@ -154,7 +160,8 @@ def compute_conditions(
     """Foreign conditions as the API server has them, then ours; a time of transition moves only with the status."""
     at_server = (pod.status.conditions if pod.status else None) or []
     kept = [c for c in at_server if c.type not in OWNED and c.type != DISRUPTION_TARGET]
-    disruption = condition_of(previous, DISRUPTION_TARGET) or condition_of(at_server, DISRUPTION_TARGET)
+    # Others set it as well, and take it back.
+    disruption = condition_of(at_server, DISRUPTION_TARGET) or condition_of(previous, DISRUPTION_TARGET)
     verdicts = []
     if facts.disruption is not None:
         verdicts.append(Verdict(DISRUPTION_TARGET, True, *facts.disruption))

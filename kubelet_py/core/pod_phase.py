@@ -31,19 +31,14 @@ def terminated_state(status: core_v1.ContainerStatus) -> core_v1.ContainerStateT
     return None
 
 
-def has_any_main_started(pod: core_v1.Pod, statuses: Statuses) -> bool:
-    """Some main container runs or has ended: initialization is behind the pod."""
-    found = [statuses[container.name] for container in containers_of(pod) if container.name in statuses]
-    return any(s.state is not None and (s.state.running or s.state.terminated) for s in found)
-
-
 def _may_run_again(pod: core_v1.Pod, container: core_v1.Container, ended: core_v1.ContainerStateTerminated) -> bool:
     return ended.reason == RESTARTING_ALL or restarts_after_exit(pod, container, ended.exitCode)
 
 
 @dataclass(slots=True)
 class _Count:
-    has_pending_init: bool = False
+    has_pending_regular_init: bool = False
+    has_pending_sidecar: bool = False
     has_failed_init: bool = False
     has_unstarted: bool = False
     """Of a main container or sidecar nobody knows that it ever ran."""
@@ -61,7 +56,7 @@ def _count_init(pod: core_v1.Pod, statuses: Statuses, count: _Count) -> None:
             continue
         ended = terminated_state(status) if status else None
         if ended is None:
-            count.has_pending_init = True
+            count.has_pending_regular_init = True
         elif ended.exitCode != 0 and not _may_run_again(pod, container, ended):
             count.has_failed_init = True
 
@@ -70,7 +65,7 @@ def _count_sidecar(status: core_v1.ContainerStatus | None, count: _Count) -> Non
     if status is None or status.state is None:
         count.has_unstarted = True
     elif status.state.running is not None:
-        count.has_pending_init |= not status.started
+        count.has_pending_sidecar |= not status.started
         count.has_running = True
     elif terminated_state(status) is None:
         count.has_unstarted = True
@@ -95,15 +90,24 @@ def _count_mains(pod: core_v1.Pod, statuses: Statuses, count: _Count) -> None:
         count.succeeded += status.state.terminated is not None and ended.exitCode == 0
 
 
-def compute_phase(pod: core_v1.Pod, statuses: Iterable[core_v1.ContainerStatus], is_stopped_for_good: bool) -> str:
-    """The phase by the init and main containers. `is_stopped_for_good`: the agent stopped the pod, nothing restarts."""
+def compute_phase(
+    pod: core_v1.Pod,
+    statuses: Iterable[core_v1.ContainerStatus],
+    is_stopped_for_good: bool,
+    has_begun_in_sandbox: bool,
+) -> str:
+    """The phase by the init and main containers. `is_stopped_for_good`: the agent stopped the pod, nothing restarts.
+
+    `has_begun_in_sandbox`: a main container has had its turn in the present sandbox; then a sidecar that starts again
+    does not make the pod Pending.
+    """
     known = {status.name: status for status in statuses}
     count = _Count()
     _count_init(pod, known, count)
     _count_mains(pod, known, count)
     if count.has_failed_init:
         return FAILED
-    if count.has_pending_init and not has_any_main_started(pod, known):
+    if count.has_pending_regular_init or (count.has_pending_sidecar and not has_begun_in_sandbox):
         return PENDING
     if count.has_unstarted:
         return PENDING

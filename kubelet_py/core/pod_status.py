@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from kubelet_py.api import core_v1
-from kubelet_py.api.pod import containers_of, init_containers_of, is_host_network, is_static, metadata_of
+from kubelet_py.api.pod import containers_of, init_containers_of, is_host_network, is_sidecar, is_static, metadata_of
 from kubelet_py.core.cgroup_rules import CgroupLimits
 from kubelet_py.core.container_status import (
     ContainerStatusContext,
@@ -26,6 +26,7 @@ from kubelet_py.core.pod_allocation import PodResources
 from kubelet_py.core.pod_conditions import (
     ALL_RESTARTING,
     CONTAINERS_READY,
+    OWNED,
     POD_COMPLETED,
     POD_FAILED,
     READY,
@@ -88,7 +89,9 @@ def compute_pod_status(pod: core_v1.Pod, observed: ObservedPod, context: StatusC
             actuated=context.actuated,
         ),
     )
-    phase = compute_phase(pod, containers.init_and_main.values(), context.is_stopped_for_good)
+    phase = compute_phase(
+        pod, containers.init_and_main.values(), context.is_stopped_for_good, _has_begun_in_sandbox(pod, observed)
+    )
     phase, reason, message = _settle_phase(phase, previous, at_server, context.failure)
     facts = ConditionFacts(
         phase=phase,
@@ -127,16 +130,35 @@ def compute_pod_status(pod: core_v1.Pod, observed: ObservedPod, context: StatusC
 
 
 def compute_rejected_status(pod: core_v1.Pod, reason: str, message: str, context: StatusContext) -> core_v1.PodStatus:
-    """The status of a pod that this node will not run: nothing but the refusal and what the object has already."""
+    """The status of a pod that this node will not run: nothing but the refusal, and what others say of it."""
     at_server = pod.status or core_v1.PodStatus()
-    return msgspec.structs.replace(
-        at_server,
+    return core_v1.PodStatus(
         phase=FAILED,
         reason=reason,
         message=f"Pod was rejected: {message}",
         observedGeneration=metadata_of(pod).generation,
+        conditions=[condition for condition in at_server.conditions or () if condition.type not in OWNED] or None,
         qosClass=str(qos_class_of(pod)),
         startTime=at_server.startTime or time_of_ns(context.now_ns),
+        nominatedNodeName=at_server.nominatedNodeName,
+        resourceClaimStatuses=at_server.resourceClaimStatuses,
+        extendedResourceClaimStatus=at_server.extendedResourceClaimStatus,
+    )
+
+
+def was_rejected(pod: core_v1.Pod) -> bool:
+    """A node has said no to the pod, and nothing of it ever was."""
+    status = pod.status or core_v1.PodStatus()
+    return status.phase == FAILED and not (status.containerStatuses or status.initContainerStatuses)
+
+
+def _has_begun_in_sandbox(pod: core_v1.Pod, observed: ObservedPod) -> bool:
+    """A main container has had its turn in the sandbox that serves now, so that this one is initialized."""
+    sandbox, names = observed.newest_sandbox, {container.name for container in containers_of(pod)}
+    return (
+        sandbox is not None
+        and sandbox.ready
+        and any(c.sandbox_id == sandbox.id and c.name in names for c in observed.containers)
     )
 
 
@@ -193,9 +215,12 @@ def pod_ips_in_order(sandbox_ips: Sequence[str], host_ips: Sequence[str]) -> tup
 def hold_back_final_phase(
     reported: core_v1.PodStatus, computed: core_v1.PodStatus, could_run: bool, now_ns: int
 ) -> core_v1.PodStatus:
-    """What may be sent: no final phase while containers could run, and never a final phase beside a Ready pod."""
+    """What may be sent: no final phase while containers could run, and never a final phase beside a Ready pod.
+
+    Of a static pod that an agent before this one has reported on, nothing is held back.
+    """
     becomes_final = computed.phase in TERMINAL_PHASES and reported.phase not in TERMINAL_PHASES
-    if becomes_final and could_run:
+    if becomes_final and could_run and reported.phase:
         return msgspec.structs.replace(computed, phase=reported.phase, reason=reported.reason, message=reported.message)
     if computed.phase not in TERMINAL_PHASES:
         return computed
@@ -222,7 +247,7 @@ def finish_status(pod: core_v1.Pod, status: core_v1.PodStatus, now_ns: int) -> c
     main = list(status.containerStatuses or ())
     begun = max((index for index, s in enumerate(init) if _has_run(s)), default=0)
     init = [_ended(s) if index <= begun else s for index, s in enumerate(init)]
-    if not init_containers_of(pod) or any(_has_run(s) for s in main) or (init and _has_succeeded(init[-1])):
+    if not init_containers_of(pod) or any(_has_run(s) for s in main) or _is_through(pod, init):
         main = [_ended(s) for s in main]
     is_final = status.phase in TERMINAL_PHASES or is_static(pod)
     finished = msgspec.structs.replace(
@@ -237,6 +262,13 @@ def finish_status(pod: core_v1.Pod, status: core_v1.PodStatus, now_ns: int) -> c
 def _has_run(status: core_v1.ContainerStatus) -> bool:
     state = status.state or core_v1.ContainerState()
     return bool(state.running or state.terminated or (status.lastState and status.lastState.terminated))
+
+
+def _is_through(pod: core_v1.Pod, init: Sequence[core_v1.ContainerStatus]) -> bool:
+    """The last init container has ended well; a sidecar need only have run."""
+    if not init:
+        return False
+    return _has_run(init[-1]) if is_sidecar(init_containers_of(pod)[-1]) else _has_succeeded(init[-1])
 
 
 def _has_succeeded(status: core_v1.ContainerStatus) -> bool:

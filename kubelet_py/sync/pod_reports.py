@@ -12,7 +12,13 @@ from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.actions import Action
 from kubelet_py.core.observed import NS_PER_SECOND, ContainerState, ObservedPod, ObservedSandbox
-from kubelet_py.core.pod_status import StatusContext, compute_pod_status, finish_status, hold_back_final_phase
+from kubelet_py.core.pod_status import (
+    StatusContext,
+    compute_pod_status,
+    finish_status,
+    hold_back_final_phase,
+    was_rejected,
+)
 from kubelet_py.core.pod_story import StoryEntry, describe_all, digest
 from kubelet_py.sync.pod_services import PassResult, PodMemory, PodServices
 from kubelet_py.sync.termination_messages import read_termination_message
@@ -79,7 +85,10 @@ class PodReports:
         await self.report(pod, memory, seen)
 
     def report_end(self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod) -> None:
-        """The final status of a pod of which nothing lives any more."""
+        """The final status of a pod of which nothing lives any more; of one that was rejected, its rejection."""
+        if pod.status is not None and was_rejected(pod) and not observed.containers:
+            self._services.statuses.set_status(pod, pod.status)
+            return
         status = self._compute_status(pod, memory, observed, is_stopped_for_good=True)
         self._services.statuses.set_status(pod, finish_status(pod, status, self._services.clock_ns()))
 

@@ -10,22 +10,10 @@ from typing import Any, Final
 
 from kubelet_py.api import codec, core_v1
 from kubelet_py.api.pod import metadata_of
+from kubelet_py.core.pod_conditions import DISRUPTION_TARGET, OWNED, TERMINATION_BY_KUBELET, condition_of
+from kubelet_py.core.pod_phase import TERMINAL_PHASES
 from kubelet_py.kube.strategic_patch import strategic_patch
 
-OWNED_CONDITIONS: Final = frozenset(
-    {
-        "PodScheduled",
-        "Initialized",
-        "Ready",
-        "ContainersReady",
-        "PodReadyToStartContainers",
-        "PodResizePending",
-        "PodResizeInProgress",
-        "AllContainersRestarting",
-    }
-)
-SHARED_CONDITIONS: Final = frozenset({"DisruptionTarget"})
-"""Set by us and by others; never taken away."""
 FOREIGN_FIELDS: Final = frozenset(
     {
         "nominatedNodeName",
@@ -63,8 +51,7 @@ def status_changes(at_server: core_v1.PodStatus | None, wanted: core_v1.PodStatu
         if name in old:
             new.pop(name, None)
             old.pop(name)
-    wanted_types = {condition["type"] for condition in new.get("conditions", ())}
-    ours = OWNED_CONDITIONS | (SHARED_CONDITIONS & wanted_types)
+    ours = OWNED | ({DISRUPTION_TARGET} if _ends_by_our_doing(wanted) else set())
     for status in (old, new):
         if "conditions" in status:
             status["conditions"] = [each for each in status["conditions"] if each["type"] in ours]
@@ -73,6 +60,12 @@ def status_changes(at_server: core_v1.PodStatus | None, wanted: core_v1.PodStatu
     new.setdefault("conditions", [])
     old.setdefault("conditions", [])
     return strategic_patch(old, new)
+
+
+def _ends_by_our_doing(wanted: core_v1.PodStatus) -> bool:
+    """DisruptionTarget is set by others as well: it is ours to write when the node has ended the pod, and then only."""
+    said = condition_of(wanted.conditions, DISRUPTION_TARGET)
+    return wanted.phase in TERMINAL_PHASES and said is not None and said.reason == TERMINATION_BY_KUBELET
 
 
 def _without_empty_states(container: dict[str, Any]) -> dict[str, Any]:

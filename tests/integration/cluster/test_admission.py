@@ -53,6 +53,9 @@ def test_what_the_node_refuses_has_failed(stage: Stage, spec: dict[str, Any], re
     assert status["reason"] == reason, status
     assert status["message"].startswith(message), status
     stage.wait_event(name, reason, message.removeprefix("Pod was rejected: "))
+    assert stage.cluster.kubectl("get", "pod", name, "--no-headers").split()[2] == reason, (
+        "and not how a container ended"
+    )
     stage.delete_pod(name)
     stage.wait_gone(name)
 

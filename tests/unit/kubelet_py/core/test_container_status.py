@@ -375,13 +375,13 @@ class TestReadiness:
         assert [(s.started, s.ready) for s in made.ephemeral] == [(None, False)]
 
     def test_an_init_container_is_ready_when_it_is_through(self) -> None:
-        """It never counts as started; a sidecar does as soon as it runs."""
+        """It counts as started while it runs, and so does a sidecar."""
         pod = make_pod("app", init=["one", "two", make_sidecar("mesh")])
         observed = make_observed(make_run("one", EXITED), make_run("two", RUNNING), make_run("mesh"))
         made = compute_init(pod, observed)
         assert [(s.name, s.started, s.ready) for s in made] == [
             ("one", False, True),
-            ("two", False, False),
+            ("two", True, False),
             ("mesh", True, True),
         ]
 

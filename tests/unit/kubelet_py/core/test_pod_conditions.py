@@ -152,6 +152,10 @@ class TestAll:
         foreign = make_pod("app", status={"conditions": [{"type": "DisruptionTarget", "status": "True"}]})
         assert compute(foreign, facts())["DisruptionTarget"] == condition("DisruptionTarget")
 
+    def test_a_disruption_that_others_take_back_is_taken_back(self) -> None:
+        withdrawn = make_pod("app", status={"conditions": [{"type": "DisruptionTarget", "status": "False"}]})
+        assert compute(withdrawn, facts(), condition("DisruptionTarget"))["DisruptionTarget"].status == "False"
+
     @pytest.mark.parametrize(
         ("phase", "restarting", "status", "reason"),
         [

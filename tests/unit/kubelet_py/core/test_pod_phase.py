@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from kubelet_py.api import codec, core_v1
-from kubelet_py.core.pod_phase import compute_phase, has_any_main_started, terminated_state
+from kubelet_py.core.pod_phase import compute_phase, terminated_state
 from tests.sim.pods import make_container, make_pod, make_sidecar, restart_rule
 
 RUNS: dict[str, Any] = {"state": {"running": {}}, "started": True}
@@ -27,8 +27,10 @@ def statuses(**by_name: dict[str, Any]) -> list[core_v1.ContainerStatus]:
     return [codec.from_builtins(core_v1.ContainerStatus, {"name": n, **base, **s}) for n, s in by_name.items()]
 
 
-def phase(pod: core_v1.Pod, is_stopped_for_good: bool = False, **by_name: dict[str, Any]) -> str:
-    return compute_phase(pod, statuses(**by_name), is_stopped_for_good)
+def phase(
+    pod: core_v1.Pod, is_stopped_for_good: bool = False, *, has_begun: bool = False, **by_name: dict[str, Any]
+) -> str:
+    return compute_phase(pod, statuses(**by_name), is_stopped_for_good, has_begun)
 
 
 ALWAYS, ON_FAILURE, NEVER = (make_pod("a", "b", restartPolicy=p) for p in ("Always", "OnFailure", "Never"))
@@ -89,7 +91,8 @@ def test_a_pod_that_the_agent_stopped_is_final_whatever_the_policy(exit_code: in
         (NO_STATE, WAITS, "Always", "Pending"),
         (ended(0), WAITS, "Always", "Pending"),
         (ended(0), RUNS, "Always", "Running"),
-        (RUNS, RUNS, "Always", "Running"),
+        (RUNS, RUNS, "Always", "Pending"),
+        (RUNS, ended(1), "Always", "Pending"),
         (ended(1), WAITS, "Always", "Pending"),
         (ended(1), WAITS, "Never", "Failed"),
         (waits_after(1), WAITS, "Never", "Failed"),
@@ -98,7 +101,8 @@ def test_a_pod_that_the_agent_stopped_is_final_whatever_the_policy(exit_code: in
     ],
 )
 def test_init_containers(init: dict[str, Any], main: dict[str, Any], policy: str, expected: str) -> None:
-    """A failure that policy does not mend fails the pod; else it is Pending until a main container has started."""
+    """A failure that policy does not mend fails the pod; else it is Pending until they are through, once more where
+    the main container ran in a sandbox before."""
     assert phase(make_pod("a", init=["i"], restartPolicy=policy), a=main, i=init) == expected
 
 
@@ -125,7 +129,7 @@ def test_an_init_container_without_a_status_is_to_come() -> None:
 def test_sidecars(sidecar: dict[str, Any], main: dict[str, Any], expected: str) -> None:
     """One that ended holds nothing up; one that runs keeps the pod Running until it is stopped."""
     pod = make_pod("a", init=[make_sidecar("s")], restartPolicy="Never")
-    assert phase(pod, a=main, s=sidecar) == expected
+    assert phase(pod, has_begun=main in (RUNS, ended(0)), a=main, s=sidecar) == expected
 
 
 @pytest.mark.parametrize(
@@ -156,6 +160,8 @@ def test_a_new_sandbox_initializes_again(first: dict[str, Any], second: dict[str
     """The main container ran in the sandbox before; until every sidecar has started, the pod is Pending."""
     pod = make_pod("a", init=[make_sidecar("s"), make_sidecar("t")])
     assert phase(pod, a=waits_after(1), s=first, t=second) == expected
+    assert phase(pod, a=ended(137), s=first, t=second) == expected
+    assert phase(pod, has_begun=True, a=ended(137), s=first, t=second) == "Running"
 
 
 def test_a_pod_without_containers_is_pending() -> None:
@@ -176,16 +182,3 @@ def test_how_a_container_ended() -> None:
         None,
         None,
     ]
-
-
-def test_initialization_is_behind_a_pod_of_which_a_main_container_ran() -> None:
-    """Runs or has ended; waiting does not count."""
-
-    def started(**by_name: dict[str, Any]) -> bool:
-        return has_any_main_started(make_pod("a"), {s.name: s for s in statuses(**by_name)})
-
-    assert started(a=RUNS)
-    assert started(a=ended(0))
-    assert not started(a=waits_after(1))
-    assert not started(a=NO_STATE)
-    assert not started(i=RUNS)

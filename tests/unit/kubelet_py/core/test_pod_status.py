@@ -16,6 +16,7 @@ from kubelet_py.core.pod_status import (
     compute_rejected_status,
     finish_status,
     hold_back_final_phase,
+    was_rejected,
 )
 from tests.sim.pods import (
     EXITED,
@@ -27,6 +28,7 @@ from tests.sim.pods import (
     make_pod,
     make_run,
     make_sandbox,
+    make_sidecar,
     restart_rule,
 )
 
@@ -217,6 +219,17 @@ class TestPhase:
         )
         assert again.startTime == status(startTime="2024-01-01T00:00:00Z").startTime
 
+    def test_a_pod_that_ran_here_and_is_rejected_is_ready_no_more(self) -> None:
+        """The node was restarted and has no room for it any more."""
+        ran = container("app", state={"running": {}}) | {"ready": True}
+        before = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [ran]}
+        made = compute_rejected_status(make_pod("app", status=before), "OutOfcpu", "", StatusContext(NOW_NS, "sim"))
+        assert (made.conditions, made.containerStatuses) == (None, None)
+        rejected = make_pod("app", status={"phase": "Failed", "reason": "OutOfcpu"})
+        assert was_rejected(rejected)
+        assert not was_rejected(make_pod("app", status={"phase": "Failed", "containerStatuses": [ran]}))
+        assert not was_rejected(make_pod("app"))
+
 
 class TestAddresses:
     def ips(self, pod: core_v1.Pod, observed: ObservedPod, *host_ips: str, previous: Any = ()) -> list[str]:
@@ -313,6 +326,12 @@ class TestHoldBack:
             ("Initialized", "True", None, None),
         ]
 
+    def test_of_a_static_pod_that_was_reported_on_before_nothing_is_held_back(self) -> None:
+        """Its mirror has the final phase already; an empty one would take that away."""
+        unknown = core_v1.PodStatus()
+        sent = hold_back_final_phase(unknown, status(phase="Succeeded"), could_run=True, now_ns=self.NOW)
+        assert sent.phase == "Succeeded"
+
     def test_a_phase_that_was_final_before_is_sent(self) -> None:
         before = status(phase="Succeeded")
         sent = hold_back_final_phase(before, status(phase="Succeeded"), could_run=True, now_ns=self.NOW)
@@ -356,6 +375,15 @@ class TestFinish:
         done = finish_status(make_pod("a"), status(containerStatuses=[ran]), NOW_NS)
         assert [(s.ready, s.started) for s in done.containerStatuses or ()] == [(False, False)]
         assert self.ends(make_pod("a"), status(containerStatuses=[container("a", **self.WAITS)])) == {"a": 137}
+
+    def test_a_sidecar_that_ran_last_has_initialized_the_pod(self) -> None:
+        """It ends by a signal, and not well."""
+        killed = container("s", state={"terminated": {"exitCode": 137}})
+        made = status(initContainerStatuses=[killed], containerStatuses=[container("a", **self.WAITS)])
+        assert self.ends(make_pod("a", init=[make_sidecar("s")]), made) == {"s": 137, "a": 137}
+        assert self.ends(make_pod("a", init=["s"]), made) == {"s": 137, "a": None}
+        nobody = status(containerStatuses=[container("a", **self.WAITS)])
+        assert self.ends(make_pod("a", init=["s"]), nobody) == {"a": None}
 
     @pytest.mark.parametrize("phase", ["Succeeded", "Failed"])
     def test_a_final_phase_stays(self, phase: str) -> None:

@@ -308,6 +308,22 @@ def test_what_others_own_is_neither_changed_nor_taken_away() -> None:
     }
 
 
+def test_a_disruption_is_ours_to_write_when_the_node_has_ended_the_pod() -> None:
+    """Others set it too, and take it back: what we saw of theirs is not written over what they say now."""
+
+    def disrupted(phase: str, of: str, reason: str) -> core_v1.PodStatus:
+        made = status(phase, DisruptionTarget=of)
+        assert made.conditions is not None
+        made.conditions[0].reason = reason
+        return made
+
+    at_server = disrupted("Running", "False", "")
+    assert status_changes(at_server, disrupted("Running", "True", "EvictionByEvictionAPI")) == {}
+    assert status_changes(at_server, disrupted("Running", "True", "TerminationByKubelet")) == {}
+    written = status_changes(at_server, disrupted("Failed", "True", "TerminationByKubelet"))
+    assert [(each["type"], each["status"]) for each in written["conditions"]] == [("DisruptionTarget", "True")]
+
+
 def test_a_condition_of_ours_that_went_is_deleted_and_a_field_becomes_null() -> None:
     at_server = status("Running", PodResizePending="True")
     at_server.message = "old"

@@ -77,6 +77,7 @@ async def test_a_pod_that_does_not_fit_is_refused_for_good(agent: Agent) -> None
     assert agent.rig.fake.running() == ["main"]
     refused = agent.rig.statuses.newest[OTHER_UID]
     assert (refused.phase, refused.reason) == ("Failed", "OutOfcpu")
+    assert (refused.containerStatuses, refused.conditions) == (None, None), "nothing of it ever was"
     assert ("Warning", "OutOfcpu") in {(kind, reason) for kind, reason, _ in agent.rig.events}
     assert agent.phase(OTHER_UID) is Phase.FINISHED
     assert agent.rig.fake.called("RunPodSandbox") == ["RunPodSandbox"]
