@@ -146,9 +146,8 @@ def compute_rejected_status(pod: core_v1.Pod, reason: str, message: str, context
     )
 
 
-def was_rejected(pod: core_v1.Pod) -> bool:
+def was_rejected(status: core_v1.PodStatus) -> bool:
     """A node has said no to the pod, and nothing of it ever was."""
-    status = pod.status or core_v1.PodStatus()
     return status.phase == FAILED and not (status.containerStatuses or status.initContainerStatuses)
 
 
@@ -245,9 +244,10 @@ def finish_status(pod: core_v1.Pod, status: core_v1.PodStatus, now_ns: int) -> c
     """
     init = list(status.initContainerStatuses or ())
     main = list(status.containerStatuses or ())
+    is_through = _is_through(pod, init)
     begun = max((index for index, s in enumerate(init) if _has_run(s)), default=0)
     init = [_ended(s) if index <= begun else s for index, s in enumerate(init)]
-    if not init_containers_of(pod) or any(_has_run(s) for s in main) or _is_through(pod, init):
+    if not init_containers_of(pod) or any(_has_run(s) for s in main) or is_through:
         main = [_ended(s) for s in main]
     is_final = status.phase in TERMINAL_PHASES or is_static(pod)
     finished = msgspec.structs.replace(

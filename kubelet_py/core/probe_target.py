@@ -105,7 +105,7 @@ def redirect_target(target: HttpTarget, location: str) -> HttpTarget | None:
     port = parts.port or (443 if parts.scheme == "https" else 80)
     path = request_path(f"{parts.path or '/'}{'?' + parts.query if parts.query else ''}")
     head = target.headers
-    if urlsplit(location).scheme:  # else it is the same server, under the name that it was given
+    if urlsplit(location).netloc:  # else it is the same server, under the name that it was given
         lines = [line for line in head.split("\r\n") if not line.lower().startswith("host:")]
         head = "\r\n".join([f"Host: {join_host_port(target.host, port)}", *lines])
     return HttpTarget(parts.scheme, target.host, port, path, head)

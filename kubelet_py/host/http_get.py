@@ -76,19 +76,22 @@ async def connect(host: str, port: int) -> socket.socket:
         raise HttpError(f"dial tcp: lookup {host}: {error.strerror}") from error
     first: OSError | None = None
     for family, address in addresses:  # a name may have one of each family, and a server on only one of them
-        connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            await _finish_connecting(loop, connection, address)
+            return await _connect_to(loop, family, address)
         except OSError as error:
-            connection.close()
             first = first or error
-        except BaseException:
-            connection.close()
-            raise
-        else:
-            return connection
     reason = describe_os_error(first) if first is not None else "no address"
     raise HttpError(f"dial tcp {where}: connect: {reason}") from first
+
+
+async def _connect_to(loop: asyncio.AbstractEventLoop, family: int, address: tuple[str, int]) -> socket.socket:
+    connection = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        await _finish_connecting(loop, connection, address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 async def _finish_connecting(

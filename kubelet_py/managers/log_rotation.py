@@ -77,6 +77,8 @@ class LogRotator:
         self._troubles: dict[Path, str] = {}
         self._newest: dict[Path, int] = {}
         """The run of the newest log that was seen in each container's directory."""
+        self._unwritten: set[Path] = set()
+        """Logs that are gone and that nobody writes: files that were rotated from them stay."""
 
     async def run(self) -> None:
         """Endless."""
@@ -135,7 +137,7 @@ class LogRotator:
     async def _begin_anew(self, path: Path) -> None:
         container_id = await self._writer_of(path)
         if container_id is None:
-            self._newest.pop(path.parent, None)
+            self._unwritten.add(path)
             return
         await self._runtime.reopen_container_log(container_id)
         _log.warning("container_log_was_gone", path=str(path), container_id=container_id, effect="begun anew")
@@ -174,6 +176,8 @@ class LogRotator:
                 if name is not None:
                     lost.append(container / name)
         self._newest = newest
+        self._unwritten.intersection_update(lost)
+        lost = [path for path in lost if path not in self._unwritten]
         return long, lost
 
     def _names_in(self, container: Path, long: list[Path]) -> list[str]:

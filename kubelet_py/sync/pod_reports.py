@@ -86,8 +86,9 @@ class PodReports:
 
     def report_end(self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod) -> None:
         """The final status of a pod of which nothing lives any more; of one that was rejected, its rejection."""
-        if pod.status is not None and was_rejected(pod) and not observed.containers:
-            self._services.statuses.set_status(pod, pod.status)
+        said = self._services.statuses.status_of(pods.uid_of(pod)) or pod.status
+        if said is not None and was_rejected(said) and not observed.containers:
+            self._services.statuses.set_status(pod, said)
             return
         status = self._compute_status(pod, memory, observed, is_stopped_for_good=True)
         self._services.statuses.set_status(pod, finish_status(pod, status, self._services.clock_ns()))
@@ -123,7 +124,9 @@ class PodReports:
     async def _read_termination_messages(self, memory: PodMemory, observed: ObservedPod) -> None:
         messages = memory.termination_messages
         for container in observed.containers:
-            if container.state is ContainerState.EXITED and container.id not in messages:
+            if container.state is not ContainerState.EXITED:  # also one that somebody has started again
+                messages.pop(container.id, None)
+            elif container.id not in messages:
                 messages[container.id] = await asyncio.to_thread(read_termination_message, container)
         if len(messages) > len(observed.containers):
             present = {container.id for container in observed.containers}

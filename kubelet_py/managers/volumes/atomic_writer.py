@@ -41,8 +41,22 @@ def write_payload(
     """
     written = _write(directory, payload, set_ownership, now, {path.partition("/")[0] for path in mount_points})
     for path in mount_points:
-        (directory / path).mkdir(mode=_DIRECTORY_MODE, parents=True, exist_ok=True)
+        _make_mount_point(directory, path)
     return written
+
+
+def _make_mount_point(directory: Path, path: str) -> None:
+    """A file of the payload that others mount on is there already."""
+    level = directory
+    for part in path.split("/"):
+        level = level / part
+        if os.path.lexists(level):
+            continue
+        try:
+            level.mkdir()
+        except NotADirectoryError:
+            return
+        level.chmod(_DIRECTORY_MODE)
 
 
 def _write(

@@ -225,10 +225,20 @@ class TestPhase:
         before = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True"}], "containerStatuses": [ran]}
         made = compute_rejected_status(make_pod("app", status=before), "OutOfcpu", "", StatusContext(NOW_NS, "sim"))
         assert (made.conditions, made.containerStatuses) == (None, None)
-        rejected = make_pod("app", status={"phase": "Failed", "reason": "OutOfcpu"})
-        assert was_rejected(rejected)
-        assert not was_rejected(make_pod("app", status={"phase": "Failed", "containerStatuses": [ran]}))
-        assert not was_rejected(make_pod("app"))
+        assert was_rejected(made)
+        assert not was_rejected(status(phase="Failed", containerStatuses=[ran]))
+        assert not was_rejected(status(phase="Pending"))
+
+
+def test_a_sidecar_that_starts_holds_a_pod_back_until_a_main_container_has_begun_in_its_sandbox() -> None:
+    """One that ended in a sandbox before has not."""
+    pod = make_pod("app", init=[make_sidecar("s", startupProbe={"tcpSocket": {"port": 1}})])
+    old, new = make_sandbox("old", ready=False), make_sandbox("new")
+    starts = make_run("s", sandbox_id="new")
+    before, now = make_run("app", EXITED, sandbox_id="old"), make_run("app", sandbox_id="new")
+    assert compute(pod, make_observed(starts, before, sandboxes=[new, old])).phase == "Pending"
+    assert compute(pod, make_observed(starts, now, sandboxes=[new, old])).phase == "Running"
+    assert compute(pod, make_observed(starts, before, sandboxes=[old])).phase == "Pending"
 
 
 class TestAddresses:
@@ -382,6 +392,10 @@ class TestFinish:
         made = status(initContainerStatuses=[killed], containerStatuses=[container("a", **self.WAITS)])
         assert self.ends(make_pod("a", init=[make_sidecar("s")]), made) == {"s": 137, "a": 137}
         assert self.ends(make_pod("a", init=["s"]), made) == {"s": 137, "a": None}
+        pulling = status(
+            initContainerStatuses=[container("s", **self.WAITS)], containerStatuses=[container("a", **self.WAITS)]
+        )
+        assert self.ends(make_pod("a", init=[make_sidecar("s")]), pulling) == {"s": 137, "a": None}
         nobody = status(containerStatuses=[container("a", **self.WAITS)])
         assert self.ends(make_pod("a", init=["s"]), nobody) == {"a": None}
 

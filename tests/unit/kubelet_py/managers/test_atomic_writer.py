@@ -108,6 +108,11 @@ def test_directories_that_others_mount_on_are_made_and_stay(tmp_path: Path) -> N
     assert not (tmp_path / "stale").exists()
     assert (tmp_path / "conf/extra/deep").is_dir()
     assert write_payload(tmp_path, {"conf/a": ProjectedFile(b"2", 0o644)}, lambda path: None, NOW, points)
+    for taken in ("conf/a", "conf/a/b", "conf"):  # a file of the payload can be mounted on, and nothing below it
+        assert not write_payload(
+            tmp_path, {"conf/a": ProjectedFile(b"2", 0o644)}, lambda path: None, NOW, (taken, *points)
+        )
     assert (tmp_path / "conf/a").read_bytes() == b"2"
+    assert (tmp_path / "conf/extra").stat().st_mode & 0o777 == 0o755
     assert (tmp_path / "certs" / "kept").exists()
     assert (tmp_path / "conf/extra/deep").is_dir()

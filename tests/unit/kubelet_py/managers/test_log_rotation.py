@@ -212,6 +212,7 @@ async def test_a_log_that_was_left_moved_aside_is_begun_anew(runtime: Runtime) -
 
 async def test_a_log_that_went_with_its_container_is_asked_for_once(runtime: Runtime) -> None:
     path = runtime.add("u1", "main", 10)
+    path.with_name(ASIDE).touch()  # stays
     one = rotator(runtime)
     await one.rotate_long_logs()
     path.unlink()

@@ -23,6 +23,8 @@ from tests.fakes.runtime import FakeRuntimeClient
 from tests.lab.pki import Authority
 
 SUCCESS, FAILURE = ProbeResult.SUCCESS, ProbeResult.FAILURE
+NO_FAMILY = 44
+"""Of addresses; the kernel knows none of that number."""
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 Handler = Callable[[bytes], bytes]
@@ -195,10 +197,11 @@ async def test_tcp_asks_whether_somebody_listens() -> None:
 
 
 async def test_a_name_is_asked_at_each_of_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`localhost` is ::1 first on many machines, and many servers listen on 127.0.0.1 alone."""
+    """`localhost` is ::1 first on many machines, and many servers listen on 127.0.0.1 alone; some have no IPv6."""
+    families: list[tuple[int, str]] = [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
 
     async def addresses(*_: object, **__: object) -> list[Any]:
-        return [(socket.AF_INET6, 0, 0, "", ("::1", 0, 0, 0)), (socket.AF_INET, 0, 0, "", ("127.0.0.1", 0))]
+        return [(family, 0, 0, "", (host, 0)) for family, host in families]
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", addresses)
     async with serving(Server(OK)) as port:
@@ -207,6 +210,11 @@ async def test_a_name_is_asked_at_each_of_its_addresses(monkeypatch: pytest.Monk
     found = await ask({"tcpSocket": {"host": "localhost", "port": free_port()}})
     assert found.result is FAILURE
     assert found.output.endswith("connect: connection refused")
+    families[0] = (NO_FAMILY, "::1")
+    async with serving(Server(OK)) as port:
+        assert (await ask({"tcpSocket": {"host": "localhost", "port": port}})).result is SUCCESS
+    del families[1]
+    assert (await ask({"tcpSocket": {"host": "localhost", "port": 1}})).result is FAILURE
 
 
 async def test_tcp_gives_up_after_the_timeout() -> None:

@@ -322,6 +322,9 @@ async def test_a_container_that_somebody_started_again_is_seen_to_run(rig: Rig) 
     assert [each.name for each in (await rig.observer.observe(UID)).running] == []
     container.state, container.exit_code, container.finished_at = cri.CONTAINER_RUNNING, 0, 0
     assert [each.id for each in (await rig.observer.observe(UID)).running] == [container.id]
+    rig.memory.termination_messages[container.id] = "of the end before"
+    await sync(rig, a_pod())
+    assert container.id not in rig.memory.termination_messages
 
 
 async def test_the_status_of_a_sandbox_is_asked_for_once_in_each_state(rig: Rig) -> None:
