@@ -134,6 +134,7 @@ def _check_resource_name(name: str, where: str, problems: ProblemList, pod_level
 
 def _check_ports(container: core_v1.Container, place: ContainerPlace, problems: ProblemList) -> None:
     names: set[str] = set()
+    taken = set() if place.is_init else place.host_ports  # those of init containers are looked at by themselves
     for index, port in enumerate(container.ports or ()):
         path = f"{place.path}.ports[{index}]"
         if port.name:
@@ -150,12 +151,10 @@ def _check_ports(container: core_v1.Container, place: ContainerPlace, problems: 
         problems.invalid(f"{path}.hostPort", port.hostPort, name_rules.check_port_number(port.hostPort))
         if place.spec.hostNetwork and port.hostPort != port.containerPort:
             problems.invalid(f"{path}.containerPort", port.containerPort, "must match `hostPort` when `hostNetwork`")
-        if place.is_init and container.restartPolicy != "Always":
-            continue  # init containers run one after the other and may share a port
         key = (port.hostIP or "", port.protocol or "TCP", port.hostPort)
-        if key in place.host_ports:
+        if key in taken:
             problems.duplicate(f"{path}.hostPort", port.hostPort)
-        place.host_ports.add(key)
+        taken.add(key)
 
 
 def _check_env(container: core_v1.Container, path: str, problems: ProblemList) -> None:

@@ -208,8 +208,8 @@ def count_patch(sent: SentEvent) -> dict[str, object]:
 
 def cut_message(message: str) -> str:
     """The message, or the beginning of one that is longer than any should be."""
-    raw = message.encode()
-    return message if len(raw) <= LONGEST_MESSAGE_BYTES else raw[:LONGEST_MESSAGE_BYTES].decode(errors="ignore")
+    raw = message.encode(errors="replace")  # a file name need not be UTF-8
+    return raw[:LONGEST_MESSAGE_BYTES].decode(errors="ignore")
 
 
 def to_api_time(moment: datetime) -> datetime:

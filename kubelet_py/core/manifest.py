@@ -139,6 +139,7 @@ def _parse(data: bytes) -> dict[str, Any]:
             [Problem("", f"{len(documents)} documents separated by '---'; one pod per file: put each into its own")]
         )
     _check_size(documents[0])
+    _make_keys_text(documents[0])
     return _mapping(documents[0])
 
 
@@ -206,6 +207,29 @@ def _check_size(document: Any) -> None:
 
     if size_of(document, 0) > _MAX_NODES:
         raise ManifestError([Problem("", f"stands for more than {_MAX_NODES} values (YAML aliases repeat too much)")])
+
+
+def _make_keys_text(document: Any) -> None:
+    """YAML has numbers and truths as keys, JSON has not: `8080: web` among labels is meant as "8080"."""
+    todo, seen = [document], set()
+    while todo:
+        value = todo.pop()
+        if not isinstance(value, dict | list) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        todo += value.values() if isinstance(value, dict) else value
+        if isinstance(value, dict) and not all(isinstance(key, str) for key in value):
+            items = [(_text_key(key), child) for key, child in value.items()]
+            value.clear()
+            value.update(items)
+
+
+def _text_key(key: Any) -> str:
+    if isinstance(key, bool):
+        return str(key).lower()
+    if isinstance(key, str | int | float):
+        return str(key)
+    raise ManifestError([Problem("", f"a key that is no text: {str(key)[:40]!r}; put it into quotes")])
 
 
 def _check_kind(value: dict[str, Any], kinds: tuple[str, ...], data: bytes) -> None:
@@ -288,12 +312,10 @@ def _in_words(types: str) -> str:
 
 def _mend(document: Any, path: tuple[Step, ...]) -> bool:
     """Puts something of the right type at the path, whatever that is."""
-    if not path or "..." in path:
-        return False
+    *steps, last = path or ("",)  # a message without a place is about nothing that can be mended
     parent = document
-    for step in path[:-1]:
+    for step in steps:
         parent = parent[step]
-    last = path[-1]
     before = _error_text(document)
     for placeholder in _PLACEHOLDERS:
         parent[last] = placeholder

@@ -134,6 +134,20 @@ class NodeEvent:
     type: str = "Normal"
 
 
+RECONCILED_LABELS: Final = frozenset(
+    {
+        LABEL_HOSTNAME,
+        *OS_LABELS,
+        *ARCH_LABELS,
+        *("topology.kubernetes.io/zone", "topology.kubernetes.io/region"),
+        *("failure-domain.beta.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/region"),
+        *("node.kubernetes.io/instance-type", "beta.kubernetes.io/instance-type", "node.kubernetes.io/windows-build"),
+    }
+)
+"""What a node that is there already gets anew. The rest of --node-labels counts when it is made, and people may change
+it then."""
+
+
 def default_labels(settings: NodeSettings, machine: MachineInfo) -> dict[str, str]:
     """The labels at registration; those of --node-labels may override."""
     labels = {LABEL_HOSTNAME: settings.hostname or settings.name} | platform_labels(machine)
@@ -169,7 +183,7 @@ def registration_patch(
     """What a node object that was there already lacks; None when nothing."""
     metadata = existing.metadata or meta_v1.ObjectMeta()
     labels, annotations = metadata.labels or {}, metadata.annotations or {}
-    wanted_labels = default_labels(settings, machine)
+    wanted_labels = {k: v for k, v in default_labels(settings, machine).items() if k in RECONCILED_LABELS}
     label_changes: dict[str, object] = {k: v for k, v in wanted_labels.items() if labels.get(k) != v}
     annotation_changes: dict[str, object] = {}
     wanted_annotations = (initial_node(settings, machine).metadata or metadata).annotations or {}
@@ -245,7 +259,7 @@ def compute_node_status(
 ) -> core_v1.NodeStatus:
     """The whole status. What others wrote (attached volumes, foreign conditions, stale addresses' owner) is kept."""
     before = existing or core_v1.NodeStatus()
-    capacity = compute_capacity(settings, observed)
+    capacity = _with_foreign(compute_capacity(settings, observed), before.capacity)
     allocatable = compute_allocatable(settings, observed, capacity)
     machine, runtime = observed.machine, observed.runtime
     info = core_v1.NodeSystemInfo(
@@ -264,7 +278,7 @@ def compute_node_status(
     return msgspec.structs.replace(
         before,
         addresses=_addresses(settings, observed, before),
-        capacity=_texts(_with_stale_zeroed(capacity, before.capacity)),
+        capacity=_texts(capacity),
         allocatable=_texts(allocatable),
         conditions=compute_conditions(settings, observed, capacity, before.conditions or [], now),
         daemonEndpoints=core_v1.NodeDaemonEndpoints(kubeletEndpoint=core_v1.DaemonEndpoint(Port=settings.kubelet_port)),
@@ -289,10 +303,14 @@ def _addresses(
     return list(observed.addresses) or None
 
 
-def _with_stale_zeroed(capacity: dict[str, Quantity], before: Mapping[str, str] | None) -> dict[str, Quantity]:
-    """Huge page sizes that the kernel no longer offers go to zero, so that the scheduler sees it."""
-    gone = {name for name in before or {} if name.startswith(HUGEPAGES_PREFIX) and name not in capacity}
-    return capacity | dict.fromkeys(gone, quantity.ZERO)
+def _with_foreign(capacity: dict[str, Quantity], before: Mapping[str, str] | None) -> dict[str, Quantity]:
+    """With what somebody else advertises for the node. Huge page sizes that the kernel no longer offers go to zero, so
+    that the scheduler sees it."""
+    others = {name: value for name, value in (before or {}).items() if name not in capacity}
+    return capacity | {
+        name: quantity.ZERO if name.startswith(HUGEPAGES_PREFIX) else quantity.parse(value)
+        for name, value in others.items()
+    }
 
 
 def _texts(resources: Mapping[str, Quantity]) -> dict[str, str]:

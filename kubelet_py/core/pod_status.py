@@ -111,7 +111,7 @@ def compute_pod_status(pod: core_v1.Pod, observed: ObservedPod, context: StatusC
             *compute_conditions(pod, facts, previous.conditions, now),
             *(context.resize_conditions if phase not in TERMINAL_PHASES else ()),
         ],
-        resources=pod_resources(pod, previous.phase == RUNNING, context.pod_limits),
+        resources=pod_resources(pod, previous.phase == RUNNING, context.pod_limits, previous.resources),
         allocatedResources=allocated_pod_resources(pod),
         containerStatuses=containers.main or None,
         initContainerStatuses=containers.init or None,

@@ -71,8 +71,13 @@ def _shown(
     return shown
 
 
-def pod_resources(pod: core_v1.Pod, is_running: bool, limits: CgroupLimits) -> core_v1.ResourceRequirements:
-    """The resources of the pod as a whole; `limits` are those that its cgroup has, as far as they are known."""
+def pod_resources(
+    pod: core_v1.Pod, is_running: bool, limits: CgroupLimits, previous: core_v1.ResourceRequirements | None
+) -> core_v1.ResourceRequirements:
+    """The resources of the pod as a whole; `limits` are those that its cgroup has, as far as they are known.
+
+    What is not known, as at the start of the agent, stays as it was said before (`previous`).
+    """
     own = spec_of(pod).resources or NO_RESOURCES
     summed = compute_pod_requests(pod)
     if not is_running:
@@ -88,6 +93,9 @@ def pod_resources(pod: core_v1.Pod, is_running: bool, limits: CgroupLimits) -> c
             requests[CPU] = str(q.from_milli(actual_milli))
     if MEMORY not in requests and MEMORY in summed:
         requests[MEMORY] = str(summed[MEMORY])
+    if limits.cpu_shares is None and previous is not None:
+        requests |= {name: value for name, value in (previous.requests or {}).items() if name == CPU}
+        return core_v1.ResourceRequirements(claims=own.claims, requests=requests or None, limits=previous.limits)
     quota = max(0, limits.cpu_quota_microseconds or 0)
     limit_milli = milli_cpu_of_quota(quota, limits.cpu_period_microseconds or 0)
     shown = _shown(own.limits or {}, limit_milli, limits.memory_bytes or 0, SMALLEST_CPU_LIMIT_MILLI)

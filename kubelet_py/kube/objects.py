@@ -120,6 +120,7 @@ class ObjectStore(Generic[T]):
             if item is None:
                 item = self._items[key] = _Item(key, self._tell_pods, asked_at=_now())
             item.references += 1
+            item.fetched_at = float("-inf")  # a pod begins with what is there now
         self._release(before - now)
 
     def unregister(self, pod_uid: str) -> None:

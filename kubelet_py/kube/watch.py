@@ -88,6 +88,8 @@ class Reflector(Generic[T]):
                 say = log.warning if refusals == REFUSALS_BEFORE_WARNING else log.debug
                 say("watch_refused", resource=self._resource.plural, query=self._query.field_selector, error=str(error))
                 listed = False
+                # A server whose cache is behind what was seen would take pods away and give them back.
+                first_list_version = first_list_version and (self._version or "0")
             await self._client.rest(self._backoff.next_seconds(asyncio.get_running_loop().time()))
 
     async def _list(self, version: str | None) -> None:

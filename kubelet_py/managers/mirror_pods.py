@@ -78,19 +78,28 @@ class MirrorPodManager:
             self._changed.clear()
             if not self._listed:
                 continue  # what is there is not known yet
-            try:
-                await self._reconcile()
-            except ApiError as error:
+            failures = await self._reconcile()
+            if failures:
                 pause = self._backoff.next_seconds(asyncio.get_running_loop().time())
-                log.warning("mirror_pods_not_updated", error=str(error), again_in_seconds=round(pause, 1))
+                log.warning("mirror_pods_not_updated", errors=failures, again_in_seconds=round(pause, 1))
                 await asyncio.sleep(pause)
                 self._changed.set()
             else:
                 self._backoff.reset()
 
-    async def _reconcile(self) -> None:
-        for name, mirror in tuple(self._seen.items()):
-            static = self._wanted.get(name)
+    async def _reconcile(self) -> dict[str, str]:
+        """What could not be done, by the pod's full name: one that the API server refuses keeps no other from its."""
+        failures = {}
+        for name in (*self._seen, *(name for name in self._wanted if name not in self._seen)):
+            try:
+                await self._reconcile_one(name)
+            except ApiError as error:
+                failures[name] = str(error)
+        return failures
+
+    async def _reconcile_one(self, name: str) -> None:
+        mirror, static = self._seen.get(name), self._wanted.get(name)
+        if mirror is not None:
             if static is None:
                 if self._complete:
                     await self._delete(mirror, "no static pod has this name")
@@ -98,9 +107,8 @@ class MirrorPodManager:
                 await self._delete(mirror, "the static pod changed")
             elif metadata_of(mirror).deletionTimestamp is not None:
                 await self._delete(mirror, "somebody is deleting it")
-        for name, static in tuple(self._wanted.items()):
-            if name not in self._seen:
-                await self._create(name, static)
+        if static is not None and name not in self._seen:
+            await self._create(name, static)
 
     async def _delete(self, mirror: core_v1.Pod, cause: str) -> None:
         metadata = metadata_of(mirror)

@@ -123,6 +123,8 @@ class PodCgroups:
             over = self._removals[uid] = asyncio.Event()
             try:
                 await asyncio.to_thread(self._trees[settings.driver].remove, path)
+            except OSError as error:  # a process that cannot end keeps its cgroup, and no other's
+                log.warning("orphaned_pod_cgroup_stays", pod_uid=uid, cgroup=path, error=str(error))
             finally:
                 del self._removals[uid]
                 over.set()

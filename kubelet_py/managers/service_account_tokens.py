@@ -34,10 +34,11 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """A token and its end, in seconds since the epoch."""
+    """A token, its end in seconds since the epoch, and how long it lives: the API server may give less than asked."""
 
     token: str = field(repr=False)
     expires_at_seconds: float
+    life_seconds: float
 
 
 @dataclass(slots=True)
@@ -111,7 +112,7 @@ class ServiceAccountTokens:
     def _is_due(self, issued: IssuedToken, ask: TokenAsk) -> bool:
         """Past 80 % of its life or a day of age, a few seconds early so that a node's tokens do not all fall due."""
         now = self._clock() + self._jitter()
-        life = float(ask.expiration_seconds)
+        life = issued.life_seconds
         begun = issued.expires_at_seconds - life
         return now > min(begun + life * RENEW_AT_FRACTION, begun + MAX_LIFE_SECONDS)
 
@@ -142,4 +143,5 @@ async def _request(issuer: TokenIssuer, ask: TokenAsk) -> IssuedToken:
     status = answer.status
     if status is None or not status.token or status.expirationTimestamp is None:
         raise ApiUnavailable(0, "", "the API server answered a TokenRequest without a token")
-    return IssuedToken(status.token, status.expirationTimestamp.timestamp())
+    granted = answer.spec.expirationSeconds if answer.spec is not None else None
+    return IssuedToken(status.token, status.expirationTimestamp.timestamp(), float(granted or ask.expiration_seconds))

@@ -35,6 +35,7 @@ class PendingResizes:
         """The pod's configuration, new or changed. It joins the queue when it asks for something else."""
         uid = pods.uid_of(pod)
         if not self._allocations.is_allocated(uid):
+            self.drop(uid)
             return
         if self._allocations.allocated(pod) is not pod:
             self._waiting[uid] = pod
@@ -56,6 +57,9 @@ class PendingResizes:
 
     def _try(self, pod: core_v1.Pod) -> None:
         uid = pods.uid_of(pod)
+        if not self._allocations.is_allocated(uid):  # it has ended meanwhile
+            self.drop(uid)
+            return
         before = self._allocations.pending(uid)
         reason = infeasibility(pod, self._allocations.allocated(pod), self._settings())
         if reason:

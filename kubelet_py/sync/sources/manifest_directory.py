@@ -135,6 +135,9 @@ class ManifestDirectory:
             return ManifestFile(path, signature, problem=problem, is_fresh=is_fresh)
         except OSError as error:
             return ManifestFile(path, signature, problem=f"cannot be read: {error.strerror}", is_fresh=is_fresh)
+        except Exception as error:  # a fault of ours costs this file its pod, and no other
+            problem = f"fault of the agent: {type(error).__name__}: {error}"
+            return ManifestFile(path, signature, problem=problem, is_fresh=is_fresh)
         warnings = tuple(str(warning) for warning in found.warnings)
         return ManifestFile(path, signature, found.pods[0], warnings=warnings, is_fresh=is_fresh)
 

@@ -71,6 +71,9 @@ class UrlSource:
         except ManifestError as error:
             self._failed("; ".join(str(problem) for problem in error.problems))
             return
+        except Exception as error:  # a fault of ours costs these pods their start, and no others
+            self._failed(f"fault of the agent: {type(error).__name__}: {error}")
+            return
         if self._failures:
             _log.info("manifest_url_recovered", url=self._url, failures=self._failures)
             self._failures = 0

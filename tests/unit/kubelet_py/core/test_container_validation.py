@@ -386,15 +386,16 @@ def test_the_last_of_what_is_right(container: dict[str, Any]) -> None:
     ],
 )
 def test_a_host_port_is_given_once(one: dict[str, Any], other: dict[str, Any]) -> None:
-    """Between containers and sidecars too; other init containers run one after the other."""
+    """Between containers; the API server looks at init containers, sidecars too, each by itself."""
     port = {"containerPort": 1, "hostPort": 5}
     first, second = a_container("a", ports=[{**port, **one}]), a_container("b", ports=[{**port, **other}])
     assert problems_of(a_pod(first, second)) == ["spec.containers[1].ports[0].hostPort: Duplicate value: 5"]
-    sidecar = {**second, "restartPolicy": "Always"}
-    assert problems_of(a_pod(first, initContainers=[sidecar])) == [
-        "spec.initContainers[0].ports[0].hostPort: Duplicate value: 5"
+    for init in (second, {**second, "restartPolicy": "Always"}):
+        assert problems_of(a_pod(first, initContainers=[init])) == []
+    twice = a_container("b", ports=[{**port, **one}, {**port, **other}])
+    assert problems_of(a_pod(first, initContainers=[twice])) == [
+        "spec.initContainers[0].ports[1].hostPort: Duplicate value: 5"
     ]
-    assert problems_of(a_pod(first, initContainers=[second])) == []
 
 
 def test_all_that_is_wrong_is_told() -> None:

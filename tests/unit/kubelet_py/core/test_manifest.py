@@ -109,7 +109,7 @@ def test_lists_only_where_they_are_allowed() -> None:
         (b"ok\n\n\xff\xfe\n", "line 3: no UTF-8 text; save the file as UTF-8"),
         (b"\xff\n\n", "line 1: no UTF-8 text; save the file as UTF-8"),
         (b"[1]", "expected an object with the fields apiVersion, kind, metadata and spec"),
-        (b"1: 2", "expected an object with the fields apiVersion, kind, metadata and spec"),
+        (b"~: 2", "a key that is no text: 'None'; put it into quotes"),
         (b"a: &a [*a]", "nested deeper than 100 levels, or an alias of itself"),
         (b"x" * (MAX_MANIFEST_BYTES + 1), "larger than 10485760 bytes; a manifest is one pod"),
         (b"apiVersion: v1\nkind: Foo", "line 2: kind: expected Pod, found Foo"),
@@ -317,3 +317,16 @@ def test_any_bytes_are_refused_with_a_reason(data: bytes) -> None:
     with pytest.raises(ManifestError) as caught:
         read_manifest(data)
     assert str(caught.value)
+
+
+def test_keys_that_are_no_text_become_it() -> None:
+    """JSON has no others, and the Go kubelet takes them; an alias is changed once."""
+    text = b"""
+apiVersion: v1
+kind: Pod
+metadata: {name: a, labels: &some {8080: x, yes: y, 1.5: z}, annotations: *some}
+spec: {containers: [{name: c, image: i}]}
+"""
+    (pod,) = read_manifest(text).pods
+    assert pod.metadata is not None
+    assert pod.metadata.labels == pod.metadata.annotations == {"8080": "x", "true": "y", "1.5": "z"}

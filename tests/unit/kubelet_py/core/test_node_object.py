@@ -143,12 +143,16 @@ def test_addresses_are_the_clouds_only_where_it_alone_knows_them(
     assert rules.compute_node_status(settings, OBSERVED, None, NOW).addresses == [ADDRESS]
 
 
-def test_only_huge_pages_go_to_zero_when_they_are_gone() -> None:
-    """Other resources that vanish, such as a device's, are no longer listed."""
-    before = core_v1.NodeStatus(capacity={"a.com/gpu": "2", "hugepages-1Gi": "1Gi"})
-    capacity = rules.compute_node_status(SETTINGS, OBSERVED, before, NOW).capacity or {}
-    assert "a.com/gpu" not in capacity
-    assert capacity["hugepages-1Gi"] == "0"
+def test_what_somebody_advertises_for_the_node_stays_and_huge_pages_that_are_gone_go_to_zero() -> None:
+    """A patch of the status is how extended resources come without a device plugin; taken back, none is left."""
+    before = core_v1.NodeStatus(
+        capacity={"a.com/gpu": "2", "hugepages-1Gi": "1Gi"}, allocatable={"a.com/gpu": "1", "a.com/gone": "1"}
+    )
+    status = rules.compute_node_status(SETTINGS, OBSERVED, before, NOW)
+    capacity, allocatable = status.capacity or {}, status.allocatable or {}
+    assert (capacity["a.com/gpu"], allocatable["a.com/gpu"]) == ("2", "2")
+    assert (capacity["hugepages-1Gi"], allocatable["hugepages-1Gi"]) == ("0", "0")
+    assert "a.com/gone" not in allocatable
 
 
 def test_the_conditions_of_a_healthy_node() -> None:

@@ -439,13 +439,14 @@ class TestStatus:
         cgroup = CgroupLimits(
             cpu_shares=102, cpu_quota_microseconds=20_000, cpu_period_microseconds=100_000, memory_bytes=MI
         )
-        assert pod_resources(pod, True, cgroup) == asked
+        assert pod_resources(pod, True, cgroup, None) == asked
+        assert pod_resources(pod, True, CgroupLimits(), asked) == asked, "as before the agent was restarted"
 
     def test_claims_stay(self) -> None:
         claims = [{"name": "gpu"}]
         pod = make_pod("app", resources={"claims": claims})
         for is_running in (True, False):
-            shown = pod_resources(pod, is_running, CgroupLimits())
+            shown = pod_resources(pod, is_running, CgroupLimits(), None)
             assert [claim.name for claim in shown.claims or ()] == ["gpu"]
 
     def test_amounts_below_the_kernels_least_are_shown_as_asked(self) -> None:
@@ -458,12 +459,12 @@ class TestStatus:
         summed = {"cpu": "100m", "memory": "64Mi"}
         assert allocated_pod_resources(pod) == summed
         assert allocated_pod_resources(make_pod("app")) is None
-        assert pod_resources(pod, False, CgroupLimits()) == REQUIREMENTS(requests=summed, limits=summed)
-        assert pod_resources(make_pod("app"), False, CgroupLimits()) == REQUIREMENTS()
-        assert pod_resources(pod, True, compute_pod_limits(pod, CgroupSettings())) == REQUIREMENTS(
+        assert pod_resources(pod, False, CgroupLimits(), None) == REQUIREMENTS(requests=summed, limits=summed)
+        assert pod_resources(make_pod("app"), False, CgroupLimits(), None) == REQUIREMENTS()
+        assert pod_resources(pod, True, compute_pod_limits(pod, CgroupSettings()), None) == REQUIREMENTS(
             requests=summed, limits=summed
         )
-        assert pod_resources(make_pod("app"), True, CgroupLimits()) == REQUIREMENTS()
+        assert pod_resources(make_pod("app"), True, CgroupLimits(), None) == REQUIREMENTS()
 
     def test_pod_level_resources_are_shown_as_asked_where_cgroups_only_round(self) -> None:
         own: dict[str, Any] = {"requests": {"cpu": "101m", "memory": "1Mi"}, "limits": {"cpu": "5m", "memory": "2Mi"}}
@@ -471,14 +472,14 @@ class TestStatus:
         exact = CgroupLimits(
             cpu_shares=103, cpu_quota_microseconds=1000, cpu_period_microseconds=100_000, memory_bytes=2 * MI
         )
-        assert pod_resources(pod, True, exact) == REQUIREMENTS(**own)
+        assert pod_resources(pod, True, exact, None) == REQUIREMENTS(**own)
         changed = CgroupLimits(
             cpu_shares=204, cpu_quota_microseconds=20_000, cpu_period_microseconds=100_000, memory_bytes=MI
         )
-        assert pod_resources(pod, True, changed) == REQUIREMENTS(
+        assert pod_resources(pod, True, changed, None) == REQUIREMENTS(
             requests={"cpu": "200m", "memory": "1Mi"}, limits={"cpu": "200m", "memory": "1Mi"}
         )
-        assert pod_resources(make_pod("app"), True, CgroupLimits(cpu_shares=2)).requests is None
+        assert pod_resources(make_pod("app"), True, CgroupLimits(cpu_shares=2), None).requests is None
 
     def test_the_conditions_are_in_the_status_of_a_pod_that_lives(self) -> None:
         pending = condition("PodResizePending", None, "Deferred", "", 1, NOW)

@@ -112,6 +112,19 @@ async def test_the_get_strategy_asks_each_time(server: FakeApiServer) -> None:
     assert gets(server) == 3
 
 
+async def test_a_new_pod_begins_with_what_is_there_now(server: FakeApiServer) -> None:
+    """Its environment stays for life; another pod's look of a moment ago is no good to it."""
+    put(server, x="1")
+    async with storing(server, strategy=Strategy.CACHE) as store:
+        store.register("p1", [A])
+        assert (await store.get(*A)).data == {"x": "1"}
+        put(server, x="2")
+        store.register("p1", [A])
+        assert (await store.get(*A)).data == {"x": "1"}
+        store.register("p2", [A])
+        assert (await store.get(*A)).data == {"x": "2"}
+
+
 async def test_an_object_that_nobody_registered_is_simply_read(server: FakeApiServer) -> None:
     put(server, x="1")
     async with storing(server) as store:

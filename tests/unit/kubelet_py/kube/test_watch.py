@@ -114,6 +114,20 @@ async def test_a_version_that_is_gone_leads_to_a_consistent_list(server: FakeApi
     assert "resourceVersion" not in lists[-1].query
 
 
+async def test_after_a_refusal_nothing_older_than_what_was_seen_is_listed(server: FakeApiServer) -> None:
+    """Another server behind the same address may know less: pods would go and come back."""
+    async with reflecting(server) as (mirror, _):
+        await eventually(lambda: mirror.lists == 1)
+        server.put("pods", pod("b"))
+        await eventually(lambda: mirror.names == {"a", "b"})
+        server.fail_next(401, reason="Unauthorized")
+        server.end_watches()
+        await eventually(lambda: mirror.lists == 2)
+    lists = [r.query.get("resourceVersion") for r in server.asked("GET", "pods") if "watch" not in r.query]
+    newest = (server.find("pods", "b", "default") or {})["metadata"]["resourceVersion"]
+    assert lists == ["0", newest]
+
+
 async def test_an_outage_is_slept_through(server: FakeApiServer) -> None:
     async with reflecting(server) as (mirror, _):
         await eventually(lambda: mirror.names == {"a"})

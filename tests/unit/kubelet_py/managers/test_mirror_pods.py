@@ -100,3 +100,15 @@ async def test_after_a_restart_the_mirror_of_the_same_pod_is_left_alone(server: 
     assert [r.path for r in server.requests if r.method in ("POST", "DELETE")] == [
         "/api/v1/namespaces/default/pods/old"
     ]
+
+
+async def test_a_mirror_that_the_server_refuses_keeps_no_other_from_its(server: FakeApiServer) -> None:
+    """A namespace that is not there yet, a quota, a webhook."""
+    async with mirroring(server) as manager:
+        manager.on_static_pods([static_pod("first")], complete=True)
+        await eventually(lambda: mirror_hash(server, "first") == "h1")
+        server.fail_next(403, reason="Forbidden")
+        manager.on_static_pods([static_pod(name) for name in ("first", "refused", "last")], complete=True)
+        await eventually(lambda: mirror_hash(server, "refused") == "h1")
+    made = [r.body["metadata"]["name"] for r in server.asked("POST", "pods")]
+    assert made == ["first", "refused", "last", "refused"]

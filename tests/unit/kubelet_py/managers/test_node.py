@@ -83,13 +83,17 @@ async def test_a_new_node_is_created_with_its_status(server: FakeApiServer) -> N
 
 
 async def test_a_node_that_is_there_is_adopted_and_keeps_its_own_labels(server: FakeApiServer) -> None:
-    server.put("nodes", {"metadata": {"name": NODE, "labels": {"mine": "1"}, "annotations": {"a": "b"}}, "spec": {}})
-    async with managing(server, Host(), labels={"tier": "edge"}):
+    """Of --node-labels only well-known ones are set anew."""
+    labels = {"mine": "1", "pool": "b"}
+    server.put("nodes", {"metadata": {"name": NODE, "labels": labels, "annotations": {"a": "b"}}, "spec": {}})
+    zone = {"topology.kubernetes.io/zone": "z"}
+    async with managing(server, Host(), labels={"tier": "edge", "pool": "a", **zone}):
         await eventually(lambda: ready_at(server))
     metadata = node_at(server).metadata
     assert metadata is not None
     assert metadata.labels is not None
-    assert (metadata.labels["mine"], metadata.labels["tier"]) == ("1", "edge")
+    assert {**labels, **zone}.items() <= metadata.labels.items()
+    assert "tier" not in metadata.labels
     assert metadata.annotations is not None
     assert metadata.annotations["volumes.kubernetes.io/controller-managed-attach-detach"] == "true"
 

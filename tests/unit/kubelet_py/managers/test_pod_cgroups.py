@@ -157,6 +157,25 @@ async def test_cgroups_of_pods_that_nobody_knows_go() -> None:
     assert len(logs) == 2
 
 
+async def test_a_cgroup_that_will_not_go_keeps_no_other_from_going(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that hangs in a file system."""
+    node = Node()
+    for path in ("/kubepods/podstuck", "/kubepods/burstable/podold"):
+        node.tree.made[path] = None
+    remove = node.tree.remove
+
+    def refuse(path: str) -> None:
+        if path.endswith("stuck"):
+            raise OSError("Device or resource busy")
+        remove(path)
+
+    monkeypatch.setattr(node.tree, "remove", refuse)
+    with capture_logs() as logs:
+        await node.cgroups.remove_orphans(lambda uid: False)
+    assert list(node.tree.made) == ["/kubepods/podstuck"]
+    assert "orphaned_pod_cgroup_stays" in {line["event"] for line in logs}
+
+
 class HeldTree(Tree):
     """One whose looks and removals wait for the test, in their threads."""
 

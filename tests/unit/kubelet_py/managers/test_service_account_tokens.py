@@ -6,6 +6,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from kubelet_py.api import authentication_v1
@@ -22,9 +23,10 @@ ASK = TokenAsk("shop", "default", "web", "uid-1", expiration_seconds=3600)
 
 
 class Issuer:
-    """Counts, and answers with tokens that last as long as was asked for, or a year."""
+    """Counts, and answers with tokens that last as long as was asked for, or as long as they may."""
 
     def __init__(self) -> None:
+        self.longest_seconds = 2**31
         self.now = 1_000_000.0
         self.asked: list[authentication_v1.TokenRequest] = []
         self.away = False
@@ -42,9 +44,11 @@ class Issuer:
             raise self.refusals.pop()
         self.asked.append(body)
         self.path = (namespace, name, subresource)
-        end = datetime.fromtimestamp(self.now + (body.spec.expirationSeconds or 0), UTC)
+        granted = min(body.spec.expirationSeconds or 0, self.longest_seconds)
+        spec = msgspec.structs.replace(body.spec, expirationSeconds=granted)
+        end = datetime.fromtimestamp(self.now + granted, UTC)
         status = authentication_v1.TokenRequestStatus(token=f"token-{len(self.asked)}", expirationTimestamp=end)
-        return authentication_v1.TokenRequest(spec=body.spec, status=status)
+        return authentication_v1.TokenRequest(spec=spec, status=status)
 
     def tokens(self, jitter: float = 0.0) -> ServiceAccountTokens:
         return ServiceAccountTokens(cast(TokenIssuer, self), lambda: self.now, lambda: jitter, self.rest)
@@ -118,6 +122,17 @@ async def test_it_is_renewed_at_four_fifths_of_its_life_or_after_a_day(
     await tokens.get(ask)
     issuer.now += age
     assert await tokens.get(ask) == ("token-2" if renewed else "token-1")
+
+
+async def test_one_that_the_api_server_shortens_is_renewed_by_the_life_that_it_has() -> None:
+    """With --service-account-max-token-expiration; else each pass would ask for another."""
+    issuer = Issuer()
+    issuer.longest_seconds = 3600
+    tokens = issuer.tokens()
+    ask = replace(ASK, expiration_seconds=86400)
+    assert [await tokens.get(ask) for _ in range(3)] == ["token-1"] * 3
+    issuer.now += 2881
+    assert await tokens.get(ask) == "token-2"
 
 
 async def test_the_old_one_is_used_while_it_is_good_and_the_api_server_is_away() -> None:

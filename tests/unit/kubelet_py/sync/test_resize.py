@@ -242,6 +242,20 @@ async def test_one_that_is_taken_back_or_gone_waits_no_more(rig: Rig) -> None:
     assert rig.allocations.allocated(sized()) == sized()
 
 
+async def test_one_of_a_pod_that_has_ended_waits_no_more(rig: Rig) -> None:
+    queue = Queue(rig)
+    rig.allocations.allocate(sized())
+    queue.rejection = Rejection("OutOfcpu", "no room")
+    queue.asks(sized("9"))
+    queue.woken.clear()
+    rig.allocations.forget(UID)
+    queue.rejection = None
+    queue.queue.retry()
+    assert (queue.woken, rig.allocations.is_allocated(UID)) == ([], False)
+    queue.rejection = Rejection("OutOfcpu", "no room")
+    assert queue.asks(sized("9")) == []
+
+
 async def test_one_that_can_never_be_is_not_tried_again(rig: Rig) -> None:
     def burstable(memory: str) -> core_v1.Pod:
         return a_pod(a_container(resources={"requests": {"memory": memory}}))

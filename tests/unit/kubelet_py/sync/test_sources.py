@@ -13,7 +13,9 @@ from structlog.testing import capture_logs
 
 from kubelet_py.api import pod as podlib
 from kubelet_py.core.source_merge import PodOperation, PodSet
+from kubelet_py.core.static_pod import StaticOrigin, StaticPods, static_pods_of
 from kubelet_py.host.inotify import CREATE, DELETE_SELF, Change, DirectoryWatch
+from kubelet_py.sync.sources import manifest_directory
 from kubelet_py.sync.sources import url as url_module
 from kubelet_py.sync.sources.file import FileSource
 from kubelet_py.sync.sources.manifest_directory import ManifestDirectory
@@ -71,6 +73,22 @@ class TestManifestDirectory:
         assert (look.exists, look.pods, look.problems) == (False, (), ())
         os.mkfifo(tmp_path / "pipe")
         assert "neither a directory nor a file" in _directory(tmp_path / "pipe").look(NOW).path_problem
+
+    def test_a_fault_of_ours_in_one_file_costs_no_other_its_pod(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+
+        def broken(data: bytes, origin: StaticOrigin) -> StaticPods:
+            if b"broken" in data:
+                raise TypeError("nobody thought of it")
+            return static_pods_of(data, origin)
+
+        monkeypatch.setattr(manifest_directory, "static_pods_of", broken)
+        _write(tmp_path / "a.yaml", _text("broken"))
+        _write(tmp_path / "b.yaml", _text("web"))
+        look = _directory(tmp_path).look(NOW)
+        assert [podlib.metadata_of(pod).name for pod in look.pods] == ["web-n1"]
+        assert [p.message for p in look.problems] == ["fault of the agent: TypeError: nobody thought of it"]
 
     def test_other_files_are_untouched_by_a_bad_one(self, tmp_path: Path) -> None:
         """The good pod stays, the bad file is named with its line, and mended it is back."""
@@ -403,6 +421,20 @@ class TestUrlSource:
         assert (found.source, found.pods) == ("http", ())
         assert server.headers == ["a", "b"]
         assert [entry["event"] for entry in logs] == ["manifest_warning"]
+
+    async def test_a_fault_of_ours_is_a_failure_as_any(
+        self, server: ConfigServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def broken(*_: object) -> None:
+            raise TypeError("nobody thought of it")
+
+        monkeypatch.setattr(url_module, "static_pods_of", broken)
+        server.body = _text().encode()
+        source = UrlSource(server.url, {}, "n1", 20, Sets())
+        with capture_logs() as logs:
+            async with aiohttp.ClientSession() as session:
+                await source.fetch(session)
+        assert [entry["problem"] for entry in logs] == ["fault of the agent: TypeError: nobody thought of it"]
 
     async def test_failures_are_loud_three_times(self, server: ConfigServer) -> None:
         """Then quiet, then their end is told."""
