@@ -143,6 +143,7 @@ class Agent:
             config.syncFrequency,
             preemptions=preemptions,
             alive_namesakes=self.pleg.alive_uids_named,
+            on_stopped=self._pod_stopped,
         )
         self.merge = SourceMerge(self._source_names())
         self.mirrors = self._make_mirrors()
@@ -266,7 +267,9 @@ class Agent:
     def _make_mirrors(self) -> MirrorPodManager | None:
         if self.clients is None or self.node_manager is None:
             return None
-        return MirrorPodManager(self.clients.main, self.node_object, self.node_manager.registered)
+        return MirrorPodManager(
+            self.clients.main, self.node_object, self.node_manager.registered, is_stopping=self.workers.is_stopping
+        )
 
     # What managers ask each other through here
 
@@ -358,6 +361,10 @@ class Agent:
     def _on_static_pods(self, all_pods: list[core_v1.Pod], complete: bool) -> None:
         if self.mirrors is not None:
             self.mirrors.on_static_pods(all_pods, complete=complete)
+
+    def _pod_stopped(self) -> None:
+        if self.mirrors is not None:
+            self.mirrors.look_again()
 
     def _source_problem(self, problem: SourceProblem) -> None:
         """The source has logged it; the API server's users see it as an event of the node."""

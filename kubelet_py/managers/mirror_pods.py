@@ -1,8 +1,8 @@
 """Mirror pods: the API server's copies of the static pods, so that people and the scheduler see them.
 
 Level-triggered: what the sources say should run against what the API server shows. A mirror pod that is missing is
-created, one of an older static pod (other hash) or being deleted is removed at once and created again, one without a
-static pod is removed. Must not know statuses.
+created, one of an older static pod (other hash) or being deleted is removed and created again, one without a static pod
+is removed; all of it once the static pod of before has stopped. Must not know statuses.
 
 Upstream counterpart: pkg/kubelet/pod/mirror_client.go and the mirror parts of kubelet.go.
 """
@@ -45,9 +45,12 @@ class MirrorPodManager:
         node: Callable[[], core_v1.Node | None],
         node_registered: asyncio.Event,
         *,
+        is_stopping: Callable[[str], bool] = lambda full_name: False,
         random_fraction: Callable[[], float] = random.random,
     ) -> None:
+        """`is_stopping`: whether a pod with this full name is being stopped. `look_again` once it has."""
         self._client = client
+        self._is_stopping = is_stopping
         self._node = node
         self._node_registered = node_registered
         self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, jitter=0.2, random=random_fraction)
@@ -69,6 +72,10 @@ class MirrorPodManager:
         if seen != self._seen or not self._listed:
             self._seen, self._listed = seen, True
             self._changed.set()
+
+    def look_again(self) -> None:
+        """A pod has stopped."""
+        self._changed.set()
 
     async def run(self) -> None:
         """Bring the API server's mirror pods to the static pods, for ever."""
@@ -98,6 +105,8 @@ class MirrorPodManager:
         return failures
 
     async def _reconcile_one(self, name: str) -> None:
+        if self._is_stopping(name):
+            return  # while something of it runs, people see it, and its successor's comes after it
         mirror, static = self._seen.get(name), self._wanted.get(name)
         if mirror is not None:
             if static is None:

@@ -59,8 +59,13 @@ class PodWorkers:
         *,
         preemptions: Preemptions,
         alive_namesakes: Callable[[str], Collection[str]] = lambda full_name: (),
+        on_stopped: Callable[[], None] = lambda: None,
     ) -> None:
-        """`alive_namesakes`: the UIDs of all pods with this full name of which something lives in the runtime."""
+        """`alive_namesakes`: the UIDs of all pods with this full name of which something lives in the runtime.
+
+        `on_stopped` is called when a pod's containers have stopped for good, so that `is_stopping` may say otherwise.
+        """
+        self._on_stopped = on_stopped
         self._sync = sync
         self._preemptions = preemptions
         self._alive_namesakes = alive_namesakes
@@ -199,6 +204,13 @@ class PodWorkers:
         worker = self._workers.get(pod_uid)
         return worker.pod if worker is not None else None
 
+    def is_stopping(self, full_name: str) -> bool:
+        """Whether a pod of this name is being stopped."""
+        return any(
+            worker.state.full_name == full_name and worker.state.phase is Phase.TERMINATING
+            for worker in self._workers.values()
+        )
+
     def states(self) -> Mapping[str, WorkerState]:
         """All states by UID."""
         return {uid: worker.state for uid, worker in self._workers.items()}
@@ -318,6 +330,7 @@ class PodWorkers:
             log.warning("pod_stop_failed", pod=worker.state.full_name, pod_uid=worker.state.uid, error=str(error))
             return self._spread(STOP_RETRY_SECONDS)
         self._apply(worker, table.ContainersStopped(), "the containers are stopped")
+        self._on_stopped()
         for uid in self._preemptions.stopped(worker.state.uid):
             self.wake(uid, "the pods that gave way have stopped")
         return 0.0

@@ -59,6 +59,32 @@ def test_a_manifest_becomes_a_pod_and_a_mirror(stage: Stage) -> None:
     eventually("the end of the containers", lambda: not running(stage, name), within_seconds=20)
 
 
+@pytest.mark.parametrize("change", ["removed", "changed"])
+def test_the_mirror_stays_while_its_pod_stops(stage: Stage, change: str) -> None:
+    """What somebody sees of a static pod is there as long as anything of it runs, and its successor comes after it."""
+    stem = stage.unique("static")
+    name = f"{stem}-{NODE}"
+    slow = container('trap "sleep 5; exit 0" TERM; while :; do sleep 0.1; done')
+    stage.write_manifest(f"{stem}.yaml", yaml.safe_dump(pod(stem, slow, terminationGracePeriodSeconds=20)))
+    mirror_uid = stage.wait_ready(name)["metadata"]["uid"]
+    if change == "changed":
+        stage.write_manifest(f"{stem}.yaml", yaml.safe_dump(manifest(stem, "second")))
+    else:
+        stage.remove_manifest(f"{stem}.yaml")
+    stage.wait_event(name, "Killing")
+    seen = stage.pod(name)  # the container has seconds to run
+    assert (seen["metadata"]["uid"], seen["status"]["phase"]) == (mirror_uid, "Running")
+    (old,) = running(stage, name)
+    if change == "changed":
+        stage.wait_logs(name, "second\n")
+        assert stage.wait_ready(name)["metadata"]["uid"] != mirror_uid
+        (new,) = running(stage, name)
+        assert new.id != old.id
+    else:
+        stage.wait_gone(name)
+        assert running(stage, name) == []
+
+
 @pytest.mark.skipif(PLAYS_GO, reason="the words are ours")
 def test_unusable_manifests_are_said_and_leave_others_alone(stage: Stage) -> None:
     """Malformed, duplicate, unreadable, oversized and half-written files each get a line that names file and fault;

@@ -1,7 +1,7 @@
 """Mirror pods follow the static pods."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Container
 from contextlib import asynccontextmanager
 
 import pytest
@@ -28,11 +28,17 @@ async def server() -> AsyncIterator[FakeApiServer]:
 
 
 @asynccontextmanager
-async def mirroring(server: FakeApiServer) -> AsyncIterator[MirrorPodManager]:
+async def mirroring(server: FakeApiServer, stopping: Container[str] = ()) -> AsyncIterator[MirrorPodManager]:
     registered = asyncio.Event()
     registered.set()
     async with client_for(server.url) as client:
-        manager = MirrorPodManager(client, lambda: NODE_OBJECT, registered, random_fraction=lambda: 0.0)
+        manager = MirrorPodManager(
+            client,
+            lambda: NODE_OBJECT,
+            registered,
+            is_stopping=lambda full_name: full_name in stopping,
+            random_fraction=lambda: 0.0,
+        )
 
         def deliver(pod_set: PodSet) -> None:
             if pod_set.mirrors_may_differ:
@@ -66,6 +72,21 @@ async def test_a_changed_static_pod_gets_a_new_mirror(server: FakeApiServer) -> 
         await eventually(lambda: mirror_hash(server, "web") == "h1")
         manager.on_static_pods([static_pod("web", "h2")], complete=True)
         await eventually(lambda: mirror_hash(server, "web") == "h2")
+
+
+@pytest.mark.parametrize("successor", [[], [static_pod("web", "h2")]], ids=["removed", "changed"])
+async def test_the_mirror_stays_while_its_static_pod_stops(server: FakeApiServer, successor: list[core_v1.Pod]) -> None:
+    stopping: set[str] = set()
+    async with mirroring(server, stopping) as manager:
+        manager.on_static_pods([static_pod("web")], complete=True)
+        await eventually(lambda: mirror_hash(server, "web") == "h1")
+        stopping.add("web_default")
+        manager.on_static_pods([*successor, static_pod("other")], complete=True)
+        await eventually(lambda: mirror_hash(server, "other") == "h1")
+        assert mirror_hash(server, "web") == "h1"
+        stopping.clear()
+        manager.look_again()
+        await eventually(lambda: mirror_hash(server, "web") == ("h2" if successor else None))
 
 
 @pytest.mark.parametrize("grace", [0, 30])

@@ -37,7 +37,9 @@ class Stage:
             jitter=lambda: 0.0,
             preemptions=self.preemptions,
             alive_namesakes=self.alive_namesakes,
+            on_stopped=lambda: self.stopped.append(self.workers.is_stopping("web_shop")),
         )
+        self.stopped: list[bool] = []
 
     def alive_namesakes(self, full_name: str) -> set[str]:
         """As the PLEG tells them."""
@@ -407,7 +409,10 @@ async def test_static_pods_of_one_name_run_one_after_the_other(stage: Stage) -> 
     await asyncio.sleep(20)
     assert stage.rig.fake.running(OTHER_UID) == []
     stage.workers.remove(UID)
+    assert stage.workers.is_stopping("web_shop")
+    assert not stage.workers.is_stopping("other_shop")
     took = await stage.until(lambda: stage.rig.fake.running(OTHER_UID))
+    assert stage.stopped == [False], "whoever waits for it is told, and it is true by then"
     assert took == pytest.approx(30, abs=0.5), "as soon as the first one is gone"
     assert stage.rig.fake.running(UID) == []
 
