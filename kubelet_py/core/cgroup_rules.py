@@ -8,7 +8,7 @@ pkg/kubelet/kuberuntime/kuberuntime_container_linux.go.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from math import ceil
 from typing import Any, Final
@@ -120,6 +120,29 @@ def milli_cpu_of_shares(shares: int) -> int:
 def cpu_weight_of_shares(shares: int) -> int:
     """cpu.weight of a pod's or QoS class's own cgroup on v2 (containers' weights are the runtime's business)."""
     return 10_000 if shares >= MAX_SHARES else 1 + max(0, shares - MIN_SHARES) * 9999 // 262_142
+
+
+def cpu_shares_of_weight(weight: int) -> int:
+    """The way back, which many shares have in common."""
+    return MIN_SHARES + (weight - 1) * 262_142 // 9999
+
+
+def adopted_limits(found: CgroupLimits, wanted: CgroupLimits, *, unified: bool) -> CgroupLimits:
+    """The limits of a cgroup that an agent of earlier made: CPU and memory as found there, the rest as it made them.
+
+    Shares that are one weight on v2 are those of `wanted`.
+    """
+    shares = found.cpu_shares
+    if unified and shares is not None and wanted.cpu_shares is not None:
+        is_same = shares == cpu_shares_of_weight(cpu_weight_of_shares(wanted.cpu_shares))
+        shares = wanted.cpu_shares if is_same else shares
+    return replace(
+        wanted,
+        cpu_shares=shares,
+        cpu_quota_microseconds=found.cpu_quota_microseconds,
+        cpu_period_microseconds=found.cpu_period_microseconds,
+        memory_bytes=found.memory_bytes,
+    )
 
 
 def cpu_quota_of(milli_cpu: int, period_microseconds: int = DEFAULT_PERIOD_MICROSECONDS) -> int:

@@ -396,9 +396,7 @@ class _Planner:
             return
         updates = (*init.resizes, *main.resizes)
         starting = [init_containers_of(self.pod)[index] for index in init.starts] + [c for c, _ in main.starts]
-        starts_follow = any(
-            self.observed.newest(c.name) is not None and starts_with_new_size(self.pod, c, actuated) for c in starting
-        )
+        starts_follow = any(starts_with_new_size(self.pod, container, actuated) for container in starting)
         if updates or starts_follow or pod_level_changes(self.pod, actuated):
             yield ResizePod("the allocated resources changed", updates, starts_follow)
 

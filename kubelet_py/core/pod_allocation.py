@@ -146,6 +146,20 @@ def amounts_of(resources: core_v1.ResourceRequirements | None) -> Amounts:
     )
 
 
+def allocated_amounts(pod: core_v1.Pod, container: core_v1.Container) -> Amounts:
+    """What the container's cgroup is to have. Both have the allocated resources."""
+    return amounts_of(with_pod_limits(container.resources or NO_RESOURCES, podlib.spec_of(pod).resources))
+
+
+def actuated_amounts(actuated: PodResources, container_name: str) -> Amounts:
+    """What the container's cgroup was given; nothing for one that was never made.
+
+    A checkpoint may hold the container's own resources alone: so it begins, and so the Go kubelet writes it.
+    """
+    own = actuated.containers.get(container_name)
+    return Amounts() if own is None else amounts_of(with_pod_limits(own, actuated.pod_level))
+
+
 def pod_level_changes(pod: core_v1.Pod, actuated: PodResources) -> bool:
     """The pod-level resources are not those of the pod's cgroup."""
     return amounts_of(podlib.spec_of(pod).resources) != amounts_of(actuated.pod_level)
@@ -157,11 +171,15 @@ def requirements_of(
     """Requirements with these amounts of CPU and memory, and everything else as in `besides`."""
     besides = besides or NO_RESOURCES
 
+    def is_explicit_zero(raw: Mapping[str, Any] | None, name: str) -> bool:
+        return raw is not None and name in raw and not quantity_of(raw, name)
+
     def listed(raw: Mapping[str, Any] | None, cpu_milli: int, memory_bytes: int) -> dict[str, str] | None:
         found = {name: value for name, value in (raw or {}).items() if name not in (CPU, MEMORY)}
-        if cpu_milli:
+        # An explicit nothing is no absence: without a request the limit is the request.
+        if cpu_milli or is_explicit_zero(raw, CPU):
             found[CPU] = str(q.from_milli(cpu_milli))
-        if memory_bytes:
+        if memory_bytes or is_explicit_zero(raw, MEMORY):
             found[MEMORY] = str(q.from_bytes(memory_bytes))
         return found or None
 

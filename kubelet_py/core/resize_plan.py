@@ -14,7 +14,6 @@ from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
-from kubelet_py.api.pod import spec_of
 from kubelet_py.core.actions import ContainerResize
 from kubelet_py.core.cgroup_rules import (
     DEFAULT_PERIOD_MICROSECONDS,
@@ -24,7 +23,7 @@ from kubelet_py.core.cgroup_rules import (
     milli_cpu_of_shares,
 )
 from kubelet_py.core.observed import ObservedContainer
-from kubelet_py.core.pod_allocation import NO_RESOURCES, PodResources, amounts_of, with_pod_limits
+from kubelet_py.core.pod_allocation import PodResources, actuated_amounts, allocated_amounts
 from kubelet_py.core.pod_resources import CPU, MEMORY, quantity_of
 from kubelet_py.core.resize_rules import restarts_for
 
@@ -43,8 +42,8 @@ def judge_container(
     pod: core_v1.Pod, container: core_v1.Container, run: ObservedContainer, actuated: PodResources
 ) -> ResizeNeed:
     """`pod` and `container` have the allocated resources; the container runs."""
-    wanted = amounts_of(with_pod_limits(container.resources or NO_RESOURCES, spec_of(pod).resources))
-    current = amounts_of(actuated.containers.get(container.name))
+    wanted = allocated_amounts(pod, container)
+    current = actuated_amounts(actuated, container.name)
     changed = [resource for resource in RESOURCES if wanted.of(resource) != current.of(resource)]
     if not changed:
         return ResizeNeed()
@@ -54,9 +53,8 @@ def judge_container(
 
 
 def starts_with_new_size(pod: core_v1.Pod, container: core_v1.Container, actuated: PodResources) -> bool:
-    """A container that is about to start has another size than its last run, so the pod's cgroup must follow."""
-    wanted = amounts_of(with_pod_limits(container.resources or NO_RESOURCES, spec_of(pod).resources))
-    return wanted != amounts_of(actuated.containers.get(container.name))
+    """A container that is about to start has another size than the pod's cgroup was made for, which must follow."""
+    return allocated_amounts(pod, container) != actuated_amounts(actuated, container.name)
 
 
 def in_order(updates: Iterable[ContainerResize], resource: str) -> tuple[ContainerResize, ...]:

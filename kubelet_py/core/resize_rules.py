@@ -17,12 +17,11 @@ from kubelet_py.core import pod_resources, qos
 from kubelet_py.core.cgroup_rules import CgroupSettings, may_swap
 from kubelet_py.core.observed import ContainerState, ObservedPod
 from kubelet_py.core.pod_allocation import (
-    NO_RESOURCES,
     PodResources,
-    amounts_of,
+    actuated_amounts,
+    allocated_amounts,
     pod_level_changes,
     resizable_containers_of,
-    with_pod_limits,
 )
 from kubelet_py.core.pod_resources import CPU, MEMORY
 from kubelet_py.core.qos import QosClass
@@ -85,8 +84,7 @@ def is_in_progress(pod: core_v1.Pod, actuated: PodResources | None, observed: Ob
         newest = observed.newest(container.name)
         if newest is None or newest.state is not ContainerState.RUNNING:
             continue  # it gets the right size when it starts
-        wanted = amounts_of(with_pod_limits(container.resources or NO_RESOURCES, spec.resources))
-        if wanted != amounts_of(actuated.containers.get(container.name)):
+        if allocated_amounts(pod, container) != actuated_amounts(actuated, container.name):
             return True
     return False
 

@@ -16,11 +16,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
-from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, cpu_weight_of_shares
+from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, cpu_shares_of_weight, cpu_weight_of_shares
 from kubelet_py.host.mounts import MountEntry, list_mounts
 
 V2_CONTROLLERS: Final = ("cpu", "cpuset", "memory", "pids", "hugetlb", "io")
 DEFAULT_PERIOD_MICROSECONDS: Final = 100_000
+_V1_ENDLESS_MEMORY: Final = 2**62
+"""Where nothing limits memory, v1 reads as just below 2**63, by the size of a page."""
 _KILL_SECONDS: Final = 5.0
 _KILL_PAUSE_SECONDS: Final = 0.01
 _CONTROLLER_NAMES: Final = frozenset(
@@ -43,6 +45,9 @@ class Tree(Protocol):
 
     def children(self, path: str) -> list[str]:
         """What is right beneath."""
+
+    def limits(self, path: str) -> CgroupLimits | None:
+        """CPU and memory as the kernel has them; None where there is no such cgroup."""
 
     def memory_usage_bytes(self, path: str) -> int | None:
         """In use now."""
@@ -127,6 +132,37 @@ class CgroupTree:
         for controller, file, value in v1_files(limits):
             if controller in self.controllers:
                 _write(self.controllers[controller] / path.strip("/") / file, value)
+
+    def limits(self, path: str) -> CgroupLimits | None:
+        """CPU and memory as the kernel has them; None where there is no such cgroup."""
+        relative = _relative(path)
+        if self.unified is not None:
+            directory = self.unified / relative
+            if not directory.is_dir():
+                return None
+            weight = _number(directory / "cpu.weight")
+            quota, period = [*_words(directory / "cpu.max"), "", ""][:2]
+            return CgroupLimits(
+                cpu_shares=cpu_shares_of_weight(weight) if weight else None,
+                cpu_quota_microseconds=int(quota) if quota.isdecimal() else None,
+                cpu_period_microseconds=int(period) if period.isdecimal() else None,
+                memory_bytes=_number(directory / "memory.max"),
+            )
+        found = {name: self.controllers[name] / relative for name in ("cpu", "memory") if name in self.controllers}
+        if not all(directory.is_dir() for directory in found.values()):
+            return None
+
+        def read(controller: str, file: str) -> int | None:
+            return _number(found[controller] / file) if controller in found else None
+
+        memory_bytes = read("memory", "memory.limit_in_bytes")
+        has_limit = memory_bytes is not None and memory_bytes < _V1_ENDLESS_MEMORY
+        return CgroupLimits(
+            cpu_shares=read("cpu", "cpu.shares"),
+            cpu_quota_microseconds=read("cpu", "cpu.cfs_quota_us"),
+            cpu_period_microseconds=read("cpu", "cpu.cfs_period_us"),
+            memory_bytes=memory_bytes if has_limit else None,
+        )
 
     def counts_swap(self, own_cgroup: str) -> bool:
         """The kernel limits swap by cgroup; `own_cgroup` is one below the root of v2, where the root has no limits."""
@@ -290,6 +326,12 @@ def _write(file: Path, value: str) -> None:
             output.write(value)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {value!r}: {error.strerror}", str(file)) from error
+
+
+def _number(file: Path) -> int | None:
+    """What one file holds; None for what has no limit, and where no controller has such a file."""
+    word = next(iter(_words(file)), "")
+    return int(word) if word.isdecimal() else None
 
 
 def _words(file: Path) -> list[str]:

@@ -131,6 +131,10 @@ class SliceTree:
         """The names of the cgroups right beneath."""
         return self._files.children(path)
 
+    def limits(self, path: str) -> CgroupLimits | None:
+        """CPU and memory as the kernel has them; None where there is no such cgroup."""
+        return self._files.limits(path)
+
     def memory_usage_bytes(self, path: str) -> int | None:
         """How much memory is in use in the cgroup and beneath; None where nobody counts it."""
         return self._files.memory_usage_bytes(path)

@@ -12,7 +12,7 @@ their specs say, where the Go kubelet does not start.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -131,10 +131,16 @@ class PodAllocations:
         given = self._allocated.pods.get(pods.uid_of(pod))
         return pod if given is None else with_resources(pod, given)
 
-    def occupied(self, pod: core_v1.Pod) -> core_v1.Pod:
-        """The pod with what it takes of the node: what it was given, and what a resize has not yet taken from it."""
+    def occupied(self, pod: core_v1.Pod, running: Collection[str]) -> core_v1.Pod:
+        """The pod with what it takes of the node: what it was given, and what a resize has not yet taken from it.
+
+        `running`: the names of its containers that run. What has ended holds nothing, and starts again as it was given.
+        """
         given, had = self.allocated(pod), self._actuated.pods.get(pods.uid_of(pod))
-        return given if had is None else with_larger_requests(given, had)
+        if had is None or not running:
+            return given
+        held = {name: resources for name, resources in had.containers.items() if name in running}
+        return with_larger_requests(given, PodResources(held, had.pod_level))
 
     def allocate(self, pod: core_v1.Pod) -> None:
         """The pod gets what its spec says."""
@@ -148,11 +154,6 @@ class PodAllocations:
     def actuated(self, pod_uid: str) -> PodResources | None:
         """What runtime and cgroups were told last; None for a pod of which nothing was made yet."""
         return self._actuated.pods.get(pod_uid)
-
-    def actuated_pod(self, pod: core_v1.Pod) -> core_v1.Pod:
-        """The pod with what its cgroups have."""
-        given = self._actuated.pods.get(pods.uid_of(pod))
-        return pod if given is None else with_resources(pod, given)
 
     def begin(self, pod: core_v1.Pod) -> None:
         """The pod's cgroup is made, or an agent without these files made it: it has what was allocated."""

@@ -22,6 +22,7 @@ from kubelet_py.core.cgroup_rules import (
     CgroupSettings,
     MemoryUsage,
     QosRequests,
+    adopted_limits,
     cgroup_path,
     compute_class_limits,
     compute_pod_limits,
@@ -55,25 +56,29 @@ class PodCgroups:
         self._removals: dict[str, asyncio.Event] = {}
         """Of orphans, by UID, with their end."""
 
-    async def ensure_pod(self, pod: core_v1.Pod) -> None:
-        """The pod's cgroup with its present limits; SyncError("FailedCreatePodContainer") when the kernel refuses."""
+    async def ensure_pod(self, pod: core_v1.Pod, *, keeps_limits: bool = False) -> None:
+        """The pod's cgroup with its present limits; SyncError("FailedCreatePodContainer") when the kernel refuses.
+
+        `keeps_limits`: one that exists keeps those it has. The limits of a pod that runs move step by step, each after
+        what it has in use was looked at (`update_pod`), and what was done of a resize must not be undone.
+        """
         settings, uid = self._settings(), pods.uid_of(pod)
         if not settings.cgroups_per_qos:
             return
         limits = compute_pod_limits(pod, settings)
-        if self._made.get(uid) == limits:
+        if uid in self._made and (keeps_limits or self._made[uid] == limits):
             return
         if uid in self._removals:  # the pod has come back
             await self._removals[uid].wait()
         self._count(pod)
         try:
-            await asyncio.to_thread(self._ensure, settings, _path(pod_cgroup_name(pod, settings), settings), limits)
+            path = _path(pod_cgroup_name(pod, settings), settings)
+            self._made[uid] = await asyncio.to_thread(self._ensure_pod, settings, path, limits, keeps_limits)
         except OSError as error:
             raise SyncError("FailedCreatePodContainer", f"unable to ensure pod container exists: {error}") from error
-        self._made[uid] = limits
 
     def limits_of(self, pod_uid: str) -> CgroupLimits:
-        """The limits that the pod's cgroup has, as far as they were written here."""
+        """The limits that the pod's cgroup has, as far as they are known here."""
         return self._made.get(pod_uid, CgroupLimits())
 
     async def update_pod(self, pod: core_v1.Pod, step: CgroupLimits, after: CgroupLimits) -> None:
@@ -135,7 +140,14 @@ class PodCgroups:
 
     # Blocking, run in threads
 
-    def _ensure(self, settings: CgroupSettings, path: str, limits: CgroupLimits) -> None:
+    def _ensure_pod(
+        self, settings: CgroupSettings, path: str, limits: CgroupLimits, keeps_limits: bool
+    ) -> CgroupLimits:
+        found = self._trees[settings.driver].limits(path) if keeps_limits else None
+        self._ensure(settings, path, limits if found is None else None)
+        return limits if found is None else adopted_limits(found, limits, unified=settings.unified)
+
+    def _ensure(self, settings: CgroupSettings, path: str, limits: CgroupLimits | None) -> None:
         self._sync_classes(settings)
         self._trees[settings.driver].ensure(path, limits)
 

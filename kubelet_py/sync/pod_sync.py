@@ -111,7 +111,7 @@ class PodSync:
         services.objects.watch_pod(pod)
         # A resize moves the limits of a running pod step by step; what is made anew has its size from the start.
         try:
-            await services.cgroups.ensure_pod(services.allocations.actuated_pod(pod) if observed.running else pod)
+            await services.cgroups.ensure_pod(pod, keeps_limits=bool(observed.running))
         except SyncError as error:
             services.events(pod, "Warning", error.reason, error.message)
             raise

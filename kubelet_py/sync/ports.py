@@ -88,11 +88,11 @@ class StatusSink(Protocol):
 class CgroupKeeper(Protocol):
     """The cgroups of pods."""
 
-    async def ensure_pod(self, pod: core_v1.Pod) -> None:
-        """The pod's cgroup with its limits."""
+    async def ensure_pod(self, pod: core_v1.Pod, *, keeps_limits: bool = False) -> None:
+        """The pod's cgroup with its limits; `keeps_limits`: one that exists keeps those it has."""
 
     def limits_of(self, pod_uid: str) -> CgroupLimits:
-        """The limits that the pod's cgroup has, as far as they were written here."""
+        """The limits that the pod's cgroup has, as far as they are known here."""
 
     async def update_pod(self, pod: core_v1.Pod, step: CgroupLimits, after: CgroupLimits) -> None:
         """Writes `step`; from then on the cgroup has the limits `after`. SyncError when the kernel refuses."""

@@ -1,5 +1,6 @@
 """Cgroup names and limits are the Go kubelet's."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -83,6 +84,26 @@ def test_weight(shares: int, weight: int) -> None:
 def test_shares_come_back_within_their_rounding(milli: int) -> None:
     """A request survives the way through the kernel's unit."""
     assert abs(rules.milli_cpu_of_shares(rules.cpu_shares_of(milli)) - milli) <= 1
+
+
+def test_what_an_agent_of_earlier_made_is_taken_as_it_is() -> None:
+    """On v2 many shares are one weight: those that are wanted are not called others. What is not read was made so."""
+    wanted = CgroupLimits(cpu_shares=1025, cpu_quota_microseconds=9000, memory_bytes=2048, pids=5, unified={"a": "b"})
+    read = rules.cpu_shares_of_weight(rules.cpu_weight_of_shares(1025))
+    found = CgroupLimits(cpu_shares=read, cpu_quota_microseconds=7000, cpu_period_microseconds=100, memory_bytes=1024)
+    assert read != 1025
+    v2 = rules.adopted_limits(found, wanted, unified=True)
+    assert v2 == CgroupLimits(1025, 7000, 100, 1024, pids=5, unified={"a": "b"})
+    assert rules.adopted_limits(found, wanted, unified=False).cpu_shares == read
+    other = replace(found, cpu_shares=rules.cpu_shares_of_weight(rules.cpu_weight_of_shares(2048)))
+    assert rules.adopted_limits(other, wanted, unified=True).cpu_shares == other.cpu_shares
+    assert rules.adopted_limits(CgroupLimits(), wanted, unified=True).cpu_shares is None
+    assert rules.adopted_limits(found, CgroupLimits(), unified=True).cpu_shares == read
+
+
+@given(st.integers(1, 10_000))
+def test_weights_come_back(weight: int) -> None:
+    assert rules.cpu_weight_of_shares(rules.cpu_shares_of_weight(weight)) in (weight - 1, weight)
 
 
 def test_limits_of_a_guaranteed_pod() -> None:

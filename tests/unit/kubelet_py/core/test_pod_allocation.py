@@ -12,6 +12,8 @@ from kubelet_py.api import pod as pods
 from kubelet_py.core.pod_allocation import (
     Amounts,
     PodResources,
+    actuated_amounts,
+    allocated_amounts,
     amounts_of,
     checksum_of,
     decode_checkpoint,
@@ -109,6 +111,23 @@ class TestValues:
         )
         assert requirements_of(Amounts()) == REQUIREMENTS()
         assert amounts.with_memory_of(Amounts(1, 2, 3, 4)) == Amounts(500, 1000, 3, 4)
+
+    def test_an_explicit_nothing_stays(self) -> None:
+        """Without a request the limit would be the request."""
+        besides = REQUIREMENTS(limits={"cpu": "1", "memory": "1Mi"}, requests={"cpu": "0", "memory": "0"})
+        assert requirements_of(amounts_of(besides), besides) == besides
+        grown = requirements_of(Amounts(cpu_limit_milli=2000, memory_limit_bytes=1024**2), besides)
+        assert grown == REQUIREMENTS(limits={"cpu": "2", "memory": "1Mi"}, requests=besides.requests)
+        assert requirements_of(Amounts(), REQUIREMENTS(requests={"cpu": "1"})) == REQUIREMENTS()
+
+    def test_what_a_container_has_and_is_to_have(self) -> None:
+        """Its own, and the pod's limits where it has none; nothing where it was never made."""
+        pod = make_pod("app", resources={"limits": {"cpu": "3"}})
+        app = pods.containers_of(pod)[0]
+        assert allocated_amounts(pod, app) == actuated_amounts(resources_of(pod), "app") == Amounts(0, 3000)
+        noted = PodResources({"app": REQUIREMENTS(limits={"cpu": "2"})}, REQUIREMENTS(limits={"cpu": "3"}))
+        assert actuated_amounts(noted, "app") == Amounts(0, 2000)
+        assert actuated_amounts(noted, "other") == Amounts()
 
     @given(st.tuples(*[st.integers(0, 2**40)] * 4))
     def test_requirements_say_what_the_amounts_were(self, numbers: tuple[int, int, int, int]) -> None:

@@ -150,6 +150,15 @@ class TestProgress:
         assert not is_in_progress(pod, PodResources({"app": REQUIREMENTS(limits={"cpu": "2"})}), observed)
         assert is_in_progress(pod, PodResources({"app": REQUIREMENTS(limits={"cpu": "1"})}), observed)
 
+    def test_a_checkpoint_of_the_containers_own_resources_is_read_with_those_of_the_pod(self) -> None:
+        """So it begins, and so the Go kubelet writes it."""
+        small, large = {"limits": {"cpu": "1"}}, {"limits": {"cpu": "2"}}
+        observed = make_observed(make_run("app"))
+        pod = make_pod("app", resources=small)
+        assert not is_in_progress(pod, resources_of(pod), observed)
+        larger = PodResources(resources_of(pod).containers, resources_of(make_pod("app", resources=large)).pod_level)
+        assert is_in_progress(pod, larger, observed)
+
     def test_what_does_not_run_gets_its_size_when_it_starts(self) -> None:
         actuated = resources_of(a_pod())
         assert not is_in_progress(a_pod("200m"), actuated, make_observed())
@@ -251,7 +260,7 @@ class TestPlan:
         pod, before = a_pod("200m"), resources_of(a_pod())
         resize, start = self.plan(pod, before, make_run("app", EXITED, exit_code=1))
         assert (type(resize), type(start)) == (ResizePod, StartContainer)
-        assert [type(a) for a in self.plan(pod, before)] == [StartContainer], "what never ran was never smaller"
+        assert [type(a) for a in self.plan(pod, before)] == [ResizePod, StartContainer], "its pod is smaller by now"
         (start,) = self.plan(pod, resources_of(pod), make_run("app", EXITED, exit_code=1))
         assert isinstance(start, StartContainer), "the same size again changes nothing"
 

@@ -1,8 +1,9 @@
 """Which file gets what, on both versions; v2 in a scratch tree."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from kubelet_py.core.cgroup_rules import CgroupLimits
+from kubelet_py.core.cgroup_rules import CgroupLimits, adopted_limits
 from kubelet_py.host.cgroups import CgroupTree, discover, unified_files, v1_files
 from kubelet_py.host.mounts import parse_mountinfo
 
@@ -91,6 +92,39 @@ def test_beside_v1_the_v2_hierarchy_is_only_tidied(tmp_path: Path) -> None:
     tree.remove("/kubepods/pod1")
     assert list((tmp_path / "unified/kubepods").iterdir()) == []
     assert list((tmp_path / "memory/kubepods").iterdir()) == []
+
+
+def test_limits_are_read_back_on_v2(tmp_path: Path) -> None:
+    tree = CgroupTree(tmp_path)
+    assert tree.limits("/pod") is None
+    (tmp_path / "pod").mkdir()
+    assert tree.limits("/pod") == CgroupLimits(), "no controller"
+    for limits in (
+        CgroupLimits(cpu_shares=1025, cpu_quota_microseconds=5000, cpu_period_microseconds=100_000, memory_bytes=4096),
+        CgroupLimits(cpu_shares=262_144, cpu_period_microseconds=50_000),
+    ):
+        unlimited = replace(limits, cpu_quota_microseconds=limits.cpu_quota_microseconds or -1)
+        for file, value in unified_files(replace(unlimited, memory_bytes=limits.memory_bytes or -1)):
+            (tmp_path / "pod" / file).write_text(f"{value}\n")
+        found = tree.limits("/pod")
+        assert found is not None
+        assert adopted_limits(found, limits, unified=True) == limits
+
+
+def test_limits_are_read_back_on_v1(tmp_path: Path) -> None:
+    tree = CgroupTree(None, {"cpu": tmp_path / "cpu", "memory": tmp_path / "memory"})
+    (tmp_path / "cpu" / "pod").mkdir(parents=True)
+    assert tree.limits("/pod") is None, "half of it is not there"
+    (tmp_path / "memory" / "pod").mkdir(parents=True)
+    limits = CgroupLimits(cpu_shares=102, cpu_quota_microseconds=5000, cpu_period_microseconds=100_000, memory_bytes=64)
+    for controller, file, value in v1_files(limits):
+        (tmp_path / controller / "pod" / file).write_text(f"{value}\n")
+    assert tree.limits("/pod") == limits
+    (tmp_path / "cpu" / "pod" / "cpu.cfs_quota_us").write_text("-1\n")
+    (tmp_path / "memory" / "pod" / "memory.limit_in_bytes").write_text("9223372036854771712\n")
+    assert tree.limits("/pod") == CgroupLimits(cpu_shares=102, cpu_period_microseconds=100_000)
+    assert CgroupTree(None, {"memory": tmp_path / "memory"}).limits("/pod") == CgroupLimits()
+    assert CgroupTree(None, {"cpu": tmp_path / "cpu"}).limits("/none") is None
 
 
 def test_memory_in_use_is_read_where_it_is_counted(tmp_path: Path) -> None:

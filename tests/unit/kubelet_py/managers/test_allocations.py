@@ -48,11 +48,13 @@ def node(tmp_path: Path) -> Node:
 
 async def test_a_pod_takes_what_it_was_given_and_what_it_still_has(node: Node) -> None:
     node.known.allocate(a_pod("1"))
-    assert node.known.occupied(a_pod("3")) == a_pod("1")
+    assert node.known.occupied(a_pod("3"), {"app"}) == a_pod("1")
     node.known.begin(a_pod("2"))
-    assert resources_of(node.known.occupied(a_pod("1"))).containers["app"].requests == {"cpu": "2"}
+    assert resources_of(node.known.occupied(a_pod("1"), {"app"})).containers["app"].requests == {"cpu": "2"}
+    assert node.known.occupied(a_pod("1"), {"other"}) == a_pod("1"), "what does not run holds nothing"
+    assert node.known.occupied(a_pod("1"), ()) == a_pod("1")
     node.known.allocate(a_pod("4"))
-    assert node.known.occupied(a_pod("4")) == a_pod("4")
+    assert node.known.occupied(a_pod("4"), {"app"}) == a_pod("4")
 
 
 async def test_what_a_pod_was_given_outlives_the_agent(node: Node) -> None:
@@ -62,14 +64,13 @@ async def test_what_a_pod_was_given_outlives_the_agent(node: Node) -> None:
     node.boot()
     assert node.known.is_allocated(UID)
     assert node.known.allocated(a_pod("2")) == a_pod()
-    assert node.known.actuated_pod(a_pod("2")) == a_pod()
     assert node.known.actuated(UID) == resources_of(a_pod())
     assert (node.root / ALLOCATED_FILE).stat().st_mode & 0o777 == 0o600
 
 
 async def test_nothing_known_is_what_the_spec_says(node: Node) -> None:
     pod = a_pod()
-    assert node.known.allocated(pod) is node.known.actuated_pod(pod) is pod
+    assert node.known.allocated(pod) is pod
     assert node.known.actuated(UID) is None
     assert not node.known.is_allocated(UID)
 

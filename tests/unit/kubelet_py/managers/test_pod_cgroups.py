@@ -43,6 +43,9 @@ class Tree:
         for known in [known for known in self.made if known == path or known.startswith(f"{path}/")]:
             del self.made[known]
 
+    def limits(self, path: str) -> CgroupLimits | None:
+        return (self.made[path] or CgroupLimits()) if path in self.made else None
+
     def memory_usage_bytes(self, path: str) -> int | None:
         return len(path) if path in self.made else None
 
@@ -249,6 +252,30 @@ async def test_a_pod_is_resized_step_by_step() -> None:
     assert caught.value.reason == "ResizeError"
     assert node.cgroups.limits_of("b") == after
     assert node.cgroups.limits_of("other") == CgroupLimits()
+
+
+async def test_the_limits_of_a_pod_that_runs_stay(tmp_path: Path) -> None:
+    """Also those that an agent of before gave it: what was done of a resize is not undone. Nothing runs: all is new."""
+    node = Node()
+    path = "/kubepods/podg"
+    small, large = (
+        a_pod("g", {"limits": {"cpu": cpu, "memory": memory}, "requests": {"cpu": cpu, "memory": memory}})
+        for cpu, memory in (("1", "1Mi"), ("2", "2Mi"))
+    )
+    half_way = CgroupLimits(1024, 100_000, 100_000, 2 << 20)
+    node.tree.made[path] = half_way
+    await node.cgroups.ensure_pod(small, keeps_limits=True)
+    assert node.tree.made[path] is None, "nothing was written"
+    assert node.cgroups.limits_of("g").memory_bytes == 2 << 20
+    await node.cgroups.ensure_pod(large, keeps_limits=True)
+    assert node.cgroups.limits_of("g").cpu_shares == 1024
+    await node.cgroups.ensure_pod(large)
+    assert node.cgroups.limits_of("g").cpu_shares == 2048
+    await node.cgroups.remove_pod(large)
+    await node.cgroups.ensure_pod(small, keeps_limits=True)
+    limits = node.tree.made[path]
+    assert limits is not None, "one that is gone is made with its limits"
+    assert limits.memory_bytes == 1 << 20
 
 
 async def test_memory_in_use_is_read_for_the_pod_and_its_containers() -> None:

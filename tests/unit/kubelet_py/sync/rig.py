@@ -208,10 +208,11 @@ class Cgroups:
     error: Exception | None = None
     while_orphans_are_looked_for: Callable[[], Awaitable[None]] | None = None
 
-    async def ensure_pod(self, pod: core_v1.Pod) -> None:
+    async def ensure_pod(self, pod: core_v1.Pod, *, keeps_limits: bool = False) -> None:
         if self.error is not None:
             raise self.error
-        self.limits[pods.uid_of(pod)] = compute_pod_limits(pod, CgroupSettings())
+        if not (keeps_limits and pods.uid_of(pod) in self.made):
+            self.limits[pods.uid_of(pod)] = compute_pod_limits(pod, CgroupSettings())
         self.made.add(pods.uid_of(pod))
 
     def limits_of(self, pod_uid: str) -> CgroupLimits:

@@ -7,12 +7,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.admission import NodeState
+from kubelet_py.core.pod_resources import compute_pod_requests
 from kubelet_py.core.pod_worker import Phase
 from kubelet_py.core.source_merge import PodSet, SourceProblem
 from kubelet_py.sync.loop import HOUSEKEEPING_SECONDS, ORPHANS_SECONDS
@@ -82,6 +84,28 @@ async def test_a_pod_that_does_not_fit_is_refused_for_good(agent: Agent) -> None
     assert agent.phase(OTHER_UID) is Phase.FINISHED
     assert agent.rig.fake.called("RunPodSandbox") == ["RunPodSandbox"]
     assert [pods.uid_of(pod) for pod in agent.loop.active_pods()] == [UID]
+
+
+async def test_what_has_ended_holds_no_more_than_it_was_given(agent: Agent) -> None:
+    """A resize down is through for whoever does not run; who runs holds what it has until it is changed."""
+
+    def asking(cpu: str) -> core_v1.Pod:
+        return a_pod(a_container(resources={"requests": {"cpu": cpu}}), restartPolicy="Never")
+
+    def held() -> str:
+        (pod,) = agent.loop.active_pods()
+        return str(compute_pod_requests(pod)["cpu"])
+
+    await agent.has(asking("3"))
+    agent.rig.allocations.allocate(asking("1"))
+    assert held() == "3"
+    status = agent.rig.statuses.newest[UID]
+    ended = core_v1.ContainerState(terminated=core_v1.ContainerStateTerminated(exitCode=0))
+    entries = [msgspec.structs.replace(entry, state=ended) for entry in status.containerStatuses or ()]
+    agent.rig.statuses.newest[UID] = msgspec.structs.replace(status, containerStatuses=entries)
+    assert held() == "1"
+    del agent.rig.statuses.newest[UID]
+    assert held() == "1"
 
 
 async def test_a_critical_pod_takes_the_place_of_another(agent: Agent) -> None:

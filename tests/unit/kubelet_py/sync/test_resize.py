@@ -189,6 +189,31 @@ async def test_an_agent_that_dies_in_the_middle_comes_to_the_same_end(rig: Rig, 
     assert conditions(rig) == []
 
 
+@pytest.mark.parametrize("dies", [False, True], ids=["goes-on", "dies"])
+async def test_the_pod_keeps_what_it_got_of_a_resize_that_failed(rig: Rig, dies: bool) -> None:
+    """Its containers may have their part of it by then: the old limit would kill them."""
+
+    def pod(cpu: str, memory: str) -> core_v1.Pod:
+        amounts = {"cpu": cpu, "memory": memory}
+        return a_pod(a_container(), resources={"requests": amounts, "limits": amounts})
+
+    await run(rig, pod("100m", "64Mi"))
+    rig.fake.fail("UpdateContainerResources", RuntimeCallError("UpdateContainerResources", "UNKNOWN", "busy"), skip=1)
+    assert await run(rig, pod("200m", "128Mi")) == "busy"
+    assert limits(rig)[0] == rig.cgroups.limits_of(UID).memory_bytes == 128 * MI
+    if dies:
+        await rig.allocations.flush()
+        rig.boot()
+    rig.cgroups.steps.clear()
+    rig.fake.fail("UpdateContainerResources", RuntimeCallError("UpdateContainerResources", "UNKNOWN", "busy"))
+    assert await sync(rig, pod("200m", "128Mi")) == "busy"
+    assert rig.cgroups.limits_of(UID).memory_bytes == 128 * MI
+    assert await sync(rig, pod("200m", "128Mi")) == ""
+    assert all(step.memory_bytes is None for step in rig.cgroups.steps), "and it is not written again"
+    assert limits(rig) == (128 * MI, 20_000, rig.fake.container("main").config.linux.resources.cpu_shares)
+    assert conditions(rig) == []
+
+
 class Queue:
     """PendingResizes of a node that has room for so many pods of any size."""
 
