@@ -1,6 +1,6 @@
 """Port-forward: pairs of SPDY streams, or of channels, joined to connections inside a pod's network namespace.
 
-Owns the connections. No program of the host is needed: a thread enters the namespace to connect, and the socket stays
+Owns the connections. No program of the host is needed: a thread enters the namespace to make a socket, which stays
 there. Upstream counterpart: containerd's sandbox_portforward_linux.go. Deliberate difference to cri-dockerd: no socat,
 no nsenter, IPv6 too.
 """
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
@@ -32,26 +34,32 @@ Connect = Callable[[int], Awaitable[socket.socket]]
 
 async def connect_in_namespace(netns_path: str, port: int) -> socket.socket:
     """A connection to a port of the namespace's loopback, IPv4 first. OSError when nobody listens."""
+    trouble: OSError | None = None
+    for family, address in _LOOPBACKS:
+        try:
+            return await _connect_to(netns_path, family, address, port)
+        except OSError as error:  # no such listener, or a kernel without IPv6
+            trouble = trouble or error
+    raise trouble or OSError("no address to connect to")
 
-    def connect() -> socket.socket:
-        trouble: OSError | None = None
-        for family, address in _LOOPBACKS:
-            try:
-                client = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-            except OSError as error:  # a kernel without IPv6
-                trouble = trouble or error
-                continue
-            try:
-                client.settimeout(CONNECT_SECONDS)
-                client.connect((address, port))
-                client.setblocking(False)
-                return client
-            except OSError as error:
-                client.close()
-                trouble = trouble or error
-        raise trouble or OSError("no address to connect to")
 
-    return await asyncio.to_thread(in_network_namespace, netns_path, connect)
+async def _connect_to(netns_path: str, family: socket.AddressFamily, address: str, port: int) -> socket.socket:
+    def make() -> socket.socket:
+        return socket.socket(family, socket.SOCK_STREAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK)
+
+    # A socket stays in the namespace it was made in. Only that is for a thread: a server that accepts nothing would
+    # keep the thread from everybody else's work for as long as we are willing to wait.
+    client = await asyncio.to_thread(in_network_namespace, netns_path, make)
+    try:
+        async with asyncio.timeout(CONNECT_SECONDS):
+            await asyncio.get_running_loop().sock_connect(client, (address, port))
+    except TimeoutError as error:
+        client.close()
+        raise TimeoutError(errno.ETIMEDOUT, os.strerror(errno.ETIMEDOUT)) from error
+    except BaseException:
+        client.close()
+        raise
+    return client
 
 
 async def serve_port_forward(raw: Wire, connect: Connect) -> None:
