@@ -51,6 +51,18 @@ LEGACY_DEFAULTS = dataclasses.replace(
     readOnlyPort=10255,
 )
 """What holds when no --config is given, as before there were files."""
+PATH_FIELDS = frozenset(
+    {
+        "staticPodPath",
+        "authentication.x509.clientCAFile",
+        "tlsCertFile",
+        "tlsPrivateKeyFile",
+        "resolvConf",
+        "volumePluginDir",
+        "podLogsDir",
+    }
+)
+"""Paths that the --config file may write as seen from its own directory. Drop-ins and flags are not read that way."""
 
 
 class Answer(Exception):
@@ -128,20 +140,40 @@ def _read_files(flags: NodeFlags) -> _Files:
     """The --config file with the drop-ins merged over it."""
     files = _Files()
     merged: Any = {}
-    for path in [*([Path(flags.config)] if flags.config else []), *_drop_ins(flags.config_dir, files)]:
-        try:
-            document = read_document(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, UnreadableDocument) as error:
-            reason = error.strerror if isinstance(error, OSError) else str(error)
-            files.problems.append(f"{path}: {reason}")
-            continue
-        problems = decode_configuration(document).problems
-        files.problems += [f"{path}: {_joined(problem)}" for problem in problems]
-        if isinstance(document, dict):
-            files.origins.update(dict.fromkeys(leaf_paths(document), str(path)))
-            merged = merge_patch(merged, document)
+    if flags.config:
+        path = Path(flags.config)
+        merged = _anchored(_read_document(path, files), os.path.dirname(os.path.abspath(path)))
+    for path in _drop_ins(flags.config_dir, files):
+        merged = merge_patch(merged, _read_document(path, files))
     files.values = decode_configuration(merged).values
     return files
+
+
+def _read_document(path: Path, files: _Files) -> dict[str, Any]:
+    """What one file says; empty, with the problem noted, when it cannot be read as an object."""
+    try:
+        document = read_document(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, UnreadableDocument) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        files.problems.append(f"{path}: {reason}")
+        return {}
+    problems = decode_configuration(document).problems
+    files.problems += [f"{path}: {_joined(problem)}" for problem in problems]
+    if not isinstance(document, dict):
+        return {}
+    files.origins.update(dict.fromkeys(leaf_paths(document), str(path)))
+    return document
+
+
+def _anchored(document: Mapping[str, Any], directory: str, prefix: str = "") -> dict[str, Any]:
+    """The document with each of its relative paths made absolute."""
+    result = dict(document)
+    for name, value in document.items():
+        if isinstance(value, dict):
+            result[name] = _anchored(value, directory, f"{prefix}{name}.")
+        elif f"{prefix}{name}" in PATH_FIELDS and value and isinstance(value, str) and not os.path.isabs(value):
+            result[name] = os.path.normpath(os.path.join(directory, value))
+    return result
 
 
 def _drop_ins(directory: str, files: _Files) -> Iterator[Path]:

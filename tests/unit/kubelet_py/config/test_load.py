@@ -100,6 +100,39 @@ def test_drop_ins_below_subdirectories_count(node: Node) -> None:
     assert (config.maxPods, config.podsPerCore) == (110, 3)
 
 
+def test_paths_of_the_file_are_seen_from_its_directory(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the program was started; what is absolute or empty stays."""
+    monkeypatch.chdir("/")
+    node.write(
+        "staticPodPath: manifests\ntlsCertFile: ../tls/node.crt\ntlsPrivateKeyFile: /etc/tls/node.key\n"
+        "authentication: {x509: {clientCAFile: ./ca.crt}}\nresolvConf: ''\nvolumePluginDir: plugins\n"
+        "podLogsDir: logs\n"
+    )
+    config = node.load().config
+    root = node.file.parent
+    assert config.staticPodPath == f"{root}/manifests"
+    assert config.authentication.x509.clientCAFile == f"{root}/ca.crt"
+    assert (config.tlsCertFile, config.tlsPrivateKeyFile) == (f"{root.parent}/tls/node.crt", "/etc/tls/node.key")
+    assert (config.resolvConf, config.volumePluginDir, config.podLogsDir) == ("", f"{root}/plugins", f"{root}/logs")
+
+
+def test_a_relative_file_has_a_directory_too(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """--config=kubelet.yaml."""
+    monkeypatch.chdir(node.file.parent)
+    node.write("resolvConf: resolv.conf\n")
+    assert load(["--config=kubelet.yaml"], host=PLAIN_HOST).config.resolvConf == f"{node.file.parent}/resolv.conf"
+
+
+def test_paths_of_drop_ins_and_flags_are_taken_as_they_are(node: Node) -> None:
+    """As upstream."""
+    node.write("podLogsDir: logs\n").drop("10.conf", "podLogsDir: mine\nvolumePluginDir: plugins\n")
+    drop_in = f"{node.drop_ins}/10.conf"
+    assert node.problems() == [f"{drop_in}: podLogsDir is 'mine': an absolute path is expected"]
+    node.drop("10.conf", "volumePluginDir: plugins\n")
+    config = node.load("--pod-manifest-path=manifests").config
+    assert (config.volumePluginDir, config.staticPodPath) == ("plugins", "manifests")
+
+
 def test_lists_are_replaced_and_maps_merged_by_a_drop_in(node: Node) -> None:
     """RFC 7386."""
     node.write("clusterDNS: [10.0.0.1]\nsystemReserved: {cpu: '1'}\n")
@@ -223,7 +256,6 @@ def test_a_file_that_is_not_there_is_named(node: Node) -> None:
             "podLogsDir: /var//log",
             "podLogsDir is '/var//log': a path without //, /./, /../ and / at the end is expected",
         ),
-        ("podLogsDir: logs", "podLogsDir is 'logs': an absolute path is expected"),
         ("shutdownGracePeriod: 500ms", "shutdownGracePeriod is 500ms: 0s, or 1s and more, is expected"),
         ("containerLogMonitorInterval: 1s", "containerLogMonitorInterval is 1s: at least 3s is expected"),
         ("cpuCFSQuotaPeriod: 2s", "cpuCFSQuotaPeriod is 2s: 1ms to 1s is expected"),
