@@ -54,6 +54,7 @@ class SpdyConnection:
             while data := await self._wire.read():
                 for event in self._session.receive(data):
                     await self._handle(event)
+                self._forget_gone()  # not earlier: what came in one read may have more of a stream that ended meanwhile
                 await self._flush()
         except spdy_frames.SpdyError as error:
             _log.warning("streaming_client_broke_spdy", error=str(error))
@@ -73,7 +74,6 @@ class SpdyConnection:
                 await self._streams[event.stream_id].inbox.put(event.data)
             case spdy_session.StreamEnded():
                 await self._streams[event.stream_id].inbox.end()
-                self._forget_gone()
             case spdy_session.StreamReset():
                 stream = self._streams.pop(event.stream_id)
                 await stream.inbox.discard()
