@@ -152,10 +152,8 @@ def _labels(
     labels[names.CREATED_AT_LABEL] = str(context.created_at_ns)
     labels[names.IMAGE_LABEL] = config.image.user_specified_image or config.image.image
     writes = resources.cgroup_writes(config.linux.resources, cgroup_version=context.cgroup_version, field=_RESOURCES)
-    if writes:
-        labels[names.AFTER_START_LABEL] = json.dumps(writes, sort_keys=True)
-    if context.image_volumes:
-        labels[names.IMAGE_VOLUMES_LABEL] = image_volumes.encode(context.image_volumes)
+    labels[names.AFTER_START_LABEL] = json.dumps(writes, sort_keys=True) if writes else ""
+    labels[names.IMAGE_VOLUMES_LABEL] = image_volumes.encode(context.image_volumes)
     return labels
 
 

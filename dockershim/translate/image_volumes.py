@@ -9,16 +9,19 @@ from __future__ import annotations
 
 import json
 import posixpath
+import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import FailedPrecondition, InvalidArgument
+from dockershim.translate import names
 from dockershim.translate.image_views import layer_paths, unpacked_layers
 
 NATIVE_API = (1, 48)
 FAILED = "ImageVolumeMountFailed"  # the kubelet knows this word
+_IMAGE_ID = re.compile(r"sha256:[0-9a-f]{64}")
 _DRIVERS_WITH_DIRECTORIES = ("overlay2", "fuse-overlayfs")
 
 
@@ -98,16 +101,28 @@ def no_such_path(volume: ImageVolume) -> InvalidArgument:
 
 
 def encode(volumes: tuple[ImageVolume, ...]) -> str:
-    """For a label of the container."""
+    """For a label of the container; empty where there are none."""
+    if not volumes:
+        return ""
     return json.dumps([asdict(volume) for volume in volumes], separators=(",", ":"))
 
 
 def decode(label: str) -> tuple[ImageVolume, ...]:
-    """From that label; none where there is none or somebody else wrote it."""
-    try:
-        return tuple(ImageVolume(**entry) for entry in json.loads(label)) if label else ()
-    except (ValueError, TypeError):
+    """From that label; none where there is none or somebody else wrote it.
+
+    An id becomes part of a path on the host, so what is none is not believed, whoever wrote it.
+    """
+    found = names.read_json(label)
+    if not isinstance(found, list) or not all(map(_is_ours, found)):
         return ()
+    return tuple(ImageVolume(**entry) for entry in found)
+
+
+def _is_ours(entry: Any) -> bool:
+    parts = {part.name for part in fields(ImageVolume)}
+    if not isinstance(entry, dict) or entry.keys() != parts:
+        return False
+    return all(isinstance(value, str) for value in entry.values()) and bool(_IMAGE_ID.fullmatch(entry["image_id"]))
 
 
 def layer_directories(inspect: Mapping[str, Any]) -> tuple[str, ...]:

@@ -10,8 +10,10 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from cri_proto import runtime_v1 as cri
+from dockershim.translate.resources import is_limit_file
 
 PREFIX = "k8s"
 SANDBOX_NAME = "POD"
@@ -25,12 +27,14 @@ CONTAINER_NAME_LABEL = "io.kubernetes.container.name"
 POD_NAME_LABEL = "io.kubernetes.pod.name"
 POD_NAMESPACE_LABEL = "io.kubernetes.pod.namespace"
 POD_UID_LABEL = "io.kubernetes.pod.uid"
-# What CRI said and Docker has no place for; ours alone, other runtimes ignore them.
+# What CRI said and Docker has no place for; ours alone, other runtimes ignore them. Every container gets all of them,
+# empty where there is nothing to say: what is left out is what the image says.
 IMAGE_LABEL = "io.kubernetes.dockershim.image"
 AFTER_START_LABEL = "io.kubernetes.dockershim.after-start"
 IMAGE_VOLUMES_LABEL = "io.kubernetes.dockershim.image-volumes"
 CREATED_AT_LABEL = "io.kubernetes.dockershim.created-at"  # so that nobody need ask when Docker made it
 KEYS_LABEL = "io.kubernetes.dockershim.keys"  # which labels are CRI's: Docker adds those of the image
+_ANNOTATIONS_LISTED = 2  # stands among the keys where they are those of annotations, too
 _OWN_LABELS = frozenset(
     {
         TYPE_LABEL,
@@ -70,11 +74,20 @@ def container_name(sandbox: cri.PodSandboxMetadata, container: cri.ContainerMeta
 
 def cgroup_writes_of(label: str) -> dict[str, str]:
     """The cgroup files of AFTER_START_LABEL; none where there is none or somebody else wrote it."""
-    try:
-        found = json.loads(label) if label else {}
-    except ValueError:
+    found = read_json(label)
+    if not isinstance(found, dict):
         return {}
-    return {str(name): str(value) for name, value in found.items()} if isinstance(found, dict) else {}
+    return {name: value for name, value in found.items() if is_limit_file(name) and isinstance(value, str)}
+
+
+def read_json(label: str) -> Any:
+    """What a label holds. None where it is no JSON, or not what a message can carry: an image may say anything."""
+    try:
+        found = json.loads(label)
+        json.dumps(found, ensure_ascii=False).encode()  # JSON can spell halves of characters, which are no text
+    except (ValueError, RecursionError):
+        return None
+    return found
 
 
 def created_at_of(labels: Mapping[str, str]) -> int:
@@ -95,8 +108,8 @@ def parse_name(name: str) -> ParsedName | None:
 def to_docker_labels(labels: Mapping[str, str], annotations: Mapping[str, str]) -> dict[str, str]:
     """CRI labels and annotations as Docker labels."""
     encoded = dict(labels)
-    encoded[KEYS_LABEL] = json.dumps(sorted(labels), separators=(",", ":"))
     encoded.update((ANNOTATION_PREFIX + key, value) for key, value in annotations.items())
+    encoded[KEYS_LABEL] = json.dumps([_ANNOTATIONS_LISTED, *sorted(encoded)], separators=(",", ":"))
     return encoded
 
 
@@ -107,17 +120,16 @@ def from_docker_labels(labels: Mapping[str, str]) -> tuple[dict[str, str], dict[
     annotations: dict[str, str] = {}
     for key, value in labels.items():
         if key.startswith(ANNOTATION_PREFIX):
-            annotations[key.removeprefix(ANNOTATION_PREFIX)] = value
+            if keys is None or _ANNOTATIONS_LISTED not in keys or key in keys:
+                annotations[key.removeprefix(ANNOTATION_PREFIX)] = value
         elif key in keys if keys is not None else key not in _OWN_LABELS:
             plain[key] = value
     return plain, annotations
 
 
-def _known_keys(labels: Mapping[str, str]) -> frozenset[str] | None:
-    try:
-        return frozenset(json.loads(labels[KEYS_LABEL]))
-    except (KeyError, ValueError, TypeError):
-        return None  # not made by us
+def _known_keys(labels: Mapping[str, str]) -> list[Any] | None:
+    found = read_json(labels.get(KEYS_LABEL, ""))
+    return found if isinstance(found, list) else None  # not made by us
 
 
 def strip_sandbox_marker(labels: dict[str, str]) -> dict[str, str]:

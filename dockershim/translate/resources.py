@@ -14,8 +14,11 @@ from typing import Any
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument
 
-_UNIFIED_KEY = re.compile(r"^[a-z_]+(?:\.[A-Za-z0-9_]+)+$")
-_PAGE_SIZE = re.compile(r"^[0-9]+[KMG]B$")
+_CGROUP_FILE = re.compile(r"[a-z_]+(?:\.[A-Za-z0-9_]+)+")
+_MOVES_PROCESSES = ("cgroup.procs", "cgroup.threads")
+_PAGE_SIZE = re.compile(r"[0-9]+[KMG]B")
+_PAGES_FILE = re.compile(rf"hugetlb\.({_PAGE_SIZE.pattern})\.(?:max|limit_in_bytes)")
+_LARGEST_LIMIT = 2**64 - 1
 
 
 def clamp_oom_score(wanted: int, lowest: int) -> int:
@@ -56,9 +59,9 @@ def to_cri_resources(host_config: Mapping[str, Any], writes: Mapping[str, str]) 
     """What Docker says it enforces, and what was written to the cgroup beside it."""
     pages, unified = [], {}
     for name, value in writes.items():
-        controller, _, rest = name.partition(".")
-        if controller == "hugetlb":
-            pages.append(cri.HugepageLimit(page_size=rest.partition(".")[0], limit=int(value)))
+        file = _PAGES_FILE.fullmatch(name)
+        if file and _is_limit(value):
+            pages.append(cri.HugepageLimit(page_size=file[1], limit=int(value)))
         else:
             unified[name] = value
     return cri.LinuxContainerResources(
@@ -75,11 +78,21 @@ def to_cri_resources(host_config: Mapping[str, Any], writes: Mapping[str, str]) 
     )
 
 
+def _is_limit(text: str) -> bool:
+    digits = text.isascii() and text.isdigit() and len(text) <= len(str(_LARGEST_LIMIT))
+    return digits and int(text) <= _LARGEST_LIMIT
+
+
 def swap_file(update: Mapping[str, Any], before: cri.LinuxContainerResources) -> dict[str, str]:
     """What cgroup v2 has for the swap limit after an update. runc does not tell systemd of one that is nothing."""
     memory = update.get("Memory", before.memory_limit_in_bytes)
     both = update.get("MemorySwap", before.memory_swap_limit_in_bytes)
     return {"memory.swap.max": str(both - memory)} if 0 < memory <= both else {}
+
+
+def is_limit_file(name: str) -> bool:
+    """Whether a cgroup may have a file of this name that sets something for who is in it, and moves nobody there."""
+    return _CGROUP_FILE.fullmatch(name) is not None and name not in _MOVES_PROCESSES
 
 
 def cgroup_writes(resources: cri.LinuxContainerResources, *, cgroup_version: str, field: str) -> dict[str, str]:
@@ -88,11 +101,11 @@ def cgroup_writes(resources: cri.LinuxContainerResources, *, cgroup_version: str
     if resources.unified and cgroup_version != "2":
         raise InvalidArgument(f"{field}.unified", "needs cgroup v2, and Docker runs on cgroup v1")
     for key, value in resources.unified.items():
-        if not _UNIFIED_KEY.match(key):
-            raise InvalidArgument(f"{field}.unified[{key!r}]", "is no cgroup file")
+        if not is_limit_file(key):
+            raise InvalidArgument(f"{field}.unified[{key!r}]", "is no cgroup file that limits anything")
         writes[key] = value
     for index, limit in enumerate(resources.hugepage_limits):
-        if not _PAGE_SIZE.match(limit.page_size):
+        if not _PAGE_SIZE.fullmatch(limit.page_size):
             raise InvalidArgument(f"{field}.hugepage_limits[{index}].page_size", f"{limit.page_size!r}: want 2MB, 1GB")
         name = "max" if cgroup_version == "2" else "limit_in_bytes"
         writes[f"hugetlb.{limit.page_size}.{name}"] = str(limit.limit)

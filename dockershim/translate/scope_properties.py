@@ -61,4 +61,4 @@ def _per_second(quota: str, period: int) -> int:
 
 
 def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit() and int(text) < INFINITY
+    return text.isascii() and text.isdigit() and len(text) <= len(str(INFINITY)) and int(text) < INFINITY

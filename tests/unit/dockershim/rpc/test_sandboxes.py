@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -29,6 +30,7 @@ from dockershim.rpc.exec_sync import ExecSync
 from dockershim.rpc.sandbox_run import SandboxRun
 from dockershim.rpc.sandbox_stop import SandboxStop
 from dockershim.store import feeder
+from dockershim.translate import names
 from tests.fakes.docker_node import IMAGE, FakeLogs, World, container_config, running_node, sandbox_config
 
 READY = cri.PodSandboxState.SANDBOX_READY
@@ -276,6 +278,34 @@ async def test_the_same_container_again(api: Api) -> None:
     await api.start(second)
     with pytest.raises(AlreadyExists):
         await api.container(sandbox_id)
+
+
+@pytest.mark.parametrize("before", [False, True])
+async def test_an_images_labels_reach_nothing_on_the_host(api: Api, tmp_path: Path, before: bool) -> None:
+    """Neither through a container of ours, nor through one of the version before, which did not set every label."""
+    victim = tmp_path / "victim"
+    victim.write_text("precious")
+    volume = {"image_id": str(victim), "container_path": "/x", "image": "i", "user_specified_image": "", "sub_path": ""}
+    image = next(each for each in api.world.engine.images.values() if IMAGE in each["RepoTags"])
+    image["Config"]["Labels"] = {
+        names.IMAGE_VOLUMES_LABEL: json.dumps([volume]),
+        names.AFTER_START_LABEL: json.dumps({"../../victim": "spoiled", "hugetlb.x": "abc"}),
+        "annotation.hash": "the image's",
+    }
+    sandbox_id = await api.sandbox()
+    container_id = await api.container(sandbox_id)
+    labels = api.world.engine.containers[container_id]["Config"]["Labels"]
+    if before:
+        labels |= image["Config"]["Labels"]
+        labels[names.KEYS_LABEL] = "[]"
+    assert await api.world.node.feeder.observe_container(container_id) is not None
+    await api.start(container_id)
+    view = api.world.node.store.containers[container_id]
+    assert view.running
+    assert (view.image_volumes, names.cgroup_writes_of(view.after_start)) == ((), {})
+    assert dict(view.status.annotations) == ({"hash": "the image's"} if before else {})
+    await api.life.remove_container(cri.RemoveContainerRequest(container_id=container_id))
+    assert victim.read_text() == "precious"
 
 
 async def test_containers_need_a_ready_sandbox_and_an_image(api: Api) -> None:

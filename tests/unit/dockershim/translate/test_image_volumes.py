@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
@@ -11,12 +13,13 @@ from dockershim.errors import FailedPrecondition, InvalidArgument, ShimError
 from dockershim.translate.image_volumes import ImageVolume, decode, encode, layer_directories, wanted_volumes
 from dockershim.translate.mounts import to_cri_mounts
 
-VOLUME = ImageVolume("/data", "sha256:7", "registry.k8s.io/data:1", "sha256:7", "usr/lib")
+IMAGE_ID = "sha256:" + "7" * 64
+VOLUME = ImageVolume("/data", IMAGE_ID, "registry.k8s.io/data:1", IMAGE_ID, "usr/lib")
 
 
 def wanted(**fields: Any) -> tuple[ImageVolume, ...]:
     """What comes of one mount."""
-    spec = cri.ImageSpec(image="sha256:7", user_specified_image="registry.k8s.io/data:1")
+    spec = cri.ImageSpec(image=IMAGE_ID, user_specified_image="registry.k8s.io/data:1")
     mount = cri.Mount(container_path="/data/", readonly=True, image=spec, image_sub_path="usr/lib")
     mount.MergeFrom(cri.Mount(**fields))
     return wanted_volumes([cri.Mount(container_path="/b", host_path="/b"), mount], lambda reference: reference)
@@ -59,7 +62,7 @@ def test_what_docker_is_told() -> None:
     """The image itself, or a tree on the host; read-only in both cases."""
     assert VOLUME.to_docker(None) == {
         "Type": "image",
-        "Source": "sha256:7",
+        "Source": IMAGE_ID,
         "Target": "/data",
         "ReadOnly": True,
         "ImageOptions": {"Subpath": "usr/lib"},
@@ -82,13 +85,43 @@ def test_the_status_shows_the_image_and_never_our_path(kind: str) -> None:
     host, image = to_cri_mounts(mounts, {}, decode(encode((VOLUME,))))
     assert (host.host_path, host.container_path) == ("/b", "/b")
     assert image == VOLUME.to_cri()
-    assert (image.host_path, image.image.image_ref, image.image_sub_path) == ("", "sha256:7", "usr/lib")
+    assert (image.host_path, image.image.image_ref, image.image_sub_path) == ("", IMAGE_ID, "usr/lib")
 
 
-@pytest.mark.parametrize("label", ["", "{", "[1]", '[{"other": 1}]'])
+def entries(**changed: Any) -> str:
+    """A label with one volume that somebody has changed."""
+    return json.dumps([asdict(VOLUME) | changed])
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        "",
+        "{",
+        "[1]",
+        '[{"other": 1}]',
+        "[" * 100_000,
+        "9" * 5000,
+        entries(other=1),
+        entries(container_path=["/data"]),
+        entries(image="\ud800"),
+        entries(image_id="/etc/shadow"),
+        entries(image_id=f"../{IMAGE_ID}"),
+        entries(image_id=f"{IMAGE_ID}\n"),
+        entries(image_id=IMAGE_ID.removeprefix("sha256:")),
+        entries(image_id=[]),
+    ],
+)
 def test_a_label_of_somebody_else_means_nothing(label: str) -> None:
     """No error either: the container is shown without."""
     assert decode(label) == ()
+
+
+def test_the_label_is_read_back_and_is_there_without_volumes() -> None:
+    """Empty, so that an image's own cannot stand in its place."""
+    volumes = (VOLUME, replace(VOLUME, container_path="/other", sub_path=""))
+    assert decode(encode(volumes)) == volumes
+    assert encode(()) == ""
 
 
 def test_the_layers_are_topmost_first() -> None:

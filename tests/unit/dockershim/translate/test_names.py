@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,3 +51,41 @@ def test_labels_of_cri_dockerd_are_read_too() -> None:
         {"app": "web", "annotation.a": "b", names.TYPE_LABEL: "container", names.SANDBOX_ID_LABEL: "x"}
     )
     assert found == ({"app": "web"}, {"a": "b"})
+
+
+OF_AN_IMAGE = {"annotation.io.kubernetes.container.hash": "0", "annotation.b": "image", "vendor": "somebody"}
+
+
+def test_annotations_of_the_image_are_not_the_containers() -> None:
+    """Docker adds every label of the image that the request has not."""
+    encoded = names.to_docker_labels({"app": "web"}, {"a": "b"})
+    assert names.from_docker_labels({**OF_AN_IMAGE, **encoded}) == ({"app": "web"}, {"a": "b"})
+    assert names.from_docker_labels({**OF_AN_IMAGE, **names.to_docker_labels({}, {})}) == ({}, {})
+
+
+def test_labels_of_the_version_before_are_read_too() -> None:
+    """Its list has the keys of labels alone, and does not say which annotations are CRI's."""
+    found = names.from_docker_labels({"app": "web", "vendor": "x", "annotation.a": "b", names.KEYS_LABEL: '["app"]'})
+    assert found == ({"app": "web"}, {"a": "b"})
+
+
+@pytest.mark.parametrize("label", ["", "{", "7", "null", '{"app": 1}', '"app"', "[" * 100_000, "9" * 5000])
+def test_a_list_of_keys_that_is_none_is_not_ours(label: str) -> None:
+    """Whoever wrote it: it is read as if it were not there."""
+    assert names.from_docker_labels({"app": "web", names.KEYS_LABEL: label}) == ({"app": "web"}, {})
+
+
+def test_cgroup_files_are_only_what_limits_the_container() -> None:
+    """What an image has written there leads nowhere else, and is no error."""
+    good = {"memory.high": "1000", "hugetlb.2MB.max": "4096", "io.max": "8:0 rbps=1\n8:16 rbps=2"}
+    bad = {
+        "../../../etc/cron.d/x": "* * * * * root x",
+        "/etc/passwd": "x",
+        "memory.high\n": "1",
+        "memory": "1",
+        "cgroup.procs": "1",
+        "pids.max": 5,
+    }
+    assert names.cgroup_writes_of(json.dumps(good | bad)) == good
+    for label in ("", "{", "[1]", "[" * 100_000, "9" * 5000, '{"memory.high": "\\ud800"}'):
+        assert names.cgroup_writes_of(label) == {}

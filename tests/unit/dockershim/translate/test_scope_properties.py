@@ -36,6 +36,7 @@ def test_what_systemd_has_a_word_for(file: str, value: str, properties: dict[str
         ("memory.oom.group", "1"),
         ("memory.high", "much"),
         ("memory.high", str(2**64)),
+        ("memory.high", "9" * 5000),
         ("cpu.max", ""),
         ("cpu.max", "1 2 3"),
         ("cpu.max", "1 x"),

@@ -8,7 +8,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument
-from dockershim.translate import security
+from dockershim.translate import names, security
 from dockershim.translate.container_spec import ContainerContext, log_path, to_docker_container
 from dockershim.translate.sandbox_spec import SandboxContext, to_docker_sandbox
 from dockershim.translate.security import HostSecurity
@@ -292,6 +292,22 @@ def test_limits_that_docker_has_no_word_for_are_written_after_the_start() -> Non
     config.linux.resources.hugepage_limits.add(page_size="2MB", limit=0)
     labels = container_body(config, cgroup_version="2")["Labels"]
     assert labels["io.kubernetes.dockershim.after-start"] == '{"hugetlb.2MB.max": "0", "memory.high": "1000"}'
+
+
+def test_a_container_has_every_label_of_ours() -> None:
+    """Docker takes from the image what a request leaves out, and an image may say anything."""
+    labels = container_body(container_config())["Labels"]
+    assert labels.keys() >= names._OWN_LABELS
+    assert labels[names.AFTER_START_LABEL] == labels[names.IMAGE_VOLUMES_LABEL] == ""
+
+
+@pytest.mark.parametrize("key", ["../x", "memory", "memory.high\n", "cgroup.procs", "cgroup.threads"])
+def test_unified_keys_are_files_that_limit_the_container(key: str) -> None:
+    """And bring nobody else into its cgroup."""
+    config = container_config()
+    config.linux.resources.unified[key] = "1"
+    with pytest.raises(InvalidArgument, match="is no cgroup file that limits anything"):
+        container_body(config, cgroup_version="2")
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cri_proto import runtime_v1 as cri
+from dockershim.translate import names
 from dockershim.translate.image_views import image_facts, image_view
 from dockershim.translate.names import cgroup_writes_of
 from dockershim.translate.resources import to_cri_resources
@@ -170,3 +172,32 @@ def test_resources_show_what_was_written_to_the_cgroup() -> None:
     assert dict(shown.unified) == {"memory.high": "1000"}
     for text in ("", "{", "[]"):
         assert cgroup_writes_of(text) == {}
+
+
+def test_files_of_huge_pages_that_are_no_number_of_bytes_are_shown_as_they_are() -> None:
+    """A request may have them among its unified keys, and the kernel alone says what it takes."""
+    writes = {
+        "hugetlb.2MB.max": "max",
+        "hugetlb.1GB.max": str(2**64),
+        "hugetlb.4KB.max": "9" * 5000,
+        "hugetlb.2MB.events": "1",
+        "hugetlb.2MB.limit_in_bytes": str(2**64 - 1),
+    }
+    shown = to_cri_resources({}, writes)
+    assert [(page.page_size, page.limit) for page in shown.hugepage_limits] == [("2MB", 2**64 - 1)]
+    assert dict(shown.unified) == {key: value for key, value in writes.items() if "limit" not in key}
+
+
+json_values = st.recursive(
+    st.none() | st.integers() | st.text() | st.just("\ud800"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=9), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from(sorted(names._OWN_LABELS)), st.text() | json_values.map(json.dumps)))
+def test_whatever_own_labels_say_the_container_is_shown(labels: dict[str, str]) -> None:
+    """They may be an image's, on a container of cri-dockerd's or of a version that did not set all of them."""
+    seen = inspect()
+    seen["Config"]["Labels"] = {"annotation.a": "b", **labels}
+    assert container_view(seen, lambda _: "", 1).status.id == "c" * 64
