@@ -64,6 +64,9 @@ class PodNetwork(Protocol):
     async def start(self) -> None:
         """Watch the configuration, make the bridge network. A missing or broken configuration is no error here."""
 
+    def check_annotations(self, annotations: Mapping[str, str]) -> None:
+        """NetworkFailed where a pod's annotations ask for what `set_up` would refuse; asked before anything is made."""
+
     async def set_up(self, request: NetworkRequest) -> NetworkResult:
         """Connect a running sandbox. A failure leaves nothing behind and raises NetworkFailed."""
         ...

@@ -108,6 +108,9 @@ class BridgeNetwork:
             return NetworkCondition(False, "NetworkPluginNotReady", self._trouble)
         return NetworkCondition(True, "", "")
 
+    def check_annotations(self, annotations: Mapping[str, str]) -> None:
+        """See PodNetwork: none of them means anything to Docker."""
+
     async def set_up(self, request: NetworkRequest) -> NetworkResult:
         """See PodNetwork: Docker has connected the sandbox at its start."""
         ips = tuple(address for address in await self._addresses_of(request.sandbox_id) if address)

@@ -200,13 +200,18 @@ class CniNetwork:
 
     # pods
 
+    def check_annotations(self, annotations: Mapping[str, str]) -> None:
+        """See PodNetwork: bandwidth."""
+        pod_settings.bandwidth(annotations)
+
     async def set_up(self, request: NetworkRequest) -> NetworkResult:
         """See PodNetwork."""
         network = self._directory.network
         if network is None:
             raise NetworkFailed(self.condition().message)
+        limits = pod_settings.bandwidth(request.annotations)
         self._set_up_here.add(request.sandbox_id)
-        unpinned = self._attachment(network, request, request.netns_path)
+        unpinned = self._attachment(network, request, limits)
         raw = await asyncio.to_thread(self._prepare, request, _to_raw(unpinned))
         attachment = dataclasses.replace(unpinned, netns_path=raw["netns"])
         result: dict[str, Any] | None = None
@@ -218,10 +223,10 @@ class CniNetwork:
             raise
         return NetworkResult(ips, {**raw, "result": result})
 
-    def _attachment(self, network: CniNetworkConfig, request: NetworkRequest, netns_path: str) -> Attachment:
-        runtime_config = pod_settings.runtime_config(request, self._pod_cidrs)
+    def _attachment(self, network: CniNetworkConfig, request: NetworkRequest, limits: Mapping[str, int]) -> Attachment:
+        runtime_config = pod_settings.runtime_config(request, self._pod_cidrs, limits)
         args = pod_settings.cni_args(request)
-        return Attachment(network, request.sandbox_id, netns_path, INTERFACE, args, runtime_config)
+        return Attachment(network, request.sandbox_id, request.netns_path, INTERFACE, args, runtime_config)
 
     def _prepare(self, request: NetworkRequest, raw: Mapping[str, Any]) -> dict[str, Any]:
         """Everything before the first plugin; in a thread."""
@@ -255,7 +260,8 @@ class CniNetwork:
             netns_path = await asyncio.to_thread(netns_of, request.netns_path, record)
             attachment = _from_raw(record, request.sandbox_id, netns_path)
         elif network is not None:  # given back already, or connected by another runtime before us: DEL is harmless
-            attachment = self._attachment(network, request, request.netns_path)
+            limits = pod_settings.readable_bandwidth(request.annotations)
+            attachment = self._attachment(network, request, limits)
         else:
             return
         await self._runner.delete(attachment, record.get("result") if record is not None else None)

@@ -8,6 +8,7 @@ order of families.
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,7 @@ from dockershim.network import NetworkFailed, NetworkRequest
 INGRESS_BANDWIDTH = "kubernetes.io/ingress-bandwidth"
 EGRESS_BANDWIDTH = "kubernetes.io/egress-bandwidth"
 POD_ANNOTATIONS = "io.kubernetes.cri.pod-annotations"
+_BANDWIDTHS = {INGRESS_BANDWIDTH: "ingress", EGRESS_BANDWIDTH: "egress"}
 _BURST_BITS = (1 << 31) - 1
 _MIN_BITS_PER_SECOND = 1_000
 _MAX_BITS_PER_SECOND = 10**15
@@ -42,15 +44,14 @@ def cni_args(request: NetworkRequest) -> str:
     )
 
 
-def runtime_config(request: NetworkRequest, pod_cidrs: Sequence[str]) -> dict[str, Any]:
-    """All capability arguments this pod has a value for; each plugin gets those it declares."""
+def runtime_config(request: NetworkRequest, pod_cidrs: Sequence[str], limits: Mapping[str, int]) -> dict[str, Any]:
+    """All capability arguments this pod has a value for, with its bandwidth; each plugin gets those it declares."""
     config: dict[str, Any] = {POD_ANNOTATIONS: dict(request.annotations)}
     ports = [port_mapping(each) for each in request.port_mappings if each.host_port > 0]
     if ports:
         config["portMappings"] = ports
-    limits = bandwidth(request.annotations)
     if limits:
-        config["bandwidth"] = limits
+        config["bandwidth"] = dict(limits)
     if pod_cidrs:
         config["ipRanges"] = [[{"subnet": cidr}] for cidr in pod_cidrs]
     dns = request.dns
@@ -74,13 +75,22 @@ def port_mapping(mapping: cri.PortMapping) -> dict[str, Any]:
 
 
 def bandwidth(annotations: Mapping[str, str]) -> dict[str, int]:
-    """Limits in bits per second, from the pod's annotations."""
+    """Limits in bits per second, from the pod's annotations. NetworkFailed for one that is none."""
     limits: dict[str, int] = {}
-    for annotation, direction in ((INGRESS_BANDWIDTH, "ingress"), (EGRESS_BANDWIDTH, "egress")):
+    for annotation, direction in _BANDWIDTHS.items():
         text = annotations.get(annotation)
         if text is not None:
             limits[f"{direction}Rate"] = _bits_per_second(annotation, text)
             limits[f"{direction}Burst"] = _BURST_BITS
+    return limits
+
+
+def readable_bandwidth(annotations: Mapping[str, str]) -> dict[str, int]:
+    """The same to take down what nobody knows of any more: one that is none was never set, and must not hold a pod."""
+    limits: dict[str, int] = {}
+    for annotation in _BANDWIDTHS.keys() & annotations.keys():
+        with contextlib.suppress(NetworkFailed):
+            limits |= bandwidth({annotation: annotations[annotation]})
     return limits
 
 

@@ -41,11 +41,20 @@ class SandboxRun:
         sandbox_spec.check_metadata(config)
         for index, mapping in enumerate(config.port_mappings):
             sandbox_spec.check_port_mapping(mapping, index)
+        self._check_annotations(config)
         name = names.sandbox_name(config.metadata)
         try:
             return await self._run_claimed(name, config, request.runtime_handler)
         except NotFound as error:  # of something that the caller did not ask for: a network, an image of ours
             raise EngineFailed(f"sandbox {name}: {error}") from error
+
+    def _check_annotations(self, config: cri.PodSandboxConfig) -> None:
+        if sandbox_spec.is_host_network(config):
+            return
+        try:
+            self._node.network.check_annotations(config.annotations)
+        except NetworkFailed as error:
+            raise InvalidArgument("config.annotations", str(error)) from error
 
     async def _run_claimed(self, name: str, config: cri.PodSandboxConfig, handler: str) -> cri.RunPodSandboxResponse:
         async with self._node.feeder.claim(name):

@@ -12,7 +12,7 @@ from cri_proto import runtime_v1 as cri
 from dockershim import app
 from dockershim.logs import LogSource
 from dockershim.network import NetworkCondition, NetworkFailed, NetworkRequest, NetworkResult
-from dockershim.network.pod_settings import pod_cidrs
+from dockershim.network.pod_settings import bandwidth, pod_cidrs
 from dockershim.node import Node, NodeSettings
 from dockershim.tasks import Tasks
 from tests.fakes.docker_engine import FakeDockerEngine
@@ -36,6 +36,10 @@ class FakePodNetwork:
 
     async def start(self) -> None:
         """See PodNetwork."""
+
+    def check_annotations(self, annotations: Mapping[str, str]) -> None:
+        """See PodNetwork."""
+        bandwidth(annotations)
 
     async def set_up(self, request: NetworkRequest) -> NetworkResult:
         """See PodNetwork. A failure leaves half an attachment, which only tear_down gives back."""

@@ -8,7 +8,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from dockershim.network import NetworkFailed, NetworkRequest
-from dockershim.network.pod_settings import bandwidth, cni_args, pod_cidrs, pod_ips, runtime_config
+from dockershim.network.pod_settings import bandwidth, cni_args, pod_cidrs, pod_ips, readable_bandwidth, runtime_config
 
 BURST = 2**31 - 1
 
@@ -35,7 +35,7 @@ def test_the_arguments_name_the_pod() -> None:
 
 
 def test_a_pod_without_wishes_has_its_annotations_only() -> None:
-    assert runtime_config(request(annotations={"a": "b"}), ()) == {"io.kubernetes.cri.pod-annotations": {"a": "b"}}
+    assert runtime_config(request(annotations={"a": "b"}), (), {}) == {"io.kubernetes.cri.pod-annotations": {"a": "b"}}
 
 
 def test_every_wish_has_its_capability() -> None:
@@ -46,12 +46,13 @@ def test_every_wish_has_its_capability() -> None:
     )
     dns = cri.DNSConfig(servers=["10.0.0.10"], searches=["svc"], options=["ndots:5"])
     wishes = request(port_mappings=ports, dns=dns, cgroup_parent="/kubepods/pod1")
-    assert runtime_config(wishes, ("10.1.0.0/24", "fd00::/64")) == {
+    assert runtime_config(wishes, ("10.1.0.0/24", "fd00::/64"), {"egressRate": 1000}) == {
         "io.kubernetes.cri.pod-annotations": {},
         "portMappings": [
             {"hostPort": 5353, "containerPort": 53, "protocol": "udp", "hostIP": "127.0.0.1"},
             {"hostPort": 7, "containerPort": 7, "protocol": "sctp"},
         ],
+        "bandwidth": {"egressRate": 1000},
         "ipRanges": [[{"subnet": "10.1.0.0/24"}], [{"subnet": "fd00::/64"}]],
         "dns": {"servers": ["10.0.0.10"], "searches": ["svc"], "options": ["ndots:5"]},
         "cgroupPath": "/kubepods/pod1",
@@ -71,6 +72,11 @@ def test_bandwidth_is_a_kubernetes_quantity_in_bits_per_second(text: str, bits: 
 def test_a_bandwidth_that_is_none_is_refused_by_the_name_of_its_annotation(text: str) -> None:
     with pytest.raises(NetworkFailed, match=r"annotation kubernetes\.io/egress-bandwidth"):
         bandwidth({"kubernetes.io/egress-bandwidth": text})
+
+
+def test_of_two_bandwidths_the_one_that_can_be_read_is_left() -> None:
+    annotations = {"kubernetes.io/egress-bandwidth": "1G", "kubernetes.io/ingress-bandwidth": "fast", "other": "1G"}
+    assert readable_bandwidth(annotations) == {"egressRate": 10**9, "egressBurst": BURST}
 
 
 def test_pod_ranges_are_one_or_two() -> None:

@@ -111,6 +111,17 @@ async def test_a_failed_step_of_run_leaves_nothing(api: Api, tmp_path: Path, ste
     await api.sandbox()
 
 
+async def test_a_bandwidth_that_is_none_is_refused_before_anything_is_made(api: Api) -> None:
+    """By the annotation; a pod on the host's network has no bandwidth of its own."""
+    config, before = sandbox_config(), Counter(api.world.engine.calls)
+    config.annotations["kubernetes.io/ingress-bandwidth"] = "fast"
+    with pytest.raises(InvalidArgument, match=r"^config\.annotations: .* kubernetes\.io/ingress-bandwidth is 'fast'"):
+        await api.sandbox(config)
+    assert api.world.engine.calls == before
+    config.linux.security_context.namespace_options.network = cri.NamespaceMode.NODE
+    await api.sandbox(config)
+
+
 async def test_a_record_that_cannot_be_written_stops_the_run(api: Api, tmp_path: Path) -> None:
     """Without a record on disk the network is not asked for anything."""
     directory = tmp_path / "sandbox"
