@@ -184,8 +184,10 @@ def encode_channel_close(name: str) -> bytes:
     return bytes((CLOSE_CHANNEL, CHANNELS.index(name)))
 
 
-def decode_channel(message: bytes, protocol: str) -> ChannelData | ChannelClosed:
-    """One WebSocket message."""
+def decode_channel(message: bytes, protocol: str) -> ChannelData | ChannelClosed | None:
+    """One WebSocket message; None for what is passed over, as Go does: an empty one, and what no channel is for."""
+    if not message:
+        return None
     try:
         number, data = channel_messages.decode(message, text=is_text(protocol))
     except channel_messages.ChannelMessageError as error:
@@ -194,6 +196,4 @@ def decode_channel(message: bytes, protocol: str) -> ChannelData | ChannelClosed
         if len(data) != 1 or data[0] >= len(CHANNELS):
             raise RemoteCommandError(f"no channel to close: {message[:20]!r}")
         return ChannelClosed(CHANNELS[data[0]])
-    if not 0 <= number < len(CHANNELS):
-        raise RemoteCommandError(f"no such channel: {number}")
-    return ChannelData(CHANNELS[number], data)
+    return ChannelData(CHANNELS[number], data) if 0 <= number < len(CHANNELS) else None

@@ -35,7 +35,7 @@ class Channels(Protocol):
 
     @property
     def stdin(self) -> Inbox:
-        """What the client types; ended from the start when there is no stdin."""
+        """What the client types. Without stdin asked for nothing comes, nor ends."""
         ...
 
     def sizes(self) -> AsyncIterator[wire.TerminalSize]:
@@ -138,7 +138,8 @@ class WebSocketChannels:
         self._socket = WebSocket(raw)
         self._protocol = protocol
         self._outputs = wanted.names(protocol) & {wire.STDOUT, wire.STDERR}
-        self._inputs = {name: Inbox() for name in (wire.STDIN, wire.RESIZE)}
+        # what comes for an input that nobody reads is dropped: in an inbox it would hold up the messages after it
+        self._inputs = {name: Inbox() for name in ((wire.STDIN, wire.RESIZE) if wanted.stdin else (wire.RESIZE,))}
 
     async def run(self) -> None:
         """See Channels."""
@@ -166,7 +167,7 @@ class WebSocketChannels:
     @property
     def stdin(self) -> Inbox:
         """See Channels."""
-        return self._inputs[wire.STDIN]
+        return self._inputs.get(wire.STDIN) or Inbox()
 
     def sizes(self) -> AsyncIterator[wire.TerminalSize]:
         """See Channels."""

@@ -78,11 +78,14 @@ class WebSocket:
         self._closed = False
 
     async def receive(self) -> bytes | None:
-        """The next message, of text or bytes alike; None when the client has closed or is gone."""
+        """The next message, of text or bytes alike; None when the client has closed or is gone.
+
+        Empty ones, which some clients send to keep the connection alive, are passed over.
+        """
         while True:
             while self._messages:
                 message = self._messages.pop(0)
-                if message.opcode in (websocket.TEXT, websocket.BINARY):
+                if message.data and message.opcode in (websocket.TEXT, websocket.BINARY):
                     return message.data
                 if message.opcode == websocket.PING:
                     await self._send(websocket.PONG, message.data)
@@ -123,10 +126,7 @@ class TunnelWire:
 
     async def read(self) -> bytes:
         """See Wire."""
-        while (message := await self._socket.receive()) is not None:
-            if message:
-                return message
-        return b""
+        return await self._socket.receive() or b""
 
     async def write(self, data: bytes) -> None:
         """See Wire."""

@@ -113,8 +113,10 @@ class _Translation:
         """What the client sends, until it leaves."""
         await self._flush()
         async for message in self._socket:
-            self._take(remotecommand.decode_channel(_bytes_of(message), remotecommand.V5))
-            await self._flush()
+            part = remotecommand.decode_channel(_bytes_of(message), remotecommand.V5)
+            if part is not None:
+                self._take(part)
+                await self._flush()
         self._client_left = True
 
     def _take(self, part: remotecommand.ChannelData | remotecommand.ChannelClosed) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from cri_proto.wire import channel_messages, portforward, remotecommand, spdy_session, websocket
 from dockershim.streaming.channels import Channels
+from dockershim.streaming.inbox import LIMIT_BYTES
 from dockershim.streaming.server import EXEC, CommandTicket, PortForwardTicket, StreamingServer, Ticket
 from dockershim.streaming.wires import Gone
 from dockershim.tasks import Tasks
@@ -169,6 +170,33 @@ async def test_exec_over_websocket_v5(stage: Stage) -> None:
     writer.close()
 
 
+async def test_what_nobody_listens_to_ends_no_exec(stage: Stage) -> None:
+    """Empty messages, unknown channels, and more stdin than fits anywhere where none was asked for."""
+    told = asyncio.Event()
+
+    async def until_told(channels: Channels) -> remotecommand.Outcome:
+        await told.wait()
+        return remotecommand.Outcome(7)
+
+    streams = remotecommand.StreamSet(stdin=False, stdout=True, stderr=False, tty=False)
+    reader, writer = await stage.dial(CommandTicket(EXEC, streams, until_told), *WEBSOCKET)
+    await reader.readuntil(b"\r\n\r\n")
+    typed = remotecommand.encode_channel("stdin", b"x" * (LIMIT_BYTES // 2), remotecommand.V5)
+    for message in (b"", b"\x09x", typed, typed, typed):
+        writer.write(websocket.encode_frame(websocket.BINARY, message, MASK))
+    writer.write(websocket.encode_frame(websocket.PING, b"there?", MASK))
+    decoder = websocket.WebSocketDecoder(masked=False)
+    messages: list[websocket.Message] = []
+    async with asyncio.timeout(30):
+        while not messages or messages[-1].opcode != websocket.CLOSE:
+            messages += decoder.feed(await reader.read(65536))
+            if messages[-1].opcode == websocket.PONG:
+                told.set()
+    assert [message.data for message in messages[:2]] == [b"\x01", b"there?"]
+    assert remotecommand.parse_status(messages[2].data[1:]) == remotecommand.Outcome(7)
+    writer.close()
+
+
 @pytest.mark.parametrize(
     ("protocol", "expected"),
     [
@@ -260,8 +288,8 @@ async def test_port_forward_over_channels(stage: Stage, pod_end: PodEnd, protoco
     assert [number for number, _ in await channel_pieces(reader, is_text, 1)] == [-1], "the pod has hung up"
 
 
-async def test_a_client_of_channels_that_goes_or_talks_nonsense(stage: Stage, pod_end: PodEnd) -> None:
-    """The pod's connections end with it; what is sent to an error channel has nobody to go to."""
+async def test_a_client_of_channels_that_goes_or_talks_to_nobody(stage: Stage, pod_end: PodEnd) -> None:
+    """The pod's connections end with it; what is sent to an error channel, or to none, has nobody to go to."""
     ticket = PortForwardTicket(pod_end.connect, (8080,))
     protocol = f"Sec-WebSocket-Protocol: {portforward.CHANNEL_PROTOCOL}"
     reader, writer = await stage.dial(ticket, *WEBSOCKET[:3], protocol)
@@ -272,9 +300,21 @@ async def test_a_client_of_channels_that_goes_or_talks_nonsense(stage: Stage, po
         assert await asyncio.get_running_loop().sock_recv(pod_end.ends[0], 1) == b""
     reader, writer = await stage.dial(ticket, *WEBSOCKET[:3], protocol)
     await reader.readuntil(b"\r\n\r\n")
-    writer.write(websocket.encode_frame(websocket.BINARY, b"\x01nobody", MASK))
-    *_, (end, why) = await channel_pieces(reader, False, 3)
-    assert (end, why[2:]) == (-1, b"channel 1 carries nothing to the pod")
+    for message in (b"", b"\x01nobody", b"\x09nobody", b"\x00hello"):
+        writer.write(websocket.encode_frame(websocket.BINARY, message, MASK))
+    assert await pod_end.answer(1) == b"hello"
+    *_, piece = await channel_pieces(reader, False, 3)
+    assert piece == (0, b"HELLO")
+
+
+async def test_a_client_of_channels_whose_text_is_none(stage: Stage, pod_end: PodEnd) -> None:
+    """It is told so, and that was it."""
+    protocol = f"Sec-WebSocket-Protocol: {portforward.TEXT_CHANNEL_PROTOCOL}"
+    reader, writer = await stage.dial(PortForwardTicket(pod_end.connect, (8080,)), *WEBSOCKET[:3], protocol)
+    await reader.readuntil(b"\r\n\r\n")
+    writer.write(websocket.encode_frame(websocket.TEXT, b"0*", MASK))
+    *_, (end, why) = await channel_pieces(reader, True, 3)
+    assert (end, why[2:11]) == (-1, b"no base64")
 
 
 @pytest.mark.parametrize("count", [0, 101])

@@ -165,7 +165,10 @@ def status_of(channels: dict[str, bytes]) -> dict[str, object]:
 
 
 async def test_stdin_its_end_and_all_output_pass() -> None:
-    """Megabytes in and out again, on both outputs; the exit code is the runtime's own word."""
+    """Megabytes in and out again, on both outputs; the exit code is the runtime's own word.
+
+    An empty message and one for no channel are no part of it.
+    """
     data = os.urandom(3_000_000)
 
     async def work(runtime: Runtime) -> None:
@@ -176,6 +179,8 @@ async def test_stdin_its_end_and_all_output_pass() -> None:
 
     runtime = Runtime(work)
     async with client_of(runtime, EVERYTHING) as socket:
+        await socket.send_bytes(b"")
+        await socket.send_bytes(b"\x09what")
         for start in range(0, len(data), 32_768):
             await socket.send_bytes(b"\0" + data[start : start + 32_768])
         await socket.send_bytes(remotecommand.encode_channel_close("stdin"))
@@ -320,8 +325,8 @@ async def test_a_client_that_breaks_the_protocol_is_told() -> None:
         await runtime.is_gone.wait()
 
     async with client_of(Runtime(work), EVERYTHING) as socket:
-        await socket.send_bytes(b"\x09what")
-        assert "no such channel: 9" in str(status_of(await heard(socket))["message"])
+        await socket.send_bytes(b"\xff\x09")
+        assert "no channel to close" in str(status_of(await heard(socket))["message"])
 
 
 async def test_a_tunnel_carries_spdy_as_it_is() -> None:
