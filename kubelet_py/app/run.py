@@ -17,7 +17,6 @@ from typing import Any
 
 import structlog
 
-from cri_proto import runtime_v1 as cri
 from kubelet_py.api import quantity
 from kubelet_py.app.agent import Agent
 from kubelet_py.app.backend import NodeBackend
@@ -25,14 +24,13 @@ from kubelet_py.app.node_parts import ApiClients, make_clients, read_identity
 from kubelet_py.app.pod_objects import ApiObjects
 from kubelet_py.app.serving import api_reviews, server_config
 from kubelet_py.config import Settings
-from kubelet_py.core.cgroup_rules import CgroupDriver
 from kubelet_py.core.labels import log_links_root
 from kubelet_py.cri import connect
 from kubelet_py.cri.client import wait_until_ready
-from kubelet_py.errors import RuntimeCallError, RuntimeUnimplemented
 from kubelet_py.host.process import raise_open_files, set_oom_score_adj
 from kubelet_py.host.systemd import READY, STOPPING, WATCHDOG, notifier_from, watchdog_interval_seconds
 from kubelet_py.kube.pods import ApiPodSource
+from kubelet_py.managers.cgroup_driver import ask_cgroup_driver
 from kubelet_py.managers.lease import LeaseManager
 from kubelet_py.managers.log_rotation import LogRotator, RotationSettings
 from kubelet_py.server.listener import KubeletServer
@@ -90,7 +88,8 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
             for name, work in _api_tasks(agent, agent.clients):
                 tasks.create_task(work, name=name)
         notifier_from(os.environ).notify(f"STATUS=waiting for {agent.settings.config.containerRuntimeEndpoint}")
-        await _follow_cgroup_driver(agent)
+        await wait_until_ready(agent.client)
+        agent.cgroup_driver = await ask_cgroup_driver(agent.client, agent.cgroup_driver)
         await agent.node_allocatable.enforce_reserved()
         tasks.create_task(agent.node_allocatable.enforce_pods(), name="node-allocatable")
         agent.warn_of_dns()
@@ -167,23 +166,6 @@ def _source_tasks(agent: Agent) -> list[tuple[str, Coroutine[Any, Any, None]]]:
         )
         tasks.append(("url-source", url.run()))
     return tasks
-
-
-async def _follow_cgroup_driver(agent: Agent) -> None:
-    """The runtime says which cgroup driver holds; one that cannot say leaves it to the configuration."""
-    await wait_until_ready(agent.client)
-    try:
-        answer = await agent.client.runtime_config()
-    except RuntimeUnimplemented:
-        log.info("runtime_names_no_cgroup_driver", used=str(agent.cgroup_driver))
-        return
-    except RuntimeCallError as error:
-        log.warning("runtime_config_failed", error=str(error), used=str(agent.cgroup_driver))
-        return
-    driver = CgroupDriver.CGROUPFS if answer.linux.cgroup_driver == cri.CGROUPFS else CgroupDriver.SYSTEMD
-    if driver != agent.cgroup_driver:
-        log.info("cgroup_driver_of_the_runtime", configured=str(agent.cgroup_driver), used=str(driver))
-    agent.cgroup_driver = driver
 
 
 async def _watchdog() -> None:

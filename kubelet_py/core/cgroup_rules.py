@@ -20,6 +20,7 @@ from kubelet_py.api import quantity as q
 from kubelet_py.core import pod_resources, qos
 from kubelet_py.core.pod_resources import CPU, HUGEPAGES_PREFIX, MEMORY, AnyContainer
 from kubelet_py.core.qos import QosClass
+from kubelet_py.errors import ConfigError
 
 MIN_SHARES: Final = 2
 MAX_SHARES: Final = 262144
@@ -39,6 +40,12 @@ class CgroupDriver(StrEnum):
 
     CGROUPFS = "cgroupfs"
     SYSTEMD = "systemd"
+
+
+_DRIVERS: Final[Mapping[int, CgroupDriver]] = {
+    cri.SYSTEMD: CgroupDriver.SYSTEMD,
+    cri.CGROUPFS: CgroupDriver.CGROUPFS,
+}
 
 
 class SwapBehavior(StrEnum):
@@ -175,6 +182,22 @@ def pod_cgroup_name(pod: core_v1.Pod, settings: CgroupSettings) -> CgroupName:
     if not settings.cgroups_per_qos:
         return node_cgroup_name(settings)
     return (*qos_cgroup_name(qos.qos_class_of(pod), settings), f"pod{podlib.uid_of(pod)}")
+
+
+def driver_of(answer: cri.RuntimeConfigResponse, configured: CgroupDriver) -> CgroupDriver:
+    """The driver that the runtime names, or the configured one when it says nothing about Linux.
+
+    An absent part must be looked for: read as a number it is the first driver of the enumeration, systemd. Raises
+    ConfigError for a driver that is not known here.
+    """
+    if not answer.HasField("linux"):
+        return configured
+    named = answer.linux.cgroup_driver
+    if named not in _DRIVERS:
+        raise ConfigError(
+            f"containerRuntimeEndpoint: the runtime there names cgroup driver {named}, which is not known"
+        )
+    return _DRIVERS[named]
 
 
 def cgroup_path(name: CgroupName, driver: CgroupDriver) -> str:

@@ -13,6 +13,7 @@ from kubelet_py.api import pod as podlib
 from kubelet_py.core import cgroup_rules as rules
 from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, CgroupSettings, SwapBehavior
 from kubelet_py.core.qos import QosClass
+from kubelet_py.errors import ConfigError
 from tests.unit.kubelet_py.core.pod_builder import UID, a_container, a_pod, sized
 
 GIB = 2**30
@@ -23,6 +24,22 @@ V2 = CgroupSettings(node_memory_bytes=10 * GIB, node_allocatable_memory_bytes=8 
 
 def _container(pod: core_v1.Pod, settings: CgroupSettings) -> cri.LinuxContainerResources:
     return rules.to_cri_linux_resources(pod, podlib.containers_of(pod)[0], settings)
+
+
+@pytest.mark.parametrize("configured", list(CgroupDriver))
+def test_the_driver_that_a_runtime_names(configured: CgroupDriver) -> None:
+    """One that says nothing about Linux is not one that says systemd."""
+    for number, driver in ((cri.SYSTEMD, CgroupDriver.SYSTEMD), (cri.CGROUPFS, CgroupDriver.CGROUPFS)):
+        answer = cri.RuntimeConfigResponse(linux=cri.LinuxRuntimeConfiguration(cgroup_driver=number))
+        assert rules.driver_of(answer, configured) is driver
+    assert rules.driver_of(cri.RuntimeConfigResponse(), configured) is configured
+
+
+def test_a_driver_that_nobody_knows_is_refused() -> None:
+    """A runtime of a later Kubernetes."""
+    answer = cri.RuntimeConfigResponse.FromString(b"\x0a\x02\x08\x07")
+    with pytest.raises(ConfigError, match="names cgroup driver 7"):
+        rules.driver_of(answer, CgroupDriver.SYSTEMD)
 
 
 def test_paths_by_driver() -> None:
