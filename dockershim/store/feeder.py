@@ -233,6 +233,9 @@ class Feeder:
                 self._set_trouble("Docker closed the event stream")
             except ShimError as error:
                 self._set_trouble(str(error))
+            except Exception as error:  # whatever it is, without this loop no call is ever answered again
+                _log.exception("docker_feed_failed")
+                self._set_trouble(f"cannot follow Docker: {error!r}")
             await asyncio.sleep(pause_seconds)
             pause_seconds = min(pause_seconds * 2, LONGEST_RETRY_SECONDS)
 
@@ -312,6 +315,8 @@ class Feeder:
                 await self.images.refresh()
             except ShimError as error:
                 _log.warning("reconcile_failed", error=str(error))
+            except Exception:
+                _log.exception("reconcile_failed")
 
     def _set_trouble(self, reason: str) -> None:
         if reason != self.trouble:
@@ -390,10 +395,16 @@ class Feeder:
         ]
 
     async def _observe(self, identifier: str, kind: str) -> None:
-        if kind == names.TYPE_SANDBOX:
-            await self.observe_sandbox(identifier)
-        elif kind == names.TYPE_CONTAINER:
-            await self.observe_container(identifier)
+        """Look at one of many. What is in one that cannot be read keeps nobody from the others."""
+        try:
+            if kind == names.TYPE_SANDBOX:
+                await self.observe_sandbox(identifier)
+            elif kind == names.TYPE_CONTAINER:
+                await self.observe_container(identifier)
+        except ShimError:  # Docker's answer, which is about more than this one
+            raise
+        except Exception:
+            _log.exception("container_unreadable", id=identifier, consequence="it is not shown as it is now")
 
     async def _take_container(self, inspect: dict[str, Any], observed_at_ns: int) -> ContainerView:
         old = self._store.containers.get(str(inspect["Id"]))

@@ -66,8 +66,11 @@ class ImageFeed:
             for line in listed:
                 image_id = str(line["Id"])
                 old = known.get(image_id)
-                facts = old.facts if old is not None else image_facts(inspected.get(image_id, {}))
-                views[image_id] = image_view(line, facts, self._pinned)
+                try:
+                    facts = old.facts if old is not None else image_facts(inspected.get(image_id, {}))
+                    views[image_id] = image_view(line, facts, self._pinned)
+                except Exception:  # what is in one that cannot be read keeps nobody from the others
+                    _log.exception("image_unreadable", id=image_id)
             self._store.replace_images(views)
             self._listed_at_ns = listed_at_ns
             self._pulled_at_ns.clear()  # a list covers all that was looked at before it
@@ -151,3 +154,5 @@ class ImageFeed:
                 await self.refresh()
             except ShimError as error:
                 _log.debug("image_refresh_failed", error=str(error))
+            except Exception:
+                _log.exception("image_refresh_failed")

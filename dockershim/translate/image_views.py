@@ -13,6 +13,7 @@ from typing import Any
 
 from cri_proto import runtime_v1 as cri
 from dockershim.translate.image_refs import canonical_or_none
+from dockershim.translate.users import numeric_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,9 @@ def image_view(listed: Mapping[str, Any], facts: ImageFacts, pinned: Iterable[st
         pinned=not keys.isdisjoint(pinned),
         spec=cri.ImageSpec(image=image_id),
     )
-    if facts.user.isdigit():
-        message.uid.value = int(facts.user)
+    number = numeric_id(facts.user)
+    if number is not None:
+        message.uid.value = number
     elif facts.user:
         message.username = facts.user
     return ImageView(image_id, keys, facts, message)

@@ -24,7 +24,7 @@ def to_cri_signal(name: str) -> cri.Signal:
     """CRI's value of what Docker or an image says; SIGTERM where it says nothing, the default for the unknown."""
     text = (name or "SIGTERM").upper()
     if text.isdigit():
-        return _BY_NUMBER.get(int(text), cri.Signal.SIGNAL_RUNTIME_DEFAULT)
+        return _BY_NUMBER.get(text.lstrip("0"), cri.Signal.SIGNAL_RUNTIME_DEFAULT)
     text = text if text.startswith("SIG") else f"SIG{text}"
     text = _REALTIME_DOCKER.sub(lambda m: f"SIGRT{m[1]}{'PLUS' if m[2] == '+' else 'MINUS'}{m[3]}", text)
     key = f"{_PREFIX}{text}"
@@ -34,12 +34,12 @@ def to_cri_signal(name: str) -> cri.Signal:
 
 
 _BY_NUMBER = {
-    1: cri.Signal.SIGNAL_SIGHUP,
-    2: cri.Signal.SIGNAL_SIGINT,
-    3: cri.Signal.SIGNAL_SIGQUIT,
-    6: cri.Signal.SIGNAL_SIGABRT,
-    9: cri.Signal.SIGNAL_SIGKILL,
-    10: cri.Signal.SIGNAL_SIGUSR1,
-    12: cri.Signal.SIGNAL_SIGUSR2,
-    15: cri.Signal.SIGNAL_SIGTERM,
+    "1": cri.Signal.SIGNAL_SIGHUP,
+    "2": cri.Signal.SIGNAL_SIGINT,
+    "3": cri.Signal.SIGNAL_SIGQUIT,
+    "6": cri.Signal.SIGNAL_SIGABRT,
+    "9": cri.Signal.SIGNAL_SIGKILL,
+    "10": cri.Signal.SIGNAL_SIGUSR1,
+    "12": cri.Signal.SIGNAL_SIGUSR2,
+    "15": cri.Signal.SIGNAL_SIGTERM,
 }

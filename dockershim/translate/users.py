@@ -15,6 +15,8 @@ from cri_proto import runtime_v1 as cri
 from dockershim.oci import instructions as words
 from dockershim.translate.wrapping import instruction_of
 
+_LARGEST_ID = 2**32 - 1
+
 
 @dataclass(frozen=True, slots=True)
 class ContainerUser:
@@ -28,7 +30,8 @@ class ContainerUser:
 
 def container_user(inspect: Mapping[str, Any]) -> ContainerUser:
     """What a container's inspect answer says of its user."""
-    groups = tuple(int(text) for text in inspect["HostConfig"].get("GroupAdd") or () if text.isdigit())
+    added = inspect["HostConfig"].get("GroupAdd") or ()
+    groups = tuple(number for text in added if (number := numeric_id(text)) is not None)
     strict = words.STRICT_GROUPS in instruction_of(inspect["HostConfig"])
     return ContainerUser(str(inspect["Config"].get("User") or ""), groups, strict)
 
@@ -39,14 +42,14 @@ def resolve_user(wanted: ContainerUser, passwd: str, group: str) -> cri.LinuxCon
     user = user or "0"
     name, uid, gid = next(
         ((name, uid, gid) for name, uid, gid in _users(passwd) if user in (name, str(uid))),
-        ("", _number(user), 0),
+        ("", numeric_id(user), 0),
     )
     if uid is None:
         return None
     groups: list[int] = []
     if group_wanted:
         found = next((number for label, number, _ in _groups(group) if group_wanted in (label, str(number))), None)
-        chosen = found if found is not None else _number(group_wanted)
+        chosen = found if found is not None else numeric_id(group_wanted)
         if chosen is None:
             return None
         gid = chosen
@@ -89,19 +92,23 @@ def with_groups(body: Mapping[str, Any], groups: Iterable[int]) -> dict[str, Any
     return {**body, "HostConfig": {**host_config, "GroupAdd": [*added]}}
 
 
-def _number(text: str) -> int | None:
-    return int(text) if text.isascii() and text.isdigit() else None
+def numeric_id(text: str) -> int | None:
+    """A user or group by its number; None for what is no such number. Who runs in a container writes its files."""
+    if not (text.isascii() and text.isdigit()) or len(text) > len(str(_LARGEST_ID)):
+        return None
+    number = int(text)
+    return number if number <= _LARGEST_ID else None
 
 
 def _users(passwd: str) -> Iterator[tuple[str, int, int]]:
     for line in passwd.splitlines():
         parts = line.strip().split(":")
-        if len(parts) >= 4 and (uid := _number(parts[2])) is not None and (gid := _number(parts[3])) is not None:
+        if len(parts) >= 4 and (uid := numeric_id(parts[2])) is not None and (gid := numeric_id(parts[3])) is not None:
             yield parts[0], uid, gid
 
 
 def _groups(group: str) -> Iterator[tuple[str, int, list[str]]]:
     for line in group.splitlines():
         parts = line.strip().split(":")
-        if len(parts) >= 4 and (gid := _number(parts[2])) is not None:
+        if len(parts) >= 4 and (gid := numeric_id(parts[2])) is not None:
             yield parts[0], gid, parts[3].split(",")

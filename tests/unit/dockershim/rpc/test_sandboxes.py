@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator, MutableMapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import (
@@ -31,7 +33,8 @@ from dockershim.rpc.sandbox_run import SandboxRun
 from dockershim.rpc.sandbox_stop import SandboxStop
 from dockershim.store import feeder
 from dockershim.translate import names
-from tests.fakes.docker_node import IMAGE, FakeLogs, World, container_config, running_node, sandbox_config
+from tests.fakes.docker_engine import FakeDockerEngine
+from tests.fakes.docker_node import IMAGE, PAUSE, FakeLogs, World, container_config, running_node, sandbox_config
 
 READY = cri.PodSandboxState.SANDBOX_READY
 EXITED = cri.ContainerState.CONTAINER_EXITED
@@ -364,6 +367,79 @@ async def test_events_lost_with_the_stream_are_found_by_the_list(api: Api) -> No
     container["State"] |= {"Running": False, "Status": "exited", "ExitCode": 9, "FinishedAt": "2030-01-01T00:00:00Z"}
     await until(lambda: not api.world.node.store.containers[container_id].running)
     assert api.world.node.store.containers[container_id].status.exit_code == 9
+
+
+async def add_unreadable(engine: FakeDockerEngine) -> str:
+    """A container that says it is one of ours and has more attempts than a message can tell."""
+    body = {"Image": IMAGE, "Labels": {names.TYPE_LABEL: names.TYPE_CONTAINER}, "HostConfig": {}}
+    container_id = (await engine.create_container(f"k8s_main_web_default_uid-web_{2**40}", body)).id
+    await engine.start_container(container_id)
+    return container_id
+
+
+@pytest.fixture
+def heard() -> Iterator[list[MutableMapping[str, Any]]]:
+    """What the log heard; told to nobody else, since writing tracebacks for people blocks the loop."""
+    with capture_logs() as events:
+        yield events
+
+
+async def test_a_container_that_cannot_be_read_hides_no_other(
+    api: Api, tmp_path: Path, heard: list[MutableMapping[str, Any]]
+) -> None:
+    """Neither at the first look, nor at a comparison, nor when an event tells of it."""
+    engine = api.world.engine
+    container_id = await api.container(await api.sandbox())
+    unreadable = await add_unreadable(engine)
+    async with running_node(tmp_path, engine) as reborn:
+        assert reborn.node.store.containers.keys() == {container_id}
+        await engine.start_container(container_id)
+        await reborn.node.feeder._resync()
+        assert reborn.node.store.containers[container_id].running
+        engine.end(unreadable, 0)
+        engine.end(container_id, 3)
+        await until(lambda: not reborn.node.store.containers[container_id].running)
+    assert {event["id"] for event in heard if event["event"] == "container_unreadable"} == {unreadable}
+
+
+@pytest.mark.looptime
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("call", ["connect", "list_images", "list_containers"])
+async def test_nothing_ends_the_feed(tmp_path: Path, call: str) -> None:
+    """What nobody foresaw, at the start and in a comparison, is like an outage: it is tried again."""
+    engine = FakeDockerEngine()
+    engine.add_image(PAUSE)
+    engine.add_image(IMAGE)
+    engine.fail_next(call, RuntimeError("unforeseen"))
+    async with running_node(tmp_path, engine) as world:
+        api = Api(world)
+        container_id = await api.container(await api.sandbox())
+        await api.start(container_id)
+        engine.fail_next(call, RuntimeError("unforeseen"))
+        await asyncio.sleep(feeder.RECONCILE_SECONDS + 1)
+        engine._streams.clear()  # no event tells of the end
+        engine.end(container_id, 3)
+        await asyncio.sleep(feeder.RECONCILE_SECONDS + 1)
+        assert world.node.store.containers[container_id].status.exit_code == 3
+
+
+@pytest.mark.usefixtures("heard")
+async def test_an_image_that_cannot_be_read_hides_no_other(api: Api) -> None:
+    """And what was not foreseen ends no loop."""
+    engine, store = api.world.engine, api.world.node.store
+    bad = engine.images[engine.add_image("registry.k8s.io/bad:1")]
+    bad["Size"] = 2**70
+    engine.add_image("registry.k8s.io/good:1")
+    engine._emit("image", "load", bad["Id"], bad["Id"], {})
+    await until(lambda: store.find_image("registry.k8s.io/good:1") is not None)
+    assert store.find_image("registry.k8s.io/bad:1") is None
+    listed = engine.calls["list_images"]
+    engine.fail_next("list_images", RuntimeError("unforeseen"))
+    engine._emit("image", "load", bad["Id"], bad["Id"], {})
+    await until(lambda: engine.calls["list_images"] > listed)
+    engine.add_image("registry.k8s.io/better:1")
+    engine._emit("image", "load", bad["Id"], bad["Id"], {})
+    await until(lambda: store.find_image("registry.k8s.io/better:1") is not None)
 
 
 async def test_docker_away_is_a_condition_with_a_reason(api: Api) -> None:

@@ -12,6 +12,7 @@ from dockershim.translate.users import (
     container_user,
     groups_of_users,
     merged_user,
+    numeric_id,
     resolve_user,
     with_groups,
 )
@@ -107,3 +108,23 @@ def test_added_groups_stand_in_the_body_once() -> None:
     body = {"Image": "i", "HostConfig": {"GroupAdd": ["4", "2000"], "Privileged": False}}
     assert with_groups(body, (44, 4))["HostConfig"] == {"GroupAdd": ["44", "4", "2000"], "Privileged": False}
     assert body["HostConfig"] == {"GroupAdd": ["4", "2000"], "Privileged": False}
+
+
+@pytest.mark.parametrize("number", [str(2**32), str(2**64), "9" * 5000, "-1", "\u0665", "\u00b2"])
+def test_a_number_that_no_kernel_has_is_none(number: str) -> None:
+    """A container may write anything into its files, and its image anything for its user."""
+    assert numeric_id(number) is None
+    line = f"web:x:{number}:102::/:\n"
+    assert resolve_user(ContainerUser("web"), line, "") is None
+    assert resolve_user(ContainerUser("web"), f"web:x:101:{number}::/:\n", "") is None
+    assert resolve_user(ContainerUser(number), line, "") is None
+    assert resolve_user(ContainerUser(f"0:{number}"), line, f"web:x:{number}:\n") is None
+    found = resolve_user(ContainerUser("web"), PASSWD, f"{GROUP}more:x:{number}:web\n")
+    assert found is not None
+    assert list(found.supplemental_groups) == [102, 4, 44]
+    assert groups_of_users(line, f"web:x:{number}:web\n") == {}
+    assert container_user({"Config": {}, "HostConfig": {"GroupAdd": [number, "5"]}}).added_groups == (5,)
+
+
+def test_the_largest_number_is_one() -> None:
+    assert numeric_id(str(2**32 - 1)) == 2**32 - 1

@@ -149,6 +149,14 @@ def test_images_without_names() -> None:
     assert (list(view.message.repo_tags), view.message.size, view.keys) == ([], 1, frozenset())
 
 
+def test_a_user_of_an_image_that_is_no_number_of_a_user_is_a_name() -> None:
+    """However many digits it has: nobody may run an image so by its number, and the others are shown."""
+    for user in ("9" * 20, "9" * 5000, "web"):
+        message = image_view({"Id": "sha256:1"}, image_facts({"Config": {"User": user}}), ()).message
+        assert (message.HasField("uid"), message.username) == (False, user)
+    assert image_view({"Id": "sha256:1"}, image_facts({"Config": {"User": "7:8"}}), ()).message.uid.value == 7
+
+
 @given(st.sampled_from([signal for signal in cri.Signal.values() if signal]))
 def test_signals_are_read_back(signal: cri.Signal) -> None:
     """Every signal of CRI has a name for Docker that means it."""
@@ -160,6 +168,8 @@ def test_signals_by_number_and_default() -> None:
     assert to_cri_signal("3") == cri.Signal.SIGNAL_SIGQUIT
     assert to_cri_signal("") == cri.Signal.SIGNAL_SIGTERM
     assert to_cri_signal("QUIT") == cri.Signal.SIGNAL_SIGQUIT
+    assert to_cri_signal("09") == cri.Signal.SIGNAL_SIGKILL
+    assert to_cri_signal("9" * 5000) == to_cri_signal("\u00b2") == cri.Signal.SIGNAL_RUNTIME_DEFAULT
     assert to_docker_signal(cri.Signal.SIGNAL_RUNTIME_DEFAULT) == ""
 
 
