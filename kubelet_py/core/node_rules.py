@@ -4,6 +4,7 @@ Pure. Machine facts, settings and what the other managers know come in as values
 Upstream counterparts: pkg/kubelet/nodestatus/setters.go, kubelet_node_status.go, cm/node_container_manager.
 """
 
+import ipaddress
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -167,8 +168,8 @@ def initial_node(settings: NodeSettings, machine: MachineInfo) -> core_v1.Node:
     taints = list(settings.taints)
     if settings.external_cloud:
         taints.append(core_v1.Taint(key=CLOUD_TAINT, value="true", effect="NoSchedule"))
-        if settings.provided_ips:
-            annotations[PROVIDED_IP_ANNOTATION] = ",".join(settings.provided_ips)
+        if named := _named_ips(settings):
+            annotations[PROVIDED_IP_ANNOTATION] = ",".join(named)
     return core_v1.Node(
         metadata=meta_v1.ObjectMeta(
             name=settings.name, labels=default_labels(settings, machine), annotations=annotations or None
@@ -177,10 +178,16 @@ def initial_node(settings: NodeSettings, machine: MachineInfo) -> core_v1.Node:
     )
 
 
+def _named_ips(settings: NodeSettings) -> list[str]:
+    """The addresses among --node-ip: 0.0.0.0 and :: name a family and no address."""
+    given = map(ipaddress.ip_address, settings.provided_ips)
+    return [str(address) for address in given if not address.is_unspecified]
+
+
 def registration_patch(
     existing: core_v1.Node, settings: NodeSettings, machine: MachineInfo
 ) -> dict[str, object] | None:
-    """What a node object that was there already lacks; None when nothing."""
+    """What a node object that was there already lacks, or has from other settings; None when nothing."""
     metadata = existing.metadata or meta_v1.ObjectMeta()
     labels, annotations = metadata.labels or {}, metadata.annotations or {}
     wanted_labels = {k: v for k, v in default_labels(settings, machine).items() if k in RECONCILED_LABELS}
@@ -189,7 +196,7 @@ def registration_patch(
     wanted_annotations = (initial_node(settings, machine).metadata or metadata).annotations or {}
     for key in (CONTROLLER_ATTACH_ANNOTATION, PROVIDED_IP_ANNOTATION):
         wanted = wanted_annotations.get(key)
-        if annotations.get(key) != wanted and (wanted is not None or key == CONTROLLER_ATTACH_ANNOTATION):
+        if annotations.get(key) != wanted:
             annotation_changes[key] = wanted
     changes = {
         name: change for name, change in (("labels", label_changes), ("annotations", annotation_changes)) if change
@@ -298,8 +305,8 @@ def compute_node_status(
 def _addresses(
     settings: NodeSettings, observed: NodeObservation, before: core_v1.NodeStatus
 ) -> list[core_v1.NodeAddress] | None:
-    if settings.external_cloud and not settings.provided_ips and before.addresses:
-        return before.addresses  # the cloud has set them
+    if settings.external_cloud and before.addresses:
+        return before.addresses  # the cloud's, or what it will replace: two that write would undo each other for ever
     return list(observed.addresses) or None
 
 

@@ -67,14 +67,16 @@ def test_a_new_node_of_a_cloud_carries_all_that_was_set() -> None:
     assert plain == core_v1.NodeSpec()
 
 
-def test_an_annotation_of_ours_is_mended_and_one_that_the_cloud_needs_is_kept() -> None:
-    """Attaching follows the setting both ways; a provided address is added, never taken away."""
+def test_annotations_of_ours_follow_the_settings_both_ways() -> None:
+    """A cloud that reads an address of former settings refuses the node whose addresses it is not among."""
     cloud = replace(SETTINGS, external_cloud=True, provided_ips=("10.0.0.1",))
     by_cloud, plain = (rules.initial_node(settings, MACHINE) for settings in (cloud, SETTINGS))
     address = {"alpha.kubernetes.io/provided-node-ip": "10.0.0.1"}
     attach = {"volumes.kubernetes.io/controller-managed-attach-detach": None}
     assert rules.registration_patch(plain, cloud, MACHINE) == {"metadata": {"annotations": address}}
-    assert rules.registration_patch(by_cloud, SETTINGS, MACHINE) is None
+    no_address = {"alpha.kubernetes.io/provided-node-ip": None}
+    for without in (SETTINGS, replace(cloud, provided_ips=()), replace(cloud, provided_ips=("::",))):
+        assert rules.registration_patch(by_cloud, without, MACHINE) == {"metadata": {"annotations": no_address}}
     not_attaching = replace(SETTINGS, controller_attach=False)
     assert rules.registration_patch(plain, not_attaching, MACHINE) == {"metadata": {"annotations": attach}}
 
@@ -127,19 +129,23 @@ def test_what_a_node_does_not_have_is_not_in_its_status() -> None:
     assert status.nodeInfo.swap is None
 
 
-@pytest.mark.parametrize(
-    ("external", "provided", "stays"),
-    [(True, (), True), (True, ("10.0.0.1",), False), (False, (), False)],
-)
-def test_addresses_are_the_clouds_only_where_it_alone_knows_them(
-    external: bool, provided: tuple[str, ...], stays: bool
-) -> None:
-    """Elsewhere what was seen replaces them."""
+@pytest.mark.parametrize("wildcard", ["0.0.0.0", "::"])
+def test_a_family_that_is_asked_for_is_no_address_for_the_cloud(wildcard: str) -> None:
+    settings = replace(SETTINGS, external_cloud=True, provided_ips=(wildcard,))
+    metadata = rules.initial_node(settings, MACHINE).metadata
+    assert metadata is not None
+    assert "alpha.kubernetes.io/provided-node-ip" not in (metadata.annotations or {})
+
+
+@pytest.mark.parametrize("provided", [(), ("10.0.0.1",), ("0.0.0.0",)])
+@pytest.mark.parametrize("external", [True, False])
+def test_addresses_that_a_cloud_has_set_are_its_own(external: bool, provided: tuple[str, ...]) -> None:
+    """What was seen is there until then, and replaces them where there is no cloud."""
     theirs = core_v1.NodeAddress(type="ExternalIP", address="1.2.3.4")
     settings = replace(SETTINGS, external_cloud=external, provided_ips=provided)
     before = core_v1.NodeStatus(addresses=[theirs])
     status = rules.compute_node_status(settings, OBSERVED, before, NOW)
-    assert status.addresses == [theirs if stays else ADDRESS]
+    assert status.addresses == [theirs if external else ADDRESS]
     assert rules.compute_node_status(settings, OBSERVED, None, NOW).addresses == [ADDRESS]
 
 
