@@ -27,6 +27,8 @@ from dockershim.streaming.wires import CHUNK_BYTES, Gone, WebSocket, Wire
 
 _log = structlog.get_logger()
 CONNECT_SECONDS = 5.0
+LAST_WORDS_SECONDS = 1.0
+"""How long a client may still send after the pod's server has ended its side."""
 _LOOPBACKS = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 Connect = Callable[[int], Awaitable[socket.socket]]
@@ -222,10 +224,16 @@ class _Data(Protocol):
 
 async def _connect_and_copy(connect: Connect, port: int, data: _Data) -> None:
     reader, writer = await asyncio.open_connection(sock=await connect(port))
+    writer.transport.set_write_buffer_limits(high=0)  # what has been drained is with the kernel: none is left to close
     try:
         async with asyncio.TaskGroup() as group:
-            group.create_task(_upload(data, writer), name="forward upload")
-            group.create_task(_download(reader, data), name="forward download")
+            upload = group.create_task(_upload(data, writer), name="forward upload")
+            await _download(reader, data)
+            # A client of the older kind hears nothing of that end: it closes its side when ours tells of no error.
+            await asyncio.wait({upload}, timeout=LAST_WORDS_SECONDS)
+            if not upload.done():
+                upload.cancel()
+                writer.transport.abort()  # what the pod does not take now would hold up the close
     except BaseExceptionGroup as trouble:
         raise trouble.exceptions[0] from trouble
     finally:
@@ -235,10 +243,11 @@ async def _connect_and_copy(connect: Connect, port: int, data: _Data) -> None:
 
 
 async def _upload(data: _Data, writer: asyncio.StreamWriter) -> None:
-    while piece := await data.inbox.get():
-        writer.write(piece)
-        await writer.drain()
-    writer.write_eof()
+    with contextlib.suppress(OSError):  # the pod's side has gone: the download tells whether that is an error
+        while piece := await data.inbox.get():
+            writer.write(piece)
+            await writer.drain()
+        writer.write_eof()
 
 
 async def _download(reader: asyncio.StreamReader, data: _Data) -> None:

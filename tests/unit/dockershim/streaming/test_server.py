@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from cri_proto.wire import channel_messages, portforward, remotecommand, spdy_session, websocket
+from dockershim.streaming import port_forward
 from dockershim.streaming.channels import Channels
 from dockershim.streaming.inbox import LIMIT_BYTES
 from dockershim.streaming.server import EXEC, CommandTicket, PortForwardTicket, StreamingServer, Ticket
@@ -225,6 +226,7 @@ class PodEnd:
 
     def __init__(self) -> None:
         self.ends: list[socket.socket] = []
+        self._connections = asyncio.Condition()
 
     def close(self) -> None:
         """Hangs up everywhere."""
@@ -238,8 +240,15 @@ class PodEnd:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
-        self.ends.append(theirs)
+        async with self._connections:
+            self.ends.append(theirs)
+            self._connections.notify_all()
         return ours
+
+    async def connected(self, count: int) -> None:
+        """Until so many connections were made."""
+        async with self._connections:
+            await self._connections.wait_for(lambda: len(self.ends) >= count)
 
     async def answer(self, index: int) -> bytes:
         """Takes one piece and sends it back."""
@@ -315,6 +324,99 @@ async def test_a_client_of_channels_whose_text_is_none(stage: Stage, pod_end: Po
     writer.write(websocket.encode_frame(websocket.TEXT, b"0*", MASK))
     *_, (end, why) = await channel_pieces(reader, True, 3)
     assert (end, why[2:11]) == (-1, b"no base64")
+
+
+class SpdyForward:
+    """A client of the older kind, with one connection to a port."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._session = spdy_session.SpdySession(client=True)
+        headers = {portforward.PORT: "8080", portforward.REQUEST_ID: "0"}
+        self.errors = self._session.open({**headers, portforward.STREAM_TYPE: portforward.ERROR})
+        self._session.end(self.errors)
+        self.data = self._session.open({**headers, portforward.STREAM_TYPE: portforward.DATA})
+        self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write(self._session.take_output())
+
+    def send(self, data: bytes) -> None:
+        """To the pod; nothing is the end."""
+        if data:
+            self._session.send(self.data, data)
+        else:
+            self._session.end(self.data)
+        self._flush()
+
+    async def hear(self, stream_id: int) -> bytes:
+        """All that comes on a stream until it ends."""
+        heard = b""
+        async with asyncio.timeout(30):
+            while data := await self._reader.read(65536):
+                for event in self._session.receive(data):
+                    match event:
+                        case spdy_session.DataReceived(number, piece) if number == stream_id:
+                            heard += piece
+                        case spdy_session.StreamEnded(number) if number == stream_id:
+                            return heard
+        raise AssertionError(f"stream {stream_id} has no end")
+
+
+@pytest.fixture
+async def forward(stage: Stage, pod_end: PodEnd) -> SpdyForward:
+    head = (*SPDY[:2], f"X-Stream-Protocol-Version: {portforward.PROTOCOL}")
+    reader, writer = await stage.dial(PortForwardTicket(pod_end.connect), *head)
+    await reader.readuntil(b"\r\n\r\n")
+    return SpdyForward(reader, writer)
+
+
+async def test_a_connection_that_the_pod_has_ended_ends_for_a_client_that_waits_for_it(
+    forward: SpdyForward, pod_end: PodEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends no end of its own before ours: the error stream ends without a word."""
+    monkeypatch.setattr(port_forward, "LAST_WORDS_SECONDS", 0.0)
+    forward.send(b"bye.")
+    await pod_end.connected(1)
+    await pod_end.answer(0)
+    assert await forward.hear(forward.errors) == b""
+
+
+async def test_a_connection_ends_also_when_the_pod_takes_nothing_more(
+    forward: SpdyForward, pod_end: PodEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the client has sent in vain holds nothing up."""
+    monkeypatch.setattr(port_forward, "LAST_WORDS_SECONDS", 0.0)
+    forward.send(b"x" * 1_000_000)
+    await pod_end.connected(1)
+    pod_end.ends[0].shutdown(socket.SHUT_WR)
+    assert await forward.hear(forward.errors) == b""
+
+
+async def test_each_side_may_still_send_when_the_other_has_ended(
+    forward: SpdyForward, pod_end: PodEnd, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The client for a while after the pod's end."""
+    monkeypatch.setattr(port_forward, "LAST_WORDS_SECONDS", 30.0)
+    loop = asyncio.get_running_loop()
+    await pod_end.connected(1)
+    pod_end.ends[0].shutdown(socket.SHUT_WR)
+    assert await forward.hear(forward.data) == b""
+    forward.send(b"last words")
+    assert await loop.sock_recv(pod_end.ends[0], 100) == b"last words"
+    forward.send(b"")
+    assert await loop.sock_recv(pod_end.ends[0], 100) == b""
+    assert await forward.hear(forward.errors) == b""
+
+
+async def test_a_client_that_has_ended_waits_for_the_pods_answer(forward: SpdyForward, pod_end: PodEnd) -> None:
+    """As long as it takes."""
+    forward.send(b"question.")
+    forward.send(b"")
+    await pod_end.connected(1)
+    assert await pod_end.answer(0) == b"question."
+    assert await forward.hear(forward.data) == b"QUESTION."
 
 
 @pytest.mark.parametrize("count", [0, 101])
