@@ -309,7 +309,12 @@ def _write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: str) -
             continue
         file = root / directory.lstrip("/") / name
         try:
-            file.write_text(value)
+            # never made: the kernel would refuse that in other words than it has for a file that is not there
+            descriptor = os.open(file, os.O_WRONLY | os.O_TRUNC | os.O_CLOEXEC)
+            try:
+                os.write(descriptor, value.encode())
+            finally:
+                os.close(descriptor)
         except FileNotFoundError:
             _log_missing_cgroup_file(name, value)
         except OSError as error:

@@ -104,6 +104,19 @@ async def test_a_log_file_is_there_before_the_process(tmp_path: Path) -> None:
     assert os.stat(path).st_mode & 0o777 == 0o640
 
 
+async def test_a_cgroup_file_is_written_and_never_made(tmp_path: Path) -> None:
+    """One that the kernel does not have would limit nothing; only a limit that the kubelet sends anyway may miss it."""
+    hierarchy = {path.partition("/")[2] for path in Path("/proc/self/cgroup").read_text().splitlines()}
+    for path in hierarchy:
+        (tmp_path / path).mkdir(parents=True, exist_ok=True)
+        (tmp_path / path / "there.high").write_text("something longer")
+    await host.write_cgroup_files(os.getpid(), {"there.high": "max", "hugetlb.1GB.max": "0"}, str(tmp_path))
+    assert "max" in {file.read_text() for file in tmp_path.rglob("there.high")}
+    assert not list(tmp_path.rglob("hugetlb*"))
+    with pytest.raises(EngineFailed, match=r"^the kernel has no cgroup file hugetlb\.1GB\.max"):
+        await host.write_cgroup_files(os.getpid(), {"hugetlb.1GB.max": "4096"}, str(tmp_path))
+
+
 def identity_tree(root: Path) -> Path:
     (root / "etc").mkdir(parents=True)
     (root / "etc" / "passwd").write_text("web:x:101:102::/:\n")
