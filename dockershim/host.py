@@ -14,6 +14,7 @@ import os
 import posixpath
 import re
 import resource
+import select
 import signal
 import stat
 import subprocess
@@ -37,6 +38,7 @@ _log = structlog.get_logger()
 _CAP_SYS_RESOURCE = 24
 _APPARMOR_LISTING = Path("/sys/kernel/security/apparmor/profiles")
 _LOWEST_OOM_SCORE = -1000
+_ENDING_MILLISECONDS = 100
 _PROFILE_LIMIT_BYTES = 4 * 1024 * 1024
 _IDENTITY_FILE_LIMIT_BYTES = 1024 * 1024
 
@@ -281,7 +283,8 @@ def _read_identity_file(root: int, name: str) -> str:
 
 
 async def write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: str) -> None:
-    """Write files in the cgroup of a process."""
+    """Write files in the cgroup of a process. EngineFailed while it lives; of one that has ended nothing is left to
+    limit, and a short one may end before we come."""
     if writes and pid:
         await asyncio.to_thread(_write_cgroup_files, pid, writes, cgroup_root)
 
@@ -299,6 +302,31 @@ async def tell_systemd(pid: int, properties: Sequence[Property]) -> None:
 
 
 def _write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: str) -> None:
+    try:
+        _write_in_cgroup(pid, writes, cgroup_root)
+    except EngineFailed as error:
+        if not _has_ended(pid):
+            raise
+        _log.debug("cgroup_files_of_ended_process", pid=pid, error=str(error))
+
+
+def _has_ended(pid: int) -> bool:
+    """Whether a process is no more. One that ends leaves its cgroup a moment before it is seen as ended."""
+    try:
+        process = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # the kernel cannot tell
+    try:
+        poll = select.poll()
+        poll.register(process, select.POLLIN)
+        return bool(poll.poll(_ENDING_MILLISECONDS))
+    finally:
+        os.close(process)
+
+
+def _write_in_cgroup(pid: int, writes: Mapping[str, str], cgroup_root: str) -> None:
     paths = _cgroup_paths(pid)
     for name, value in writes.items():
         controller = name.partition(".")[0]

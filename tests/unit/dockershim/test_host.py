@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import sys
@@ -115,6 +116,19 @@ async def test_a_cgroup_file_is_written_and_never_made(tmp_path: Path) -> None:
     assert not list(tmp_path.rglob("hugetlb*"))
     with pytest.raises(EngineFailed, match=r"^the kernel has no cgroup file hugetlb\.1GB\.max"):
         await host.write_cgroup_files(os.getpid(), {"hugetlb.1GB.max": "4096"}, str(tmp_path))
+
+
+async def test_limits_of_a_process_that_ended_are_no_failure(tmp_path: Path) -> None:
+    """Before or after its parent has heard of it; while it lives, a limit that cannot be set is one."""
+    writes = {"nothing.high": "max"}
+    with subprocess.Popen(["cat"], stdin=subprocess.PIPE) as process:  # noqa: ASYNC220 - it is only there to be limited
+        with pytest.raises(EngineFailed, match=r"nothing\.high"):
+            await host.write_cgroup_files(process.pid, writes, str(tmp_path))
+        assert process.stdin is not None
+        process.stdin.close()
+        await asyncio.to_thread(os.waitid, os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        await host.write_cgroup_files(process.pid, writes, str(tmp_path))
+    await host.write_cgroup_files(process.pid, writes, str(tmp_path))
 
 
 def identity_tree(root: Path) -> Path:

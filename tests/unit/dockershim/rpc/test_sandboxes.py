@@ -243,6 +243,18 @@ async def test_a_container_is_started_once(api: Api) -> None:
         await api.start(container_id)
 
 
+async def test_a_container_that_ends_before_it_is_limited_has_been_started(api: Api) -> None:
+    """The fake's processes are none of this machine: they have ended by the time their cgroup is looked for."""
+    config = container_config()
+    config.linux.resources.hugepage_limits.add(page_size="2MB", limit=4096)
+    container_id = await api.container(await api.sandbox(), config)
+    await api.start(container_id)
+    await api.life.update_container_resources(
+        cri.UpdateContainerResourcesRequest(container_id=container_id, linux=config.linux.resources)
+    )
+    assert api.world.engine.calls["stop_container"] == 0
+
+
 async def test_a_container_that_ends_by_itself_is_seen_after_its_log_is_written(api: Api) -> None:
     """The exit becomes visible when the log is whole."""
     container_id = await api.container(await api.sandbox())
