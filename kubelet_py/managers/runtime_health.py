@@ -1,7 +1,9 @@
 """Asks the runtime how it is, each five seconds, and keeps the answer for everybody else.
 
 Until the first good answer, and while something is wrong, it asks twice a second, so that pods start as soon as they
-can. Upstream counterpart: updateRuntimeUp in pkg/kubelet/kubelet.go.
+can. The images are listed by a task of their own: an image service that hangs says nothing about the runtime, and must
+not keep it from being asked. Upstream counterparts: updateRuntimeUp in pkg/kubelet/kubelet.go, Start in
+pkg/kubelet/images/image_gc_manager.go.
 """
 
 import asyncio
@@ -44,7 +46,6 @@ class RuntimeHealth:
         self._network_problem: str | None = "the runtime has not answered yet"
         self._last_good: float | None = None
         self._images: list[core_v1.ContainerImage] = []
-        self._images_at = float("-inf")
         self._was_well = False
         self._may_be_another = False
         """The runtime was away: it may have been replaced by another version meanwhile."""
@@ -60,7 +61,7 @@ class RuntimeHealth:
 
     @property
     def images(self) -> list[core_v1.ContainerImage]:
-        """The images of the node, at most a minute old."""
+        """The images of the node as of the last minute, or as of when its image service last answered."""
         return self._images
 
     @property
@@ -74,6 +75,11 @@ class RuntimeHealth:
 
     async def run(self) -> None:
         """Endless."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._follow_state(), name="runtime-state")
+            tasks.create_task(self._follow_images(), name="runtime-images")
+
+    async def _follow_state(self) -> None:
         while True:
             await self._ask()
             well = not self._state.problems
@@ -95,33 +101,36 @@ class RuntimeHealth:
             self._unwell(f"no answer within {DOWN_AFTER_SECONDS:.0f} s")
             return
         self._may_be_another = False
-        now = self._clock()
-        self._last_good = now
+        self._last_good = self._clock()
         self._state = runtime_state(self._version, status)
         network = next((c for c in status.status.conditions if c.type == "NetworkReady"), None)
         self._network_problem = None
         if network is None or not network.status:
             self._network_problem = network.message or network.reason if network is not None else "not reported"
         self.answered.set()
-        if now - self._images_at >= IMAGES_SECONDS:
-            await self._list_images(now)
         if self._state.problems:
             unmet = sorted(condition.type for condition in status.status.conditions if not condition.status)
             self._say_trouble(" ".join(unmet), "; ".join(self._state.problems))
         else:
             self._say_well()
 
-    async def _list_images(self, now: float) -> None:
+    async def _follow_images(self) -> None:
+        await self.answered.wait()
+        while True:
+            listed = await self._list_images()
+            await asyncio.sleep(IMAGES_SECONDS if listed else POLL_SECONDS)
+
+    async def _list_images(self) -> bool:
         try:
             found = await self._client.list_images()
         except RuntimeCallError as error:
             log.debug("image_list_failed", error=str(error))
-            return
-        self._images_at = now
+            return False
         self._images = [
             core_v1.ContainerImage(names=[*image.repo_digests, *image.repo_tags], sizeBytes=image.size)
             for image in found
         ]
+        return True
 
     def _unwell(self, error: str) -> None:
         """One bad answer is no illness: only after half a minute the node says that the runtime is down."""

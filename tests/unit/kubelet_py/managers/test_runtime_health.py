@@ -144,3 +144,21 @@ async def test_images_are_listed_each_minute() -> None:
         node.fake.add_image("registry.example/app:2")
         await asyncio.sleep(IMAGES_SECONDS + POLL_SECONDS * 2)
         assert len(node.health.images) == 2
+
+
+async def test_an_image_service_that_hangs_hides_no_trouble_of_the_runtime() -> None:
+    node = Node()
+    async with node.running():
+        gate = node.fake.hang("ListImages", times=None)
+        await asyncio.sleep(IMAGES_SECONDS + 1)
+        node.fake.network_problem = "cni plugin not initialized"
+        await asyncio.sleep(POLL_SECONDS)
+        assert node.health.network_problem() == "cni plugin not initialized"
+        assert node.changes == [True, False]
+        node.fake.network_problem = ""
+        node.fake.add_image("registry.example/app:1")
+        await asyncio.sleep(1)
+        assert (node.changes, node.health.images) == ([True, False, True], [])
+        gate.release()
+        await asyncio.sleep(1)
+        assert len(node.health.images) == 1
