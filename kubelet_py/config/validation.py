@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from kubelet_py.api import quantity
 from kubelet_py.api.durations import format_duration
 from kubelet_py.config.decode import Problem, is_quantity
 from kubelet_py.config.gates import FeatureGates, gate_problems
@@ -231,9 +232,17 @@ def _eviction_problems(config: KubeletConfiguration) -> Iterator[Problem]:
                 yield Problem(f"{path}.{signal}", f"is no eviction signal: write {', '.join(_EVICTION_SIGNALS)}")
             elif not _PERCENT.fullmatch(amount) and not is_quantity(amount):
                 yield Problem(f"{path}.{signal}", f"is {amount!r}: a quantity or a percentage is expected")
+            elif path != "evictionMinimumReclaim" and not _is_threshold(amount):
+                yield Problem(f"{path}.{signal}", f"is {amount!r}: more than zero, or 0% to 100%, is expected")
     for signal in config.evictionSoft:
         if signal not in config.evictionSoftGracePeriod:
             yield Problem(f"evictionSoftGracePeriod.{signal}", "is missing: each signal of evictionSoft needs one")
+
+
+def _is_threshold(amount: str) -> bool:
+    if amount.endswith("%"):
+        return float(amount[:-1]) <= 100
+    return quantity.parse(amount).nanos > 0
 
 
 def _shutdown_problems(config: KubeletConfiguration, gates: FeatureGates) -> Iterator[Problem]:

@@ -239,13 +239,14 @@ def compute_allocatable(
 
 
 def hard_eviction_reserve(thresholds: Mapping[str, str], resource: str, capacity: Quantity) -> Quantity:
-    """What a hard threshold keeps free of one resource."""
+    """What a hard threshold keeps free of one resource. 100% is how a threshold is switched off, as is 0%."""
     signal = {MEMORY: "memory.available", EPHEMERAL_STORAGE: "nodefs.available"}.get(resource, "")
     threshold = thresholds.get(signal, "")
     if not threshold:
         return quantity.ZERO
     if threshold.endswith("%"):
-        return quantity.from_bytes(int(capacity.value * float(threshold[:-1]) / 100))
+        percent = float(threshold[:-1])
+        return quantity.from_bytes(int(capacity.value * percent / 100) if percent < 100 else 0)
     return quantity.parse(threshold)
 
 

@@ -269,6 +269,14 @@ def test_a_file_that_is_not_there_is_named(node: Node) -> None:
             "evictionHard.memory.free is no eviction signal: write memory.available, nodefs",
         ),
         (
+            "evictionHard: {memory.available: 101%}",
+            "evictionHard.memory.available is '101%': more than zero, or 0% to 100%, is expected",
+        ),
+        (
+            "evictionHard: {memory.available: '0'}",
+            "evictionHard.memory.available is '0': more than zero, or 0% to 100%, is expected",
+        ),
+        (
             "featureGates: {KubeletPSI: false}",
             "featureGates.KubeletPSI cannot be false: the feature is always on, leave it out",
         ),
@@ -293,6 +301,15 @@ def test_rules_between_fields(node: Node, body: str, problem: str) -> None:
     found = node.write(f"{body}\n").problems()
     assert len(found) == 1
     assert found[0].removeprefix("FILE: ").startswith(problem)
+
+
+def test_thresholds_may_be_switched_off(node: Node) -> None:
+    """0% and 100%; a minimum to reclaim may be nothing."""
+    node.write(
+        "evictionHard: {memory.available: 100%, nodefs.available: 0%}\n"
+        "evictionMinimumReclaim: {nodefs.available: '0'}\n"
+    )
+    assert node.load().config.evictionHard == {"memory.available": "100%", "nodefs.available": "0%"}
 
 
 def test_a_cgroup_v1_host_is_refused_until_the_operator_says_otherwise(node: Node) -> None:

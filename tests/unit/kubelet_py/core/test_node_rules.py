@@ -61,6 +61,13 @@ def test_allocatable_is_less_by_reservations_and_hard_thresholds() -> None:
     assert found["ephemeral-storage"] == "80Gi"
 
 
+@pytest.mark.parametrize("off", ["0%", "100%"])
+def test_thresholds_that_are_switched_off_keep_nothing(off: str) -> None:
+    """What configurations write that want no eviction."""
+    settings = replace(SETTINGS, eviction_hard={"memory.available": off, "nodefs.available": off})
+    assert allocatable(settings) == capacity(settings)
+
+
 def test_huge_pages_are_capacity_and_are_not_memory() -> None:
     machine = replace(MACHINE, hugepages=(Hugepages(2 << 20, 512), Hugepages(1 << 30, 0)))
     observed = replace(OBSERVED, machine=machine)
