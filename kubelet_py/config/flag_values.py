@@ -37,6 +37,12 @@ def reader_for(shape: Shape) -> Reader:
     return lambda texts: [scalar(text) for text in texts][-1]
 
 
+def read_labels(texts: Sequence[str]) -> dict[str, str]:
+    """Labels: `key=value,key`, where a bare key has the empty value."""
+    items = (item.partition("=") for item in _comma_separated(texts))
+    return {key.strip(): value.strip() for key, _, value in items}
+
+
 def read_thresholds(texts: Sequence[str]) -> dict[str, str]:
     """Eviction thresholds: `memory.available<100Mi,nodefs.available<10%`."""
     return dict(_pairs(texts, "<"))

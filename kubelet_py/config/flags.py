@@ -135,6 +135,7 @@ _OWN_READERS: Mapping[str, Reader] = {
     "eviction-hard": flag_values.read_thresholds,
     "eviction-soft": flag_values.read_thresholds,
     "manifest-url-header": flag_values.read_headers,
+    "node-labels": flag_values.read_labels,
     "register-with-taints": flag_values.read_taints,
     "reserved-memory": flag_values.read_reserved_memory,
     "vmodule": flag_values.read_vmodule,
@@ -174,7 +175,8 @@ def _all_flags() -> Iterator[Flag]:
     for attribute, shape in fields_of(NodeFlags).items():
         deprecated = attribute in DEPRECATED_NODE_FLAGS
         name = attribute.replace("_", "-")
-        yield Flag(name, attribute, reader_for(shape), shape.base is bool, node_local=True, deprecated=deprecated)
+        read = _OWN_READERS.get(name) or reader_for(shape)
+        yield Flag(name, attribute, read, shape.base is bool, node_local=True, deprecated=deprecated)
 
 
 FLAGS: Mapping[str, Flag] = {flag.name: flag for flag in _all_flags()}

@@ -344,6 +344,12 @@ def test_labels_that_a_node_may_give_itself() -> None:
     assert len(labels) == 5
 
 
+def test_a_label_without_a_value_is_a_key() -> None:
+    """As role labels are written; spaces around are not meant."""
+    flags = ["--node-labels=plain, example.com/w = v ,", "--node-labels=last="]
+    assert load(flags, host=PLAIN_HOST).flags.node_labels == {"plain": "", "example.com/w": "v", "last": ""}
+
+
 @pytest.mark.parametrize(
     ("flag", "problem"),
     [
