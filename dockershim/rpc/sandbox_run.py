@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from typing import Any
 
 import structlog
 
@@ -72,10 +73,11 @@ class SandboxRun:
         image_id = await self._pause_image()
         context = self._node.sandbox_context(image_id, profile, await self._user_namespaces_problem(config))
         body = sandbox_spec.to_docker_sandbox(config, handler, context)
-        engine, lifecycle = self._node.engine, self._lifecycle
+        engine = self._node.engine
         async with Mutation(self._node.tasks, f"run sandbox {name}") as mutation:
-            mutation.on_failure("remove pause", lambda: lifecycle.remove_quietly(name))
-            sandbox_id = (await mutation.step(lifecycle.create_replacing(name, body))).id
+            created: list[str] = []
+            mutation.on_failure("remove pause", lambda: self._undo_create(created))
+            sandbox_id = await mutation.step(self._create(name, body, created))
             record = SandboxRecord(
                 id=sandbox_id, config=config, runtime_handler=handler, created_at_ns=self._node.clock_ns()
             )
@@ -103,6 +105,15 @@ class SandboxRun:
             await mutation.step(self._node.checkpoints.save(record, durable=False))
             self._node.store.put_sandbox(sandbox_view(inspect, record, observed_at_ns))
         return cri.RunPodSandboxResponse(pod_sandbox_id=sandbox_id)
+
+    async def _create(self, name: str, body: dict[str, Any], created: list[str]) -> str:
+        created.append((await self._lifecycle.create_replacing(name, body)).id)
+        return created[0]
+
+    async def _undo_create(self, created: list[str]) -> None:
+        """By id: where nothing was made, the name is another's, who may be alive."""
+        for sandbox_id in created:
+            await self._lifecycle.remove_quietly(sandbox_id)
 
     async def _user_namespaces_problem(self, config: cri.PodSandboxConfig) -> str:
         if not config.linux.security_context.namespace_options.HasField("userns_options"):

@@ -82,7 +82,10 @@ class Store:
         if self._is_stale(view.id, view.observed_at_ns, old.observed_at_ns if old else 0):
             return False
         self.sandboxes[view.id] = view
-        self._names[view.name] = view.id
+        if view.ghost:
+            self._release_name(view.name, view.id)
+        else:
+            self._names[view.name] = view.id
         if old is None:
             self._announce(view.id, Created, view.id)
         if view.running and not (old and old.running):
@@ -141,6 +144,9 @@ class Store:
         self._tombstones[identifier] = None
         if len(self._tombstones) > TOMBSTONES:
             self._tombstones.popitem(last=False)
+        self._release_name(name, identifier)
+
+    def _release_name(self, name: str, identifier: str) -> None:
         if self._names.get(name) == identifier:
             del self._names[name]
 

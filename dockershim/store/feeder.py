@@ -464,7 +464,7 @@ class Feeder:
         sandbox = self._store.sandboxes.get(identifier)
         record = sandbox.record if sandbox is not None else None
         if sandbox is not None and record is not None:
-            if sandbox.pid or sandbox.running or sandbox.docker_runtime:  # else it is a ghost already
+            if not sandbox.ghost:
                 self._store.put_sandbox(ghost_sandbox_view(record, self._clock_ns()))
         elif sandbox is not None:
             self._store.remove_sandbox(identifier)

@@ -67,6 +67,9 @@ class SandboxView:
     item: cri.PodSandbox = field(compare=False)
     status: cri.PodSandboxStatus = field(compare=False)
 
+    ghost: bool = False
+    """Whether only its record is left: Docker has no such container, and may have given its name to another."""
+
     @property
     def ready(self) -> bool:
         """Whether containers may run in it."""
@@ -218,6 +221,7 @@ def ghost_sandbox_view(record: SandboxRecord, observed_at_ns: int) -> SandboxVie
         observed_at_ns=observed_at_ns,
         item=_sandbox_item(common),
         status=_sandbox_status(common, config.linux.security_context.namespace_options, ()),
+        ghost=True,
     )
 
 

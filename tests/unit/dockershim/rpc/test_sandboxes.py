@@ -200,6 +200,34 @@ async def test_a_record_without_a_container_is_shown_until_it_is_removed(api: Ap
         assert again.nothing_is_left(tmp_path)
 
 
+async def test_a_ghost_of_the_same_name_costs_the_living_nothing(api: Api, tmp_path: Path) -> None:
+    """Whoever asks for the sandbox again is told that it runs, and it goes on, whether the ghost is there or gone."""
+    engine = api.world.engine
+    ghost = await api.sandbox()
+    await engine.remove_container(ghost, force=True)
+    await until(lambda: api.world.node.store.sandboxes[ghost].pid == 0)
+    living = await api.sandbox()
+    async with running_node(tmp_path, engine) as reborn:
+        again = Api(reborn)
+        assert reborn.node.store.sandboxes.keys() == {ghost, living}
+        with pytest.raises(AlreadyExists, match=living):
+            await again.sandbox()
+        await again.stop.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=ghost))
+        with pytest.raises(AlreadyExists, match=living):
+            await again.sandbox()
+        assert engine.containers.keys() == {living}
+        assert reborn.node.store.sandboxes[living].ready
+
+
+async def test_who_is_refused_removes_nobody(api: Api) -> None:
+    """Also where Docker alone knows that the name is taken."""
+    sandbox_id = await api.sandbox()
+    api.world.node.store._names.clear()
+    with pytest.raises(AlreadyExists, match=sandbox_id):
+        await api.sandbox()
+    assert api.world.engine.containers[sandbox_id]["State"]["Running"]
+
+
 async def test_stop_ends_the_containers_and_can_be_repeated_at_no_cost(api: Api) -> None:
     """The second call asks Docker nothing."""
     sandbox_id = await api.sandbox()

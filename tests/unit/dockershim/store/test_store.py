@@ -11,7 +11,7 @@ from dockershim.errors import ResourceExhausted
 from dockershim.store import Store
 from dockershim.store.hub import QUEUE_LENGTH, EventHub
 from dockershim.translate.image_views import image_facts, image_view
-from dockershim.translate.views import ContainerView, container_view
+from dockershim.translate.views import ContainerView, SandboxRecord, container_view, ghost_sandbox_view, sandbox_view
 
 NEVER = "0001-01-01T00:00:00Z"
 STARTED = "2026-01-01T00:00:00Z"
@@ -54,6 +54,22 @@ def test_what_was_removed_stays_removed(store: Store) -> None:
     assert store.containers == {}
     assert store.members("s") == []
     assert store.id_of_name("k8s_a_p_n_u_0") == ""
+
+
+def test_a_ghost_has_no_name(store: Store) -> None:
+    """Docker has no such container, and may have given the name to another, which keeps it."""
+    metadata = cri.PodSandboxMetadata(name="p", namespace="n", uid="u")
+    record = SandboxRecord("a" * 64, cri.PodSandboxConfig(metadata=metadata))
+    name = ghost_sandbox_view(record, 1).name
+    inspect: dict[str, Any] = {"Name": name, "Config": {}, "HostConfig": {}, "State": {"Running": True}}
+    assert store.put_sandbox(sandbox_view(inspect | {"Id": "a" * 64}, record, 1))
+    assert store.id_of_name(name) == "a" * 64
+    assert store.put_sandbox(ghost_sandbox_view(record, 2))
+    assert store.id_of_name(name) == ""
+    assert store.put_sandbox(sandbox_view(inspect | {"Id": "b" * 64}, None, 3))
+    assert store.put_sandbox(ghost_sandbox_view(record, 4))
+    store.remove_sandbox("a" * 64)
+    assert store.id_of_name(name) == "b" * 64
 
 
 def test_ids_may_be_shortened_where_that_is_clear(store: Store) -> None:
