@@ -22,6 +22,7 @@ from dockershim.errors import (
     Unavailable,
     Unimplemented,
 )
+from dockershim.translate.image_refs import DEFAULT_NAMESPACE, canonical_or_none, parse_image_ref
 
 _NAME_CONFLICT = re.compile(r'container name "?/?[^"]*"? is already in use by (?:container )?"?([0-9a-f]*)"?')
 _NOT_RUNNING = re.compile(
@@ -34,11 +35,13 @@ _UNRECOGNIZED = re.compile(r"unrecognized image ID (\S+)")  # a removal that los
 _REMOVAL_IN_PROGRESS = re.compile(r"removal of container (\S+) is already in progress")
 _IMAGE_IN_USE = re.compile(r"unable to (?:remove|delete)|image is being used|image is in use|must be forced")
 _REGISTRY_AWAY = re.compile(
-    r"50[234] |received unexpected HTTP status: 50[234]|Bad Gateway|Service Unavailable|Gateway Time-?out"
+    r"^50[234]\b|\bHTTP 50[234]\b|\bstatus\b[^:]*: 50[234]\b|Bad Gateway|Service Unavailable|Gateway Time-?out"
     r"|dial tcp|no such host|connection refused|connection reset by peer|no route to host|network is unreachable"
     r"|i/o timeout|TLS handshake timeout|Client\.Timeout exceeded|unexpected EOF"
 )
 _SIGNATURE = re.compile(r"\bsignatures?\b|\bnot signed\b|remote trust data|image verifier", re.IGNORECASE)
+_AWAY_CODES = (502, 503, 504)
+_URL = re.compile(r"https?://\S*[^\s:,\"]")
 _CONTAINERD_AWAY = re.compile(
     r"[Ee]rror while dialing|transport is closing|error reading from server: EOF|containerd.*: EOF"
 )
@@ -132,14 +135,29 @@ def _from_conflict(text: str, reference: str) -> ShimError:
     return EngineFailed(text or f"conflict about {reference}", 409)
 
 
-def from_pull_message(message: str, image: str) -> ShimError:
-    """The error for an `error` line in the progress of a pull, or for the refusal of the pull itself."""
+def from_pull_message(message: str, image: str, code: int = 0) -> ShimError:
+    """The error for an `error` line in the progress of a pull, or for the refusal of the pull itself.
+
+    `code` is the status of the registry's answer where Docker tells it.
+    """
     text = " ".join(message.split())
-    if _REGISTRY_AWAY.search(text):
+    said = _without_names(text, image)
+    if code == 404 or "manifest unknown" in said.lower():
+        return NotFound("image", image, text)
+    if code in _AWAY_CODES or _REGISTRY_AWAY.search(said):
         return RegistryUnavailable(text)
-    if _SIGNATURE.search(text):
+    if _SIGNATURE.search(said):
         return SignatureInvalid(text)
-    lowered = text.lower()
-    if "manifest unknown" in lowered or "not found" in lowered:
+    if "not found" in said.lower():  # last: a signature may not be found either
         return NotFound("image", image, text)
     return EngineFailed(f"pull of {image} failed: {text}")
+
+
+def _without_names(text: str, image: str) -> str:
+    """A message without URLs and the image's own names, whose words say nothing of what went wrong."""
+    key = canonical_or_none(image)
+    path = parse_image_ref(key).path.removeprefix(f"{DEFAULT_NAMESPACE}/") if key else image
+    name = re.escape(path)
+    bare = name if "/" in path else f"(?<=for ){name}"  # a single word may as well be one of the message's own
+    names = rf"(?<![\w.-])(?:(?:[\w.:-]+/)*{name}[:@][\w.:+-]*\w|(?:[\w.:-]+/)+{name}|{bare})(?![\w/-])"
+    return re.sub(names, "", _URL.sub("", text))

@@ -43,7 +43,8 @@ async def pull(
         watch = PullWatch()
         async for line in json_lines(read_body(reader, headers)):
             if "error" in line:
-                raise engine_errors.from_pull_message(str(line["error"]), image)
+                code = (line.get("errorDetail") or {}).get("code")
+                raise engine_errors.from_pull_message(str(line["error"]), image, code or 0)
             progress = watch.feed(line)
             if progress is not None:
                 report(progress)

@@ -151,6 +151,65 @@ def test_pull_messages(message: str, kind: type[errors.ShimError]) -> None:
     assert type(engine_errors.from_pull_message(message, "r/i:1")) is kind
 
 
+@pytest.mark.parametrize(
+    ("message", "image", "kind"),
+    [
+        (
+            "manifest for reg.example/app:build-503 not found: manifest unknown: manifest unknown",
+            "reg.example/app:build-503",
+            errors.NotFound,
+        ),
+        (
+            (
+                "pull access denied for acme/signature, repository does not exist or may require 'docker login': "
+                "denied: requested access to the resource is denied"
+            ),
+            "acme/signature:1",
+            errors.EngineFailed,
+        ),
+        (
+            "pull access denied for signature, repository does not exist or may require 'docker login'",
+            "signature:latest",
+            errors.EngineFailed,
+        ),
+        (
+            'failed to resolve reference "docker.io/acme/signature:1": docker.io/acme/signature:1: not found',
+            "docker.io/acme/signature:1",
+            errors.NotFound,
+        ),
+        (
+            "unauthorized: unauthorized to access repository: acme/signature, action: pull",
+            "reg.example/acme/signature:1",
+            errors.EngineFailed,
+        ),
+        (
+            "unexpected status from HEAD request to https://r.example/v2/signature/503/manifests/503: 403 Forbidden",
+            "r.example/signature/503:503",
+            errors.EngineFailed,
+        ),
+        (
+            "unexpected status from HEAD request to https://r.example/v2/i/manifests/1: 503 Service Unavailable",
+            "r.example/i:1",
+            engine_errors.RegistryUnavailable,
+        ),
+        ("no valid signature for signature:1", "signature:1", engine_errors.SignatureInvalid),
+        ("a signature for r.example/i:1 was not found", "r.example/i:1", engine_errors.SignatureInvalid),
+    ],
+)
+def test_the_name_of_an_image_decides_nothing(message: str, image: str, kind: type[errors.ShimError]) -> None:
+    """What its words seem to say is not why its pull failed; the message stays whole."""
+    error = engine_errors.from_pull_message(message, image)
+    assert type(error) is kind
+    assert message in str(error)
+
+
+def test_the_status_of_the_registrys_answer_counts_where_docker_tells_it() -> None:
+    """Whatever the words are."""
+    assert isinstance(engine_errors.from_pull_message("no", "i", 503), engine_errors.RegistryUnavailable)
+    assert isinstance(engine_errors.from_pull_message("no", "i", 404), errors.NotFound)
+    assert type(engine_errors.from_pull_message("no", "i", 401)) is errors.EngineFailed
+
+
 def test_an_unavailable_registry_has_the_prefix_that_the_kubelet_parses() -> None:
     """RegistryUnavailable, at the beginning; and the other one that it knows."""
     assert str(engine_errors.from_pull_message("502 Bad Gateway", "i")).startswith("RegistryUnavailable: ")

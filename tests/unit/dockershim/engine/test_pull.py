@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from dockershim.engine import RegistryAuth
+from dockershim.engine.errors import RegistryUnavailable
 from dockershim.engine.pull import auth_header, host_auth_header, pull
 from dockershim.errors import NotFound, Unavailable
 from dockershim.translate.pull_progress import PullProgress
@@ -64,9 +65,14 @@ async def test_lines_that_are_cut_anywhere_are_read_and_the_end_is_the_end(tmp_p
             NotFound,
         ),
         (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b'{"status":"Pulling'), Unavailable),
+        (
+            b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+            + chunk(b'{"errorDetail":{"code":503,"message":"later"},"error":"later"}\r\n'),
+            RegistryUnavailable,
+        ),
         (b"", Unavailable),
     ],
-    ids=["refused", "cut in the middle", "no answer"],
+    ids=["refused", "cut in the middle", "failed at the registry", "no answer"],
 )
 async def test_what_can_go_wrong(tmp_path: Path, answered: bytes, wanted: type[Exception]) -> None:
     """Each is the error that the caller knows."""
