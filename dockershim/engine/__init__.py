@@ -122,8 +122,8 @@ class DockerEngine(Protocol):
         """Raise Unavailable when the engine does not answer soon."""
         ...
 
-    async def list_containers(self, label: str) -> list[Json]:
-        """All containers that have this label, running or not, as the list API shows them."""
+    async def list_containers(self, label: str = "") -> list[Json]:
+        """All containers, or all that have this label, running or not, as the list API shows them."""
         ...
 
     async def inspect_container(self, reference: str) -> Json:

@@ -160,10 +160,10 @@ class DockerClient:
 
     # ---- containers
 
-    async def list_containers(self, label: str) -> list[Json]:
+    async def list_containers(self, label: str = "") -> list[Json]:
         """See DockerEngine."""
-        filters = json.dumps({"label": [label]})
-        found: list[Json] = await self._json("GET", "/containers/json", {"all": "1", "filters": filters}, label="list")
+        wanted = {"filters": json.dumps({"label": [label]})} if label else {}
+        found: list[Json] = await self._json("GET", "/containers/json", {"all": "1", **wanted}, label="list")
         return found
 
     async def inspect_container(self, reference: str) -> Json:

@@ -106,9 +106,9 @@ class Images:
                 await self._remove(view)
 
     async def _remove(self, view: ImageView) -> None:
-        user = next((c for c in self._node.store.containers.values() if c.item.image_id == view.id), None)
-        if user is not None and user.running:
-            raise InUse(f"image {view.id} is used by container {user.id}")
+        # Docker refuses only the last of several names, also for others' containers: ask before the first is gone
+        if (user := await self._user_of(view.id)) is not None:
+            raise InUse(f"image {view.id} is used by container {user}")
         if self._node.image_volumes.uses(view.id):
             raise InUse(f"image {view.id} is mounted in a container as a volume")
         async with self._node.feeder.images.removing():
@@ -118,6 +118,14 @@ class Images:
             await self._remove_quietly(view.id)
         if view.id in self._node.store.images:
             raise EngineFailed(f"Docker still lists image {view.id} after its removal")
+
+    async def _user_of(self, image_id: str) -> str | None:
+        """A container of the image, running or not."""
+        ours = (view.id for view in self._node.store.containers.values() if view.item.image_id == image_id)
+        if (user := next(ours, None)) is not None:
+            return user
+        listed = await self._node.engine.list_containers()
+        return next((str(line["Id"]) for line in listed if line.get("ImageID") == image_id), None)
 
     async def _remove_quietly(self, reference: str) -> None:
         try:

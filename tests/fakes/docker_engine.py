@@ -250,18 +250,19 @@ class FakeDockerEngine:
         """See DockerEngine."""
         await self._enter("ping")
 
-    async def list_containers(self, label: str) -> list[Json]:
+    async def list_containers(self, label: str = "") -> list[Json]:
         """See DockerEngine."""
         await self._enter("list_containers")
         return [
             {
                 "Id": identifier,
                 "Names": [container["Name"]],
+                "ImageID": container["Image"],
                 "State": self.listed_as.get(identifier, container["State"]["Status"]),
                 "Labels": dict(container["Config"]["Labels"]),
             }
             for identifier, container in self.containers.items()
-            if label in container["Config"]["Labels"]
+            if not label or label in container["Config"]["Labels"]
         ]
 
     async def inspect_container(self, reference: str) -> Json:

@@ -220,7 +220,7 @@ async def test_a_file_of_a_container(engine: DockerEngine) -> None:
 
 
 async def test_the_list_shows_what_has_the_label(engine: DockerEngine) -> None:
-    """Running or not, with state, names and labels."""
+    """Running or not, with state, names and labels; without a label everything, with the images' ids."""
     first = (await engine.create_container("listed", body(*SLEEP))).id
     second = (await engine.create_container("unlabelled", body(*SLEEP, Labels={"other": "x"}))).id
     await engine.start_container(first)
@@ -229,6 +229,8 @@ async def test_the_list_shows_what_has_the_label(engine: DockerEngine) -> None:
     assert listed[first]["State"] == "running"
     assert listed[first]["Names"] == ["/listed"]
     assert listed[first]["Labels"][LABEL] == "yes"
+    images = {line["Id"]: line["ImageID"] for line in await engine.list_containers()}
+    assert {images[first], images[second]} == {(await engine.inspect_image(BUSYBOX))["Id"]}
     await engine.remove_container(second, force=True)
 
 
