@@ -188,7 +188,8 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         host.resolve_container_user,
         parts.metrics.event_read if parts.metrics else None,
     )
-    feeder = Feeder(parts.engine, store, tasks, hooks, time.time_ns, pinned_images=(parts.settings.pause_image,))
+    pinned = (parts.settings.pause_image,)
+    feeder = Feeder(parts.engine, store, tasks, hooks, time.time_ns, time.monotonic_ns, pinned)
     return Node(
         parts.engine,
         store,
@@ -203,6 +204,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         tasks,
         parts.settings,
         time.time_ns,
+        time.monotonic_ns,
         parts.docker_addresses,
     )
 

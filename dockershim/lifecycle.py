@@ -115,7 +115,7 @@ class Lifecycle:
         except NotFound:
             await feeder.observe_sandbox(sandbox_id)
         else:
-            feeder.sandbox_ended(sandbox_id, self._node.clock_ns())
+            feeder.sandbox_ended(sandbox_id, self._node.monotonic_ns())
 
     async def disconnect(self, view: SandboxView) -> None:
         """Tear the network down once."""

@@ -56,6 +56,9 @@ class Node:
     tasks: Tasks
     settings: NodeSettings
     clock_ns: Callable[[], int]
+    """For what is shown and kept."""
+    monotonic_ns: Callable[[], int]
+    """For what orders observations: it is never set."""
     docker_addresses: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """What Docker's own network gave sandboxes that are being set up, so that the network need not ask again."""
 

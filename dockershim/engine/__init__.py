@@ -53,7 +53,10 @@ class NewContainer:
 
 @dataclass(frozen=True, slots=True)
 class EngineEvent:
-    """One line of Docker's event stream. `type` is container or image, `time_ns` is the engine's clock."""
+    """One line of Docker's event stream. `type` is container or image.
+
+    `time_ns` is the engine's wall clock, until the one who reads the stream puts it on the clock of its observations.
+    """
 
     type: str
     action: str

@@ -88,6 +88,7 @@ class ContainerCreate:
             body = container_spec.to_docker_container(config, sandbox_config, context)
             await host.ensure_mount_sources(sources)
             self._log_raised_oom_score(config)
+            before_ns = self._node.monotonic_ns()
             created: list[str] = []
             mutation.on_failure("remove the container", lambda: self._undo(created))
             made = await mutation.step(self._create(name, body, created, config))
@@ -96,7 +97,7 @@ class ContainerCreate:
                 if await mutation.step(self._node.feeder.observe_container(made.id)) is None:
                     raise EngineFailed(f"container {made.id} vanished right after its creation")
             else:
-                self._node.store.put_container(self._view(name, made.id, body, image, context))
+                self._node.store.put_container(self._view(name, made.id, body, image, before_ns))
         return cri.CreateContainerResponse(container_id=made.id)
 
     def _view(
@@ -105,14 +106,14 @@ class ContainerCreate:
         container_id: str,
         body: dict[str, Any],
         image: ImageView,
-        context: container_spec.ContainerContext,
+        before_ns: int,
     ) -> ContainerView:
         """The container as it was asked for; who starts it looks at what Docker made of it.
 
-        The time is that before the creation, so that whatever happens to the container is newer.
+        `before_ns` is the time before the creation, so that whatever happens to the container is newer.
         """
         inspect = new_containers.as_inspected(container_id, name, body, image.facts)
-        view = container_view(inspect, self._node.store.image_name, context.created_at_ns)
+        view = container_view(inspect, self._node.store.image_name, before_ns)
         return dataclasses.replace(view, unseen=True)
 
     async def _create(

@@ -84,7 +84,7 @@ class SandboxRun:
             held: list[SandboxRecord] = []
             mutation.on_failure("delete the record", lambda: self._drop_record(sandbox_id, held))
             await mutation.step(self._save_and_start(record))
-            observed_at_ns = self._node.clock_ns()
+            observed_at_ns = self._node.monotonic_ns()
             inspect = await engine.inspect_container(sandbox_id)
             pid = int(inspect["State"].get("Pid") or 0)
             if not inspect["State"].get("Running") or not pid:
@@ -150,7 +150,7 @@ class SandboxRun:
         if not held:
             await self._node.checkpoints.delete(sandbox_id)
         for record in held:
-            self._node.store.put_sandbox(ghost_sandbox_view(record, self._node.clock_ns()))
+            self._node.store.put_sandbox(ghost_sandbox_view(record, self._node.monotonic_ns()))
 
     async def _pause_image(self) -> str:
         wanted = self._node.settings.pause_image

@@ -4,7 +4,8 @@ Owns the connection's life (dial, subscribe, list, follow, dial again) and the j
 Records of sandboxes and what to do with logs come in as callables. Must not know CRI's calls. Upstream counterpart:
 containerd's recover and event loops. Each time the order is subscribe, a little into the past, then list: what the list
 does not show yet is in the stream, and an observation carries the time it was made, so an event that it already covers
-costs nothing.
+costs nothing. Such times are the monotonic clock's, and an event's is put on it when it is read: the node's time may be
+set at any moment.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from dockershim.store.exec_exits import ExecExits
 from dockershim.store.image_feed import IMAGE_ACTIONS, ImageFeed
 from dockershim.tasks import Tasks
 from dockershim.translate import names
+from dockershim.translate.clocks import monotonic_time
 from dockershim.translate.users import ContainerUser, container_user
 from dockershim.translate.views import (
     ContainerView,
@@ -97,17 +99,19 @@ class Feeder:
         tasks: Tasks,
         hooks: FeederHooks,
         clock_ns: Callable[[], int],
+        monotonic_ns: Callable[[], int],
         pinned_images: tuple[str, ...] = (),
     ) -> None:
         self.info: EngineInfo | None = None
         self.trouble = "dockershim has not reached Docker yet"
-        self.images = ImageFeed(engine, store, clock_ns, pinned_images)
+        self.images = ImageFeed(engine, store, monotonic_ns, pinned_images)
         self.exec_exits = ExecExits()
         self._engine = engine
         self._store = store
         self._tasks = tasks
         self._hooks = hooks
         self._clock_ns = clock_ns
+        self._monotonic_ns = monotonic_ns
         self._records: dict[str, SandboxRecord] = {}
         self._ended_unseen: list[str] = []
         self._claims: dict[str, list[EngineEvent]] = {}
@@ -210,7 +214,7 @@ class Feeder:
             await other.over.wait()
         look = self._looks[identifier] = _Look()
         try:
-            yield self._clock_ns()
+            yield self._monotonic_ns()
         finally:
             del self._looks[identifier]
             look.over.set()
@@ -255,8 +259,11 @@ class Feeder:
             self._following = True
             self._clear_trouble()
             while (event := await stream.next()) is not None:
+                now_ns, monotonic_now_ns = self._clock_ns(), self._monotonic_ns()  # at once: in between is an error
                 if self._hooks.event_read is not None and event.time_ns >= connected_at_ns:
-                    self._hooks.event_read((self._clock_ns() - event.time_ns) / 10**9)
+                    self._hooks.event_read((now_ns - event.time_ns) / 10**9)
+                happened_ns = monotonic_time(event.time_ns, wall_now_ns=now_ns, monotonic_now_ns=monotonic_now_ns)
+                event = replace(event, time_ns=happened_ns)
                 if event.type == "image":
                     self.images.handle(event)
                 elif event.type == "container":
@@ -339,7 +346,7 @@ class Feeder:
 
     async def _resync(self) -> None:
         """Make the store equal to Docker's list; inspects only what is new or has another state."""
-        listed_at_ns = self._clock_ns()
+        listed_at_ns = self._monotonic_ns()
         listed = await self._engine.list_containers(names.TYPE_LABEL)
         if not self.filled:
             self._store.begin_quiet_fill()
@@ -465,7 +472,7 @@ class Feeder:
         record = sandbox.record if sandbox is not None else None
         if sandbox is not None and record is not None:
             if not sandbox.ghost:
-                self._store.put_sandbox(ghost_sandbox_view(record, self._clock_ns()))
+                self._store.put_sandbox(ghost_sandbox_view(record, self._monotonic_ns()))
         elif sandbox is not None:
             self._store.remove_sandbox(identifier)
         else:

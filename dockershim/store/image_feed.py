@@ -39,11 +39,11 @@ class ImageFeed:
     """The looks at images, and the loop that makes them."""
 
     def __init__(
-        self, engine: DockerEngine, store: Store, clock_ns: Callable[[], int], pinned_images: tuple[str, ...] = ()
+        self, engine: DockerEngine, store: Store, monotonic_ns: Callable[[], int], pinned_images: tuple[str, ...] = ()
     ) -> None:
         self._engine = engine
         self._store = store
-        self._clock_ns = clock_ns
+        self._monotonic_ns = monotonic_ns
         self._pinned = frozenset(key for name in pinned_images if (key := canonical_or_none(name)))
         self._listed_at_ns = 0
         self._pulls: dict[str, _Pull] = {}
@@ -57,7 +57,7 @@ class ImageFeed:
     async def refresh(self) -> None:
         """Look at all images now; inspects only those not seen before."""
         async with self._lock:
-            listed_at_ns = self._clock_ns()
+            listed_at_ns = self._monotonic_ns()
             listed = await self._engine.list_images()
             known = self._store.images
             views = {}
@@ -102,7 +102,7 @@ class ImageFeed:
     async def look(self, reference: str) -> ImageView:
         """Look at one name, which was just pulled, and take what is seen into the store. NotFound where it is not."""
         async with self._lock:  # a list made before it must not come after it
-            looked_at_ns = self._clock_ns()
+            looked_at_ns = self._monotonic_ns()
             inspect = await self._engine.inspect_image(reference)
             view = image_view(inspect, image_facts(inspect), self._pinned)
             self._store.put_image(view)

@@ -64,6 +64,7 @@ class SandboxView:
     host_network: bool
     record: SandboxRecord | None
     observed_at_ns: int
+    """On the monotonic clock."""
     item: cri.PodSandbox = field(compare=False)
     status: cri.PodSandboxStatus = field(compare=False)
 
@@ -92,6 +93,7 @@ class ContainerView:
     image_volumes: tuple[ImageVolume, ...]
     writable_directory: str
     observed_at_ns: int
+    """On the monotonic clock."""
     item: cri.Container = field(compare=False)
     status: cri.ContainerStatus = field(compare=False)
 

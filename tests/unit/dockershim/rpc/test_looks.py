@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,9 @@ async def test_who_is_warned_looks(api: Api) -> None:
 @pytest.mark.looptime
 async def test_what_nobody_starts_is_looked_at_by_the_comparison(tmp_path: Path) -> None:
     """Once, and not before a minute has passed: whoever creates a container starts it."""
-    now = [10**18]
+    now = [0]
     async with running_node(tmp_path) as world:
-        world.node.feeder._clock_ns = lambda: now[0]
+        world.node.feeder._monotonic_ns = lambda: now[0]
         api = Api(world)
         container_id = await api.container(await api.sandbox())
         await asyncio.sleep(RECONCILE_SECONDS)
@@ -115,6 +116,35 @@ async def test_what_nobody_starts_is_looked_at_by_the_comparison(tmp_path: Path)
             now[0] = created_at_ns + seconds * 10**9
             await asyncio.sleep(RECONCILE_SECONDS)
             assert looks(api) == expected
+
+
+@pytest.mark.parametrize("hours", [-1, 1])
+async def test_a_clock_that_is_set_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hours: int) -> None:
+    """Neither what Docker tells nor what is done by a call, for a minute or ever; nor does it cost a look more."""
+    real, ahead_ns = time.time_ns, [0]
+    monkeypatch.setattr(time, "time_ns", lambda: real() + ahead_ns[0])
+    async with running_node(tmp_path) as world:
+        api, engine, store = Api(world), world.engine, world.node.store
+        sandbox_id = await api.sandbox()
+        ends, stopped, removed = [await api.container(sandbox_id, container_config(name=name)) for name in "abc"]
+        for container_id in (ends, stopped, removed):
+            await api.start(container_id)
+        await quiet(api)
+        ahead_ns[0] = hours * 3600 * 10**9
+        engine.end(ends, 3)
+        await until(lambda: store.containers[ends].status.state == EXITED)
+        assert looks(api) == 1
+        await api.life.stop_container(cri.StopContainerRequest(container_id=stopped))
+        assert store.containers[stopped].status.state == EXITED
+        await api.life.remove_container(cri.RemoveContainerRequest(container_id=removed))
+        await api.start(await api.container(sandbox_id, container_config(name="d")))
+        engine.add_image(NEW)
+        engine._emit("image", "load", NEW, NEW, {})
+        await until(lambda: store.find_image(NEW) is not None)
+        engine.end(sandbox_id, 0)
+        await until(lambda: not store.sandboxes[sandbox_id].running)
+        await api.stop.remove_pod_sandbox(cri.RemovePodSandboxRequest(pod_sandbox_id=sandbox_id))
+        assert (engine.containers, store.sandboxes, store.containers) == ({}, {}, {})
 
 
 @pytest.mark.parametrize("busy", ["claim", "look"])
@@ -205,7 +235,7 @@ async def test_a_stop_that_looks_in_the_moment_of_the_event_takes_the_only_look(
     engine.cut_events()
     engine.end(container_id, 7)
     view = api.world.node.store.containers[container_id]
-    feeder._handle_container_event(EngineEvent("container", "die", container_id, view.name, feeder._clock_ns(), {}))
+    feeder._handle_container_event(EngineEvent("container", "die", container_id, view.name, feeder._monotonic_ns(), {}))
     await feeder.observe_end(container_id)
     await asyncio.sleep(0.02)
     assert api.world.node.store.containers[container_id].status.exit_code == 7
