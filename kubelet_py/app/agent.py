@@ -244,8 +244,8 @@ class Agent:
         return ApiObjects(
             main,
             self.node,
-            config_maps(main, strategy=strategy, on_change=self._wake),
-            secrets(main, strategy=strategy, on_change=self._wake),
+            config_maps(main, strategy=strategy, on_change=self._wake_to_refresh),
+            secrets(main, strategy=strategy, on_change=self._wake_to_refresh),
             ServiceStore(main),
             ServiceAccountTokens(main),
         )
@@ -274,6 +274,10 @@ class Agent:
     # What managers ask each other through here
 
     def _wake(self, pod_uid: str, stimulus: str) -> None:
+        self.workers.wake(pod_uid, stimulus)
+
+    def _wake_to_refresh(self, pod_uid: str, stimulus: str) -> None:
+        self.volumes.note_change(pod_uid)
         self.workers.wake(pod_uid, stimulus)
 
     def _wake_to_look(self, pod_uid: str, stimulus: str) -> None:

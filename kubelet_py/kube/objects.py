@@ -80,6 +80,11 @@ class _Item(Generic[T]):
             self.changed(self.key)
 
     @property
+    def must_be_new(self) -> bool:
+        """A pod came since the object was read; until the server answers, only pods of before could make do."""
+        return self.fetched_at == float("-inf")
+
+    @property
     def is_immutable(self) -> bool:
         return bool(getattr(self.value, "immutable", False))
 
@@ -137,10 +142,7 @@ class ObjectStore(Generic[T]):
             return item.value
         if self._strategy is Strategy.WATCH and self._ensure_watch(item):
             return await self._watched(item)
-        if _now() - item.fetched_at > CACHE_SECONDS or item.value is None:
-            item.value = await self._client.get(self._resource, name, namespace, cached=True)
-            item.fetched_at = _now()
-        return item.value
+        return await self._read(item)
 
     async def run(self) -> None:
         """Hold the watches until cancelled."""
@@ -171,6 +173,22 @@ class ObjectStore(Generic[T]):
         name = f"watch-{self._resource.plural}-{item.key.namespace}-{item.key.name}"
         item.watch = self._tasks.create_task(reflector.run(), name=name)
         return True
+
+    async def _read(self, item: _Item[T]) -> T:
+        if item.value is not None and _now() - item.fetched_at <= CACHE_SECONDS:
+            return item.value
+        try:
+            item.value = await self._client.get(self._resource, item.key.name, item.key.namespace, cached=True)
+        except ApiNotFound:
+            item.value = None
+            raise
+        except ApiError as error:
+            if item.value is None or item.must_be_new:
+                raise
+            log.debug("object_not_read_again", object=f"{item.key.namespace}/{item.key.name}", error=str(error))
+            return item.value
+        item.fetched_at = _now()
+        return item.value
 
     async def _watched(self, item: _Item[T]) -> T:
         try:

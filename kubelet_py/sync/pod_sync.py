@@ -10,7 +10,9 @@ kuberuntime_manager.go.
 
 import asyncio
 import os
+from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
@@ -21,8 +23,10 @@ from kubelet_py.core.observed import NS_PER_SECOND, ObservedPod, ObservedSandbox
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
 from kubelet_py.core.pod_phase import TERMINAL_PHASES
 from kubelet_py.core.restored_pod import restore_pod
+from kubelet_py.core.volume_plan import MountedVolume
 from kubelet_py.errors import KubeletError, RuntimeCallError, RuntimeUnavailable, SyncError
 from kubelet_py.managers.images import PullBackOff
+from kubelet_py.managers.volumes import FAILED_MOUNT
 from kubelet_py.sync.plan_runner import PlanRun, PlanRunner
 from kubelet_py.sync.pod_logs import remove_pod_logs
 from kubelet_py.sync.pod_reports import PodReports
@@ -117,13 +121,25 @@ class PodSync:
             raise
         services.allocations.begin(pod)
         try:
-            mounted = await services.volumes.ensure_volumes(pod)
+            mounted = await services.volumes.ensure_volumes(pod, partial(services.events, pod, "Warning", FAILED_MOUNT))
         except SyncError as error:
             services.events(pod, "Warning", error.reason, error.message)
             now_seconds = services.clock_ns() / NS_PER_SECOND
             memory.mount_backoff = next_entry(memory.mount_backoff, MOUNT_BACKOFF, now_seconds)
             return PassResult(retry_seconds=memory.mount_backoff.delay_seconds, error=str(error))
         memory.mount_backoff = None
+        result = await self._act(pod, memory, observed, mounted, done)
+        return _awake_to_refresh(result, services.volumes.refresh_due_seconds(pods.uid_of(pod)))
+
+    async def _act(
+        self,
+        pod: core_v1.Pod,
+        memory: PodMemory,
+        observed: ObservedPod,
+        mounted: Mapping[str, MountedVolume],
+        done: list[Action],
+    ) -> PassResult:
+        """Plans, and has done what is planned, until there is nothing to do or something to wait for."""
         for _ in range(MAX_ROUNDS):
             memory.weighed = memory.looks
             plan = compute_pod_actions(pod, observed, await self._context(pod, memory, observed))
@@ -274,6 +290,13 @@ def _awake_at_deadline(result: PassResult, left_seconds: float | None) -> PassRe
     if left_seconds is None or (result.due_seconds is not None and result.due_seconds <= left_seconds):
         return result
     return replace(result, due_seconds=max(left_seconds, DEADLINE_TICK_SECONDS))
+
+
+def _awake_to_refresh(result: PassResult, due_seconds: float | None) -> PassResult:
+    """The same result, with another try at the volumes that could not be refreshed."""
+    if due_seconds is None or (result.retry_seconds is not None and result.retry_seconds <= due_seconds):
+        return result
+    return replace(result, retry_seconds=due_seconds)
 
 
 def _logged_restart_counts(directory: str, names: list[str]) -> dict[str, int]:

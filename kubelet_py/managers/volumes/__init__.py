@@ -9,5 +9,6 @@ teardown       what is left of a pod on disk, of this process's time or an earli
 """
 
 from kubelet_py.managers.volumes.collect import VolumeSources as VolumeSources
+from kubelet_py.managers.volumes.manager import FAILED_MOUNT as FAILED_MOUNT
 from kubelet_py.managers.volumes.manager import VolumeManager as VolumeManager
 from kubelet_py.managers.volumes.manager import VolumeSettings as VolumeSettings

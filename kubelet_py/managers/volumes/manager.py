@@ -2,7 +2,8 @@
 
 Owns which volumes of which pod are ready, and the threads in which blocking file work is done. The pod's worker calls
 `ensure_volumes` on every pass: the first time sets up, later ones refresh files whose sources changed and cost nothing
-when none did. Knows nothing of containers' lives; the worker calls `teardown_volumes` when none is left.
+when none did. What cannot be refreshed stays mounted with what it held, and is tried again with growing pauses. Knows
+nothing of containers' lives; the worker calls `teardown_volumes` when none is left.
 
 Upstream counterpart: pkg/kubelet/volumemanager. Difference: no loop of its own; the pod's worker is the loop.
 """
@@ -10,6 +11,7 @@ Upstream counterpart: pkg/kubelet/volumemanager. Difference: no loop of its own;
 import asyncio
 import hashlib
 import os
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from cri_proto import runtime_v1 as cri
 from kubelet_py.api import core_v1
 from kubelet_py.api.pod import display_name, uid_of
 from kubelet_py.core import volume_plan as plan
+from kubelet_py.core.backoff import BackoffEntry, BackoffPolicy, is_backing_off, next_entry, remaining_seconds
 from kubelet_py.core.cgroup_rules import pod_memory_limit_bytes
 from kubelet_py.core.volume_payload import NodeFacts, Payload, PayloadError
 from kubelet_py.core.volume_plan import MountContext, MountedVolume, MountPlan, PlanError, VolumeKind
@@ -37,6 +40,8 @@ from kubelet_py.managers.volumes.subpath import bind_subpath
 FAILED_MOUNT: Final = "FailedMount"
 FAILED_UNMOUNT: Final = "FailedUnMount"
 CONFIG_ERROR: Final = "CreateContainerConfigError"
+REFRESH_BACKOFF: Final = BackoffPolicy(0.5, 122.0)
+"""Between two tries to refresh a mounted volume, and so between two events about it: the API server may be away."""
 
 _log = structlog.get_logger()
 _T = TypeVar("_T")
@@ -61,6 +66,10 @@ class _PodVolumes:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     mounted: dict[str, MountedVolume] = field(default_factory=dict)
     digests: dict[str, bytes] = field(default_factory=dict)
+    stale: dict[str, BackoffEntry] = field(default_factory=dict)
+    """The mounted volumes that could not be refreshed."""
+    changes: int = 0
+    """How often something that the volumes are made of was said to have changed."""
     work: "Future[Any] | None" = None
 
 
@@ -78,9 +87,16 @@ class _Step:
 class VolumeManager:
     """Sets up, refreshes and takes down the volumes of pods."""
 
-    def __init__(self, root: Path, sources: VolumeSources | None, settings: VolumeSettings | None = None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        sources: VolumeSources | None,
+        settings: VolumeSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.dirs = PodDirs(root)
         self._settings = settings or VolumeSettings()
+        self._clock = clock
         self._collector = PayloadCollector(sources, self._settings.node_facts)
         self._pods: dict[str, _PodVolumes] = {}
         self._threads = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="volumes")
@@ -99,17 +115,48 @@ class VolumeManager:
         """Let go of the threads; work that hangs is left behind."""
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    async def ensure_volumes(self, pod: core_v1.Pod) -> Mapping[str, MountedVolume]:
-        """Every volume that a container of the pod mounts, ready; SyncError says which is not and why."""
-        wanted = plan.volumes_to_set_up(pod)
+    async def ensure_volumes(
+        self, pod: core_v1.Pod, complain: Callable[[str], None] = lambda message: None
+    ) -> Mapping[str, MountedVolume]:
+        """Every volume that a container of the pod mounts, ready; SyncError says which is not and why.
+
+        `complain` is told of each that is ready but could not be refreshed: containers go on with what it held.
+        """
         record = self._pods.setdefault(uid_of(pod), _PodVolumes())
         async with record.lock:
+            changes, now_seconds = record.changes, self._clock()
+            wanted = [
+                volume
+                for volume in plan.volumes_to_set_up(pod)
+                if not is_backing_off(record.stale.get(volume.name), now_seconds)
+            ]
             steps, problems = await self._compute_steps(pod, wanted, record)
             if steps:
-                problems += await self._run(pod, steps, record)
+                problems |= await self._run(pod, steps, record)
+            for volume in wanted:
+                before = record.stale.pop(volume.name, None)
+                if volume.name not in problems or volume.name not in record.mounted:
+                    continue
+                complain(problems.pop(volume.name))
+                if record.changes == changes:
+                    record.stale[volume.name] = next_entry(before, REFRESH_BACKOFF, self._clock())
             if problems:
-                raise SyncError(FAILED_MOUNT, "; ".join(problems))
+                raise SyncError(FAILED_MOUNT, "; ".join(problems.values()))
             return dict(record.mounted)
+
+    def note_change(self, pod_uid: str) -> None:
+        """Something that the pod's volumes are made of is another: what could not be refreshed may be now."""
+        record = self._pods.get(pod_uid)
+        if record is not None:
+            record.changes += 1
+            record.stale.clear()
+
+    def refresh_due_seconds(self, pod_uid: str) -> float | None:
+        """The time until a volume of the pod that could not be refreshed is tried again; None when there is none."""
+        record = self._pods.get(pod_uid)
+        now_seconds = self._clock()
+        stale = record.stale.values() if record is not None else ()
+        return min((remaining_seconds(entry, now_seconds) for entry in stale), default=None)
 
     async def to_cri_mounts(
         self,
@@ -191,6 +238,7 @@ class VolumeManager:
             record.work = work
             record.mounted.clear()
             record.digests.clear()
+            record.stale.clear()
             try:
                 await self._deadline(work)
             except (OSError, RemovalRefused, TimeoutError, ValueError) as error:
@@ -200,9 +248,10 @@ class VolumeManager:
 
     async def _compute_steps(
         self, pod: core_v1.Pod, wanted: Iterable[core_v1.Volume], record: _PodVolumes
-    ) -> tuple[list[_Step], list[str]]:
+    ) -> tuple[list[_Step], dict[str, str]]:
+        """What is to be done, and what is wrong with which volume."""
         steps: list[_Step] = []
-        problems: list[str] = []
+        problems: dict[str, str] = {}
         for volume in wanted:
             try:
                 kind = plan.kind_of(volume)
@@ -212,7 +261,7 @@ class VolumeManager:
                     continue
                 files = await self._collector.collect(pod, volume)
             except (PlanError, PayloadError, ApiError) as error:
-                problems.append(plan.setup_failure(volume.name, str(error)))
+                problems[volume.name] = plan.setup_failure(volume.name, str(error))
                 continue
             mount_points = plan.nested_mount_points(pod, volume.name)
             digest = _digest(files, mount_points)
@@ -220,10 +269,10 @@ class VolumeManager:
                 steps.append(_Step(volume, kind, files, mount_points, digest))
         return steps, problems
 
-    async def _run(self, pod: core_v1.Pod, steps: Sequence[_Step], record: _PodVolumes) -> list[str]:
+    async def _run(self, pod: core_v1.Pod, steps: Sequence[_Step], record: _PodVolumes) -> dict[str, str]:
+        """What is wrong with which volume."""
         if record.work is not None and not record.work.done():
-            names = ", ".join(step.volume.name for step in steps)
-            return [plan.setup_failure(names, "an earlier attempt still hangs in a file operation")]
+            return _failures(steps, "an earlier attempt still hangs in a file operation")
         context = setup.SetupContext(
             dirs=self.dirs,
             pod_uid=uid_of(pod),
@@ -238,9 +287,8 @@ class VolumeManager:
         try:
             done, problems = await self._deadline(work)
         except TimeoutError:
-            names = ", ".join(step.volume.name for step in steps)
             seconds = self._settings.setup_timeout_seconds
-            return [plan.setup_failure(names, f"timed out after {seconds:g} s waiting for the file system")]
+            return _failures(steps, f"timed out after {seconds:g} s waiting for the file system")
         for mounted, digest in done:
             record.mounted[mounted.name] = mounted
             record.digests[mounted.name] = digest
@@ -263,14 +311,14 @@ class VolumeManager:
 
 def _set_up_all(
     context: setup.SetupContext, pod: core_v1.Pod, steps: Sequence[_Step]
-) -> tuple[list[tuple[MountedVolume, bytes]], list[str]]:
+) -> tuple[list[tuple[MountedVolume, bytes]], dict[str, str]]:
     """In a thread: all steps, those after a failure too, so that one event tells everything."""
     done: list[tuple[MountedVolume, bytes]] = []
-    problems: list[str] = []
+    problems: dict[str, str] = {}
     try:
         context.dirs.ensure_pod(context.pod_uid)
     except OSError as error:
-        return done, [plan.setup_failure(step.volume.name, _cause(error)) for step in steps]
+        return done, _failures(steps, _cause(error))
     for step in steps:
         volume = step.volume
         try:
@@ -282,8 +330,13 @@ def _set_up_all(
                 mounted = setup.set_up_files(context, volume.name, step.kind, step.files, step.mount_points)
             done.append((mounted, step.digest))
         except (OSError, KubeletError, ValueError) as error:
-            problems.append(plan.setup_failure(volume.name, _cause(error)))
+            problems[volume.name] = plan.setup_failure(volume.name, _cause(error))
     return done, problems
+
+
+def _failures(steps: Iterable[_Step], why: str) -> dict[str, str]:
+    """The same is wrong with all of them."""
+    return {step.volume.name: plan.setup_failure(step.volume.name, why) for step in steps}
 
 
 def _digest(files: Payload, mount_points: Iterable[str]) -> bytes:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from kubelet_py.api import core_v1
-from kubelet_py.errors import ApiNotFound
+from kubelet_py.errors import ApiNotFound, ApiUnavailable
+from kubelet_py.kube import objects
 from kubelet_py.kube.backoff import Backoff
 from kubelet_py.kube.objects import ObjectKey, ObjectStore, ServiceStore, Strategy, config_maps
 from tests.fakes.api_clients import client_for
@@ -123,6 +124,28 @@ async def test_a_new_pod_begins_with_what_is_there_now(server: FakeApiServer) ->
         assert (await store.get(*A)).data == {"x": "1"}
         store.register("p2", [A])
         assert (await store.get(*A)).data == {"x": "2"}
+
+
+async def test_a_copy_serves_while_the_server_is_away(server: FakeApiServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crashed container must start again. What is known to be gone does not come back, and new pods ask anew."""
+    put(server, x="1")
+    monkeypatch.setattr(objects, "CACHE_SECONDS", -1.0)
+    async with storing(server, strategy=Strategy.CACHE) as store:
+        store.register("p1", [A])
+        await store.get(*A)
+        server.fail_next(500)
+        assert (await store.get(*A)).data == {"x": "1"}
+        store.register("p2", [A])
+        server.fail_next(500)
+        with pytest.raises(ApiUnavailable):
+            await store.get(*A)
+        await store.get(*A)
+        server.remove("configmaps", "a", "ns")
+        with pytest.raises(ApiNotFound):
+            await store.get(*A)
+        server.fail_next(500)
+        with pytest.raises(ApiUnavailable):
+            await store.get(*A)
 
 
 async def test_an_object_that_nobody_registered_is_simply_read(server: FakeApiServer) -> None:

@@ -21,11 +21,12 @@ from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.security import SecuritySettings
 from kubelet_py.core.user_namespaces import IdRange
-from kubelet_py.errors import SyncError
+from kubelet_py.core.volume_payload import TokenAsk
+from kubelet_py.errors import ApiUnavailable, SyncError
 from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.images import Images, NodeLogins, PodSecrets, PullCredentials
 from kubelet_py.managers.user_namespaces import UserNamespaces
-from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
+from kubelet_py.managers.volumes import VolumeManager, VolumeSettings, VolumeSources
 from kubelet_py.sync.container_start import ContainerStarter, LogPlaces
 from kubelet_py.sync.lifecycle_hooks import LifecycleHooks
 from kubelet_py.sync.observer import PodObserver
@@ -196,6 +197,27 @@ class Objects:
         self.watched.discard(pod_uid)
 
 
+class Sources:
+    """VolumeSources: ConfigMaps, of an API server that can be away."""
+
+    def __init__(self) -> None:
+        self.config_maps: dict[str, core_v1.ConfigMap] = {}
+        self.is_away = False
+        self.asked = 0
+
+    async def config_map(self, namespace: str, name: str) -> core_v1.ConfigMap | None:
+        self.asked += 1
+        if self.is_away:
+            raise ApiUnavailable(0, "", "connection refused")
+        return self.config_maps.get(name)
+
+    async def secret(self, namespace: str, name: str) -> core_v1.Secret | None:
+        raise NotImplementedError
+
+    async def service_account_token(self, ask: TokenAsk) -> str:
+        raise NotImplementedError
+
+
 @dataclass
 class Cgroups:
     """A CgroupKeeper."""
@@ -276,6 +298,7 @@ class Rig:
         self.learned: list[PodRecord] = []
         self.statuses = Statuses()
         self.user_namespace_handlers = {""}
+        self.sources: VolumeSources | None = None
         self.boot()
         self.volumes.prepare()
 
@@ -284,7 +307,9 @@ class Rig:
         self.statuses = Statuses()
         self.stories = PodStories()
         self.memory = PodMemory()
-        self.volumes = VolumeManager(self.root / "kubelet", None, VolumeSettings(make_root_shared=False))
+        self.volumes = VolumeManager(
+            self.root / "kubelet", self.sources, VolumeSettings(make_root_shared=False), self.clock.seconds
+        )
         credentials = PullCredentials(self.objects, NodeLogins(self.root, self.root, self.root))
         self.images = Images(self.fake, self.event, credentials, clock=self.clock.seconds)
         self.allocations = PodAllocations(self.root, self.event, self.clock)

@@ -16,7 +16,7 @@ from kubelet_py.errors import (
 )
 from kubelet_py.sync.pod_services import PassResult
 from kubelet_py.sync.pod_sync import NETWORK_RETRY_SECONDS, RETRY_SECONDS
-from tests.unit.kubelet_py.sync.rig import UID, Rig, a_container, a_pod, settle, started, sync, touch_file
+from tests.unit.kubelet_py.sync.rig import UID, Rig, Sources, a_container, a_pod, settle, started, sync, touch_file
 
 
 async def test_an_image_that_cannot_be_pulled_backs_off_and_comes_at_last(rig: Rig) -> None:
@@ -306,6 +306,26 @@ async def test_a_volume_that_cannot_be_mounted_holds_the_pod_up(rig: Rig) -> Non
     (rig.root / "none").mkdir()
     await settle(rig, pod)
     assert rig.fake.running() == ["main"]
+
+
+async def test_a_volume_that_cannot_be_refreshed_holds_nothing_up(rig: Rig) -> None:
+    """The ConfigMap of an earlier release is often deleted while pods of it still run."""
+    rig.sources = sources = Sources()
+    sources.config_maps["v1"] = release = core_v1.ConfigMap(data={"key": "1"})
+    rig.boot()
+    mounts = [{"name": "release", "mountPath": "/release"}]
+    pod = a_pod(a_container(volumeMounts=mounts), volumes=[{"name": "release", "configMap": {"name": "v1"}}])
+    await settle(rig, pod)
+    del sources.config_maps["v1"]
+    rig.fake.exit(rig.fake.container("main"), 1)
+    assert (await sync(rig, pod)).retry_seconds == 0.5, "and it is tried again"
+    assert rig.fake.running() == ["main"]
+    text = 'MountVolume.SetUp failed for volume "release" : configmap "v1" not found'
+    await sync(rig, pod)
+    assert [event for event in rig.events if event[1] == "FailedMount"] == [("Warning", "FailedMount", text)]
+    rig.clock.advance(0.5)
+    sources.config_maps["v1"] = release
+    assert (await sync(rig, pod)).retry_seconds is None
 
 
 async def test_without_a_network_only_pods_of_the_host_start(rig: Rig) -> None:
