@@ -13,6 +13,8 @@ KubeletError
 └── SyncError              a pod cannot go on now; carries the wire reason (ErrImagePull, CreateContainerError ...)
 """
 
+from kubelet_py.text import to_valid_text
+
 
 class KubeletError(Exception):
     """Root of the tree."""
@@ -94,7 +96,7 @@ class SyncError(KubeletError):
     """A step for a pod failed; `reason` is the wire spelling that status and events show."""
 
     def __init__(self, reason: str, message: str, container_name: str = "") -> None:
-        super().__init__(message)
+        self.message = to_valid_text(message)  # it may name a file, and a container can name files as it likes
+        super().__init__(self.message)
         self.reason = reason
-        self.message = message
         self.container_name = container_name

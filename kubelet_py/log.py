@@ -8,6 +8,7 @@ Upstream counterpart: k8s.io/component-base/logs. Deliberate difference: field n
 named like a secret are masked here, whatever the caller passes.
 """
 
+import json
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -15,6 +16,8 @@ from typing import Any, TextIO
 
 import msgspec
 import structlog
+
+from kubelet_py.text import to_valid_text
 
 DEBUG_VERBOSITY = 4
 LIBRARY_VERBOSITY = 6
@@ -102,18 +105,21 @@ class _TextRenderer:
         line = f"{time} {level.upper():<8} {name:<{_EVENT_WIDTH}} {fields}".rstrip()
         if self._colours and level in _COLOURS:
             line = f"{_COLOURS[level]}{line}{_END}"
-        return f"{line}\n{trace}" if trace else line
+        return f"{line}\n{to_valid_text(trace)}" if trace else line
 
 
 def _shown(value: Any) -> str:
-    text = value if isinstance(value, str) else str(value)
+    text = to_valid_text(value if isinstance(value, str) else str(value))
     if text and not any(character in text for character in ' ="\n\t'):
         return text
     return msgspec.json.encode(text).decode()
 
 
 def _render_json(_logger: Any, _method: str, event: _Event) -> str:
-    return msgspec.json.encode(dict(event), enc_hook=str).decode()
+    try:
+        return msgspec.json.encode(dict(event), enc_hook=str).decode()
+    except UnicodeEncodeError:
+        return to_valid_text(json.dumps(event, default=str, ensure_ascii=False, separators=(",", ":")))
 
 
 def _mask_secrets(_logger: Any, _method: str, event: _Event) -> _Event:

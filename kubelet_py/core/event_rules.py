@@ -15,6 +15,7 @@ from typing import Final, Generic, NamedTuple, Protocol, TypeVar
 
 from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.api.pod import metadata_of
+from kubelet_py.text import to_valid_text
 
 CACHE_ENTRIES: Final = 4096
 SIMILAR_EVENTS: Final = 10
@@ -208,7 +209,7 @@ def count_patch(sent: SentEvent) -> dict[str, object]:
 
 def cut_message(message: str) -> str:
     """The message, or the beginning of one that is longer than any should be."""
-    raw = message.encode(errors="replace")  # a file name need not be UTF-8
+    raw = to_valid_text(message).encode()
     return raw[:LONGEST_MESSAGE_BYTES].decode(errors="ignore")
 
 

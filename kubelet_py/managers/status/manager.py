@@ -276,6 +276,9 @@ class StatusManager:
         except ApiError as error:
             log.warning("pod_status_refused", pod=display_name(entry.pod), uid=uid, error=str(error))
             self._fail(uid)
+        except Exception as error:  # a fault of ours costs this pod its status, and no other
+            log.error("pod_status_broke", pod=display_name(entry.pod), uid=uid, exc_info=error)
+            self._fail(uid)
         else:
             self._backoff.reset()
 

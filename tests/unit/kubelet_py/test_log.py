@@ -89,3 +89,24 @@ def test_a_traceback_stands_below_its_line() -> None:
     first, *below = stream.getvalue().splitlines()
     assert "pass_failed" in first
     assert below[-1] == "ValueError: boom"
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_what_no_encoder_takes_can_be_logged(log_format: str) -> None:
+    """Names of files that are no UTF-8, alone, beside spaces, in lists and in tracebacks."""
+    raw = io.BytesIO()
+    stream = io.TextIOWrapper(raw, "utf-8", write_through=True)
+    log.setup(log_format, 0, stream)
+    logger = structlog.get_logger()
+    logger.warning(
+        "manifest_unusable", file="a\udcff.yaml", problem="a\udcff b", names=["\udcff"], error=OSError("\udcff")
+    )
+    try:
+        raise ValueError("\udcff")
+    except ValueError as error:
+        logger.error("broke", exc_info=error)
+    lines = raw.getvalue().decode().splitlines()
+    assert "a\ufffd.yaml" in lines[0]
+    assert "a\ufffd b" in lines[0]
+    assert lines[0].startswith("{") == (log_format == "json")
+    assert any("ValueError: \ufffd" in line for line in lines[1:])

@@ -121,7 +121,7 @@ def test_an_event_says_everything_that_people_look_for() -> None:
 
 def test_a_name_that_is_no_text_can_be_sent() -> None:
     """A manifest's file name, say."""
-    assert cut_message("bad \udcff.yaml") == "bad ?.yaml"
+    assert cut_message("bad \udcff.yaml") == "bad \ufffd.yaml"
 
 
 def test_a_cut_never_splits_a_character() -> None:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.api.codec import from_builtins
@@ -283,6 +284,19 @@ async def test_a_status_the_server_refuses_does_not_stop_the_others(server: Fake
         manager.set_status(good, status("Running"))
         assert await manager.flush(30)
     assert (phase_at(server, "a"), phase_at(server, "b")) == ("Running", "Running")
+
+
+async def test_a_status_that_cannot_be_written_down_does_not_stop_the_others(server: FakeApiServer) -> None:
+    bad, good = put_pod(server, "bad"), put_pod(server, "good")
+    with capture_logs() as logged:
+        async with managing(server) as manager:
+            manager.set_status(bad, core_v1.PodStatus(phase="Running", message="\udcff"))
+            await eventually(lambda: [line for line in logged if line["event"] == "pod_status_broke"])
+            manager.set_status(good, status("Running"))
+            await eventually(lambda: phase_at(server, "good") == "Running")
+            manager.set_status(bad, status("Running"))
+            assert await manager.flush(30)
+    assert phase_at(server, "bad") == "Running"
 
 
 async def test_standalone_keeps_statuses_and_writes_none() -> None:

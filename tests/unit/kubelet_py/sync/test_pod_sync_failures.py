@@ -5,8 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from kubelet_py.api import core_v1
+from kubelet_py.api import codec, core_v1
 from kubelet_py.core.observed import ObservedSandbox
+from kubelet_py.core.volume_plan import VolumeKind
 from kubelet_py.errors import (
     ApiForbidden,
     RuntimeCallError,
@@ -326,6 +327,20 @@ async def test_a_volume_that_cannot_be_refreshed_holds_nothing_up(rig: Rig) -> N
     rig.clock.advance(0.5)
     sources.config_maps["v1"] = release
     assert (await sync(rig, pod)).retry_seconds is None
+
+
+async def test_a_name_that_a_container_made_of_other_bytes_can_be_told(rig: Rig) -> None:
+    """Whoever may write to a volume may name a link in it as it likes; the status has to be written all the same."""
+    mounts = [{"name": "data", "mountPath": "/data"}, {"name": "data", "mountPath": "/part", "subPath": "part"}]
+    pod = a_pod(a_container(volumeMounts=mounts), volumes=[{"name": "data", "emptyDir": {}}])
+    (volume := rig.volumes.dirs.volume(UID, VolumeKind.EMPTY_DIR, "data")).mkdir(parents=True)
+    (volume / "part").symlink_to("/etc/\udcff")
+    await sync(rig, pod)
+    reason, message = rig.waiting()
+    assert reason == "CreateContainerConfigError"
+    assert message is not None
+    assert message.endswith("a symbolic link leads to /etc/\ufffd")
+    assert codec.encode(rig.status)
 
 
 async def test_without_a_network_only_pods_of_the_host_start(rig: Rig) -> None:
