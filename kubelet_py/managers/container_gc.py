@@ -118,12 +118,13 @@ class ContainerGc:
                 await self.collect()
             except RuntimeUnavailable as error:
                 _log.debug("container_gc_waits", error=str(error))  # RuntimeHealth has said that nobody answers
-            except RuntimeCallError as error:
+            except (RuntimeCallError, OSError) as error:
                 _log.warning("container_gc_failed", error=str(error))
                 self._on_failure(str(error))
 
     async def collect(self) -> None:
-        """One pass; RuntimeCallError when the runtime cannot even list, or answers no more."""
+        """One pass; RuntimeCallError when the runtime cannot even list, or answers no more, OSError when the logs
+        cannot be listed."""
         removed = await self._collect_containers()
         sandboxes = await self._collect_sandboxes()
         logs = await self._collect_logs()

@@ -9,7 +9,7 @@ away ends the look in silence: RuntimeHealth has told of it.
 
 Upstream counterpart: pkg/kubelet/logs/container_log_manager.go. Differences: upstream asks the runtime for the status
 of every container at each look; a file that cannot be compressed (a full disk) does not keep the log from being
-rotated, nor the oldest from being removed.
+rotated, nor the oldest from being removed; a directory that cannot be read keeps no other log from being looked at.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -67,6 +67,15 @@ class RotationSettings:
     interval_seconds: float = 10.0
 
 
+@dataclass(slots=True)
+class _Look:
+    """The logs that are too long, those that were there or must have been and are not, and what could not be read."""
+
+    long: list[Path] = field(default_factory=list)
+    lost: list[Path] = field(default_factory=list)
+    unread: dict[Path, OSError] = field(default_factory=dict)
+
+
 class LogRotator:
     """`run` it, or `rotate_long_logs` once."""
 
@@ -88,9 +97,11 @@ class LogRotator:
 
     async def rotate_long_logs(self) -> None:
         """One look. A log that cannot be rotated now is tried again at the next, and its trouble is told once."""
-        long, lost = await asyncio.to_thread(self._look)
-        for path in self._troubles.keys() - {*long, *lost}:
+        seen = await asyncio.to_thread(self._look)
+        for path in self._troubles.keys() - {*seen.long, *seen.lost, *seen.unread}:
             del self._troubles[path]
+        for path, error in seen.unread.items():
+            self._tell(path, "container_logs_not_looked_at", str(error))
         places = asyncio.Semaphore(self._settings.workers)
 
         async def put_right(path: Path, work: Callable[[Path], Awaitable[None]]) -> None:
@@ -98,9 +109,9 @@ class LogRotator:
                 await self._try_or_tell(path, work)
 
         async with asyncio.TaskGroup() as tasks:
-            for path in long:
+            for path in seen.long:
                 tasks.create_task(put_right(path, self._rotate), name=f"rotate-{path}")
-            for path in lost:
+            for path in seen.lost:
                 tasks.create_task(put_right(path, self._begin_anew), name=f"reopen-{path}")
 
     async def _try_or_tell(self, path: Path, work: Callable[[Path], Awaitable[None]]) -> None:
@@ -161,24 +172,42 @@ class LogRotator:
 
     # Blocking, run in threads
 
-    def _look(self) -> tuple[list[Path], list[Path]]:
-        """The logs that are too long, and those that were there or must have been and are not."""
-        long: list[Path] = []
-        lost: list[Path] = []
+    def _look(self) -> _Look:
+        seen = _Look()
         newest: dict[Path, int] = {}
-        for pod in _directories(self._settings.pod_logs_root):
-            for container in _directories(pod):
+        for pod in self._directories_in(self._settings.pod_logs_root, seen):
+            for container in self._directories_in(pod, seen):
                 try:
-                    names = self._names_in(container, long)
+                    names = self._names_in(container, seen.long)
                 except FileNotFoundError:
+                    continue
+                except OSError as error:
+                    seen.unread[container] = error
                     continue
                 name, newest[container] = lost_log(names, self._newest.get(container, -1))
                 if name is not None:
-                    lost.append(container / name)
-        self._newest = newest
-        self._unwritten.intersection_update(lost)
-        lost = [path for path in lost if path not in self._unwritten]
-        return long, lost
+                    seen.lost.append(container / name)
+        # What cannot be read now is as it was seen last.
+        unread = {
+            container: count
+            for container, count in self._newest.items()
+            if not seen.unread.keys().isdisjoint((container, *container.parents))
+        }
+        self._newest = newest | unread
+        self._unwritten.intersection_update(seen.lost)
+        seen.lost = [path for path in seen.lost if path not in self._unwritten]
+        return seen
+
+    @staticmethod
+    def _directories_in(path: Path, seen: _Look) -> list[Path]:
+        try:
+            with os.scandir(path) as entries:
+                return [path / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            seen.unread[path] = error
+            return []
 
     def _names_in(self, container: Path, long: list[Path]) -> list[str]:
         names = []
@@ -201,14 +230,6 @@ class LogRotator:
             except OSError as error:
                 failure = error
         return failure
-
-
-def _directories(path: Path) -> list[Path]:
-    try:
-        with os.scandir(path) as entries:
-            return [path / entry.name for entry in entries if entry.is_dir(follow_symlinks=False)]
-    except FileNotFoundError:
-        return []
 
 
 def _size_bytes(entry: "os.DirEntry[str]") -> int:

@@ -215,6 +215,20 @@ async def test_a_runtime_that_is_away_is_not_told_of_here_too(tmp_path: Path) ->
     assert not runtime.containers
 
 
+@pytest.mark.looptime
+async def test_logs_that_cannot_be_listed_are_told_of_and_looked_at_again(tmp_path: Path) -> None:
+    runtime, told = Runtime(tmp_path / "pods"), list[str]()
+    runtime.logs.touch()
+    knowledge = PodKnowledge(lambda uid: True, lambda: True)
+    gc = ContainerGc(runtime, knowledge, GcSettings(runtime.logs, tmp_path / "links"), told.append)
+    with capture_logs():
+        async with asyncio.TaskGroup() as tasks:
+            collecting = tasks.create_task(gc.run())
+            await asyncio.sleep(INTERVAL_SECONDS * 2.5)
+            collecting.cancel()
+    assert told == [f"[Errno 20] Not a directory: '{runtime.logs}'"] * 2
+
+
 async def test_a_pass_gives_way_to_pods_that_wait_for_the_runtime(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ import gzip
 import os
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -165,6 +166,43 @@ async def test_a_full_disk_keeps_no_log_from_being_rotated(runtime: Runtime, mon
         await one.rotate_long_logs()
     assert files(path) == ["0.log", plain.name, ASIDE]
     assert [line["event"] for line in lines] == ["rotated_log_not_compressed", "container_log_rotated"]
+
+
+@pytest.mark.parametrize("depth", ["container", "pod"])
+async def test_a_directory_that_cannot_be_read_keeps_no_other_log_from_being_rotated(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch, depth: str
+) -> None:
+    """It is told of once, and what was known of it is not forgotten: its log is missed when it can be read again."""
+    broken, other = runtime.add("u1", "broken", 1), runtime.add("u2", "other", 100)
+    made = rotator(runtime)
+    directory, scandir = broken.parent if depth == "container" else broken.parent.parent, os.scandir
+
+    def refuse(path: Path) -> Any:
+        if path == directory:
+            raise OSError(errno.EIO, "Input/output error", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr("kubelet_py.managers.log_rotation._size_bytes", lambda file: 1)
+    await made.rotate_long_logs()
+    monkeypatch.undo()
+    monkeypatch.setattr(os, "scandir", refuse)
+    with capture_logs() as logs:
+        for _ in range(2):
+            await made.rotate_long_logs()
+    assert [entry["path"] for entry in logs if entry["event"] == "container_logs_not_looked_at"] == [str(directory)]
+    assert files(other) == ["0.log", ASIDE]
+    broken.unlink()
+    monkeypatch.undo()
+    await made.rotate_long_logs()
+    assert files(broken) == ["0.log"]
+
+
+async def test_logs_that_cannot_be_listed_end_nothing(runtime: Runtime) -> None:
+    runtime.root.rmdir()
+    runtime.root.touch()
+    with capture_logs() as logs:
+        await rotator(runtime).rotate_long_logs()
+    assert [(entry["event"], entry["path"]) for entry in logs] == [("container_logs_not_looked_at", str(runtime.root))]
 
 
 async def test_no_logs_yet(tmp_path: Path) -> None:
