@@ -8,6 +8,7 @@ Upstream counterpart: pkg/kubelet/pod/mirror_client.go and the mirror parts of k
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable, Iterable
 from typing import Final
@@ -34,6 +35,8 @@ log = structlog.get_logger()
 
 FIRST_PAUSE_SECONDS: Final = 1.0
 LONGEST_PAUSE_SECONDS: Final = 30.0
+NAME_TAKEN_SECONDS: Final = 30.0
+"""A pod that is no mirror has the name of one: when it goes is not seen here."""
 
 
 class MirrorPodManager:
@@ -47,6 +50,7 @@ class MirrorPodManager:
         *,
         is_stopping: Callable[[str], bool] = lambda full_name: False,
         random_fraction: Callable[[], float] = random.random,
+        taken_seconds: float = NAME_TAKEN_SECONDS,
     ) -> None:
         """`is_stopping`: whether a pod with this full name is being stopped. `look_again` once it has."""
         self._client = client
@@ -58,6 +62,8 @@ class MirrorPodManager:
         self._seen: dict[str, core_v1.Pod] = {}
         self._complete = False
         self._listed = False
+        self._taken = False
+        self._taken_seconds = taken_seconds
         self._changed = asyncio.Event()
 
     def on_static_pods(self, pods: Iterable[core_v1.Pod], *, complete: bool) -> None:
@@ -81,8 +87,7 @@ class MirrorPodManager:
         """Bring the API server's mirror pods to the static pods, for ever."""
         await self._node_registered.wait()
         while True:
-            await self._changed.wait()
-            self._changed.clear()
+            await self._news()
             if not self._listed:
                 continue  # what is there is not known yet
             failures = await self._reconcile()
@@ -94,9 +99,17 @@ class MirrorPodManager:
             else:
                 self._backoff.reset()
 
+    async def _news(self) -> None:
+        """Returns when something has changed, or a name that was taken may be free."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._taken_seconds if self._taken else None):
+                await self._changed.wait()
+        self._changed.clear()
+
     async def _reconcile(self) -> dict[str, str]:
         """What could not be done, by the pod's full name: one that the API server refuses keeps no other from its."""
         failures = {}
+        self._taken = False
         for name in (*self._seen, *(name for name in self._wanted if name not in self._seen)):
             try:
                 await self._reconcile_one(name)
@@ -138,6 +151,7 @@ class MirrorPodManager:
         except ApiAlreadyExists:
             # Of our making, and the watch lags; or somebody else's pod, which the status of no pod of ours must touch.
             log.debug("mirror_pod_exists", pod=display_name(static))
+            self._taken = True
             return
         self._seen.setdefault(name, created)
         log.info("mirror_pod_created", pod=display_name(static))

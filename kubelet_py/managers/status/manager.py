@@ -20,7 +20,10 @@ import structlog
 
 from kubelet_py.api import core_v1, meta_v1
 from kubelet_py.api.pod import (
+    CONFIG_HASH_ANNOTATION,
+    CONFIG_MIRROR_ANNOTATION,
     PodUid,
+    annotations_of,
     display_name,
     full_name,
     is_mirror,
@@ -62,6 +65,8 @@ class _AtServer:
     uid: str
     version: int
     status: core_v1.PodStatus | None
+    mirrored_hash: str = ""
+    """Of a mirror pod: which static pod it is the copy of. One of its name that was replaced has no word here."""
 
 
 @dataclass(slots=True)
@@ -326,7 +331,7 @@ class StatusManager:
         return False
 
     def _learn(self, entry: _Entry, answer: PodView) -> _AtServer:
-        seen = _AtServer(answer.metadata.uid or "", _version(answer.metadata), answer.status)
+        seen = _at_server(answer)
         if is_static(entry.pod):
             name = full_name(entry.pod)
             current = self._mirrors.get(name)
@@ -348,8 +353,12 @@ class StatusManager:
             entry.at_server = None
 
     def _base_of(self, entry: _Entry) -> _AtServer | None:
-        """What a patch starts from; None for a static pod whose mirror is not there yet."""
-        return self._mirrors.get(full_name(entry.pod)) if is_static(entry.pod) else entry.at_server
+        """What a patch starts from; None for a static pod whose own mirror is not there yet, or no more."""
+        if not is_static(entry.pod):
+            return entry.at_server
+        mirror = self._mirrors.get(full_name(entry.pod))
+        own_hash = annotations_of(entry.pod).get(CONFIG_HASH_ANNOTATION, "")
+        return mirror if mirror is not None and mirror.mirrored_hash == own_hash else None
 
     def _update_base(self, entry: _Entry, pod: core_v1.Pod) -> None:
         seen = _at_server(pod)
@@ -382,6 +391,7 @@ def _version(metadata: meta_v1.ObjectMeta) -> int:
     return int(version) if version.isdigit() else 0
 
 
-def _at_server(pod: core_v1.Pod) -> _AtServer:
-    metadata = metadata_of(pod)
-    return _AtServer(metadata.uid or "", _version(metadata), pod.status)
+def _at_server(pod: core_v1.Pod | PodView) -> _AtServer:
+    metadata = pod.metadata or meta_v1.ObjectMeta()
+    mirrored_hash = (metadata.annotations or {}).get(CONFIG_MIRROR_ANNOTATION, "")
+    return _AtServer(metadata.uid or "", _version(metadata), pod.status, mirrored_hash)

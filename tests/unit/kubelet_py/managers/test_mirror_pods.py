@@ -37,6 +37,7 @@ async def mirroring(server: FakeApiServer, stopping: Container[str] = ()) -> Asy
             lambda: NODE_OBJECT,
             registered,
             is_stopping=lambda full_name: full_name in stopping,
+            taken_seconds=0.02,
             random_fraction=lambda: 0.0,
         )
 
@@ -121,6 +122,16 @@ async def test_after_a_restart_the_mirror_of_the_same_pod_is_left_alone(server: 
     assert [r.path for r in server.requests if r.method in ("POST", "DELETE")] == [
         "/api/v1/namespaces/default/pods/old"
     ]
+
+
+async def test_a_name_that_another_pod_has_is_tried_until_it_is_free(server: FakeApiServer) -> None:
+    put_pod(server, "web")
+    async with mirroring(server) as manager:
+        manager.on_static_pods([static_pod("web")], complete=True)
+        await eventually(lambda: len(server.asked("POST", "pods")) > 1)
+        assert mirror_hash(server, "web") is None
+        server.remove("pods", "web", "default")
+        await eventually(lambda: mirror_hash(server, "web") == "h1")
 
 
 async def test_a_mirror_that_the_server_refuses_keeps_no_other_from_its(server: FakeApiServer) -> None:

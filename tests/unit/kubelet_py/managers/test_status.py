@@ -255,6 +255,26 @@ async def test_a_static_pod_reports_through_its_mirror_pod(server: FakeApiServer
     assert server.find("pods", "web", "default") is not None
 
 
+async def test_a_static_pod_that_was_replaced_has_no_word_at_its_successors_mirror(server: FakeApiServer) -> None:
+    """The last of one may come when the mirror of the next is there."""
+    old, new = static_pod("web"), static_pod("web", "h2")
+    async with managing(server, full_pass_seconds=0.02) as manager:
+        manager.on_mirror_pods([put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})])
+        manager.set_status(old, status("Running"))
+        await eventually(lambda: phase_at(server, "web") == "Running")
+        server.remove("pods", "web", "default")
+        manager.on_mirror_pods([put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h2"})])
+        manager.set_status(old, status("Failed"))
+        assert await manager.flush(30)
+        assert phase_at(server, "web") == "Pending"
+        manager.set_status(new, status("Running"))
+        await eventually(lambda: phase_at(server, "web") == "Running")
+        writes = len(server.asked("PATCH", "pods"))
+        manager.set_status(old, status("Failed", Ready="False"))
+        assert await manager.flush(30)
+        assert len(server.asked("PATCH", "pods")) == writes
+
+
 async def test_what_another_writer_broke_is_set_right(server: FakeApiServer) -> None:
     pod = put_pod(server, "a")
     async with managing(server, full_pass_seconds=0.02) as manager:
