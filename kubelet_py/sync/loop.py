@@ -119,8 +119,9 @@ class SyncLoop:
     async def _keep_house_for_ever(self) -> None:
         while True:
             await asyncio.sleep(HOUSEKEEPING_SECONDS)
+            self._bring_forward()
             if self._services.merge.ready:
-                await self._keep_house()
+                await self._tidy_up()
 
     async def _look_again(self) -> None:
         """The pod may be here before the label of the node that it was sent here for: two watches, and no order."""
@@ -233,18 +234,31 @@ class SyncLoop:
         services.statuses.set_status(pod, status)
         return msgspec.structs.replace(pod, status=status)
 
-    async def _keep_house(self) -> None:
+    def _bring_forward(self) -> None:
+        """What stands in the way of pods goes, and those that waited for it begin.
+
+        A source that has not spoken may still know a pod, so that it keeps what it has. But what a static pod waits
+        for goes: it may be the API server itself, which is the source that all wait for.
+        """
         services = self._services
-        desired = {pods.uid_of(pod) for pod in services.merge.pods() if not pods.is_mirror(pod)}
-        for pod in services.workers.forget_finished(lambda uid: uid in desired):
+        is_complete = services.merge.ready
+        wanted = [pod for pod in services.merge.pods() if not pods.is_mirror(pod)]
+        desired = {pods.uid_of(pod) for pod in wanted}
+        static_names = {pods.full_name(pod) for pod in wanted if pods.is_static(pod)}
+        for pod in services.workers.forget_finished(lambda uid: uid in desired or not is_complete):
             self._add(pod)
         known = services.workers.states()
         for uid, record in list(services.pleg.records.items()):
-            if record.is_alive and uid not in known and uid not in desired:
+            name = f"{record.name}_{record.namespace}"
+            if record.is_alive and uid not in known and uid not in desired and (is_complete or name in static_names):
                 log.warning("unknown_pod_stopped", pod=f"{record.namespace}/{record.name}", pod_uid=uid)
-                services.workers.stop_orphan(uid, f"{record.name}_{record.namespace}")
-        for pod in self._unhandled(known, desired):
-            self._add(pod)
+                services.workers.stop_orphan(uid, name)
+        if is_complete:
+            for pod in self._unhandled(known, desired):
+                self._add(pod)
+
+    async def _tidy_up(self) -> None:
+        services = self._services
         self._resizes.retry()
         self._since_orphans += HOUSEKEEPING_SECONDS
         if self._since_orphans >= ORPHANS_SECONDS:

@@ -99,10 +99,12 @@ class PodWorkers:
             transition = table.open_worker(pod, is_runtime_alive)
             self._open(transition, pod, "added")
             return
-        is_new = worker.state.phase is not Phase.SYNCING and worker.state.is_deleted and not _is_deleting(pod)
+        is_back = worker.state.phase is not Phase.SYNCING and worker.state.is_deleted and not _is_deleting(pod)
+        # A worker that never had a configuration stops what it found; whoever turns up under its UID begins after it.
+        is_new = is_back or worker.state.is_runtime_only or worker.restart_pod is not None
         if is_new:
             worker.restart_pod = pod
-        elif not worker.state.is_runtime_only:
+        else:
             worker.pod = pod
         self._apply(worker, table.update_of(pod, is_new), "configuration changed")
         if worker.state.phase is Phase.FINISHED:
@@ -111,7 +113,11 @@ class PodWorkers:
     def note(self, pod: core_v1.Pod) -> None:
         """Only the status in the object changed: our own words come back this way, so nobody is woken."""
         worker = self._workers.get(pods.uid_of(pod))
-        if worker is not None and worker.pod is not None and worker.restart_pod is None:
+        if worker is None:
+            return
+        if worker.restart_pod is not None:
+            worker.restart_pod = pod
+        elif worker.pod is not None:
             worker.pod = pod
 
     def remove(self, pod_uid: str) -> None:
@@ -119,6 +125,7 @@ class PodWorkers:
         worker = self._workers.get(pod_uid)
         if worker is None:
             return
+        worker.restart_pod = None
         spec = pods.spec_of(worker.pod) if worker.pod is not None else None
         grace_seconds = spec.terminationGracePeriodSeconds if spec is not None else None
         self._apply(worker, table.PodRemoved(grace_seconds), "removed")

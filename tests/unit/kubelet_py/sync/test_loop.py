@@ -18,6 +18,7 @@ from kubelet_py.core.pod_resources import compute_pod_requests
 from kubelet_py.core.pod_worker import Phase
 from kubelet_py.core.source_merge import PodSet, SourceProblem
 from kubelet_py.sync.loop import HOUSEKEEPING_SECONDS, ORPHANS_SECONDS
+from kubelet_py.sync.pod_services import PodMemory
 from tests.unit.kubelet_py.sync.agent import Agent
 from tests.unit.kubelet_py.sync.rig import UID, InlineExecutor, LoopClock, Rig, a_container, a_pod
 
@@ -31,11 +32,12 @@ MIRROR = {"annotations": {"kubernetes.io/config.mirror": "hash"}}
 
 
 @pytest.fixture
-async def agent(tmp_path: Path) -> AsyncIterator[Agent]:
+async def agent(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Agent]:
+    """With one source, the API server, or those that a test names."""
     asyncio.get_running_loop().set_default_executor(InlineExecutor())
     rig = Rig(tmp_path, LoopClock())
     rig.volumes._threads = InlineExecutor()
-    made = Agent(rig)
+    made = Agent(rig, getattr(request, "param", ("api",)))
     with capture_logs():
         async with asyncio.TaskGroup() as tasks:
             task = tasks.create_task(made.run())
@@ -325,6 +327,40 @@ async def test_a_pod_that_turns_up_after_it_was_stopped_as_unknown_runs_again(ag
     await asyncio.sleep(HOUSEKEEPING_SECONDS * 3)
     assert agent.phase() is Phase.SYNCING
     assert agent.rig.fake.running() == ["main"]
+
+
+def static(uid: str) -> core_v1.Pod:
+    return a_pod(metadata={"uid": uid, "annotations": {"kubernetes.io/config.source": "file"}})
+
+
+async def has_manifests(agent: Agent, *uids: str) -> None:
+    await agent.loop.accept(PodSet("file", tuple(static(uid) for uid in uids)))
+    await asyncio.sleep(0.5)
+
+
+@pytest.mark.parametrize("agent", [("file", "api")], indirect=True)
+async def test_a_static_pod_waits_for_no_other_source(agent: Agent) -> None:
+    """It may be the API server. Its manifest changed while no agent ran, and its sandbox of before is there."""
+    await agent.rig.sync.sync_pod(static(UID), agent.rig.memory, "an agent of earlier")
+    await agent.rig.sync.sync_pod(other(uid=THIRD_UID), PodMemory(), "an agent of earlier")
+    agent.rig.fake.exit(agent.rig.fake.container("main", UID), 1)
+    await has_manifests(agent, OTHER_UID)
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 4)
+    assert agent.rig.fake.running(OTHER_UID) == ["main"]
+    assert agent.rig.fake.ready_sandboxes(UID) == []
+    assert agent.rig.fake.running(THIRD_UID) == ["main"], "a pod that the silent source may know"
+
+
+@pytest.mark.parametrize("agent", [("file", "api")], indirect=True)
+async def test_a_manifest_that_is_moved_away_and_back_waits_for_no_other_source(agent: Agent) -> None:
+    """As people restart their API server."""
+    await has_manifests(agent, UID)
+    await has_manifests(agent)
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 4)
+    assert agent.rig.fake.running(UID) == []
+    await has_manifests(agent, UID)
+    await asyncio.sleep(HOUSEKEEPING_SECONDS * 4)
+    assert agent.rig.fake.running(UID) == ["main"]
 
 
 async def test_a_pod_that_comes_back_under_its_uid_is_admitted_like_any_other(agent: Agent) -> None:

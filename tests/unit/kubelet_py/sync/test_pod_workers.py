@@ -343,14 +343,14 @@ async def test_a_pod_that_came_back_while_it_was_stopped_begins_again(stage: Sta
     await settled(stage)
     stage.workers.remove(UID)
     await asyncio.sleep(1)
-    again = a_pod(metadata={"resourceVersion": "2"})
-    stage.workers.update(again)
-    stage.workers.note(a_pod(metadata={"resourceVersion": "3"}))
+    stage.workers.update(a_pod(metadata={"resourceVersion": "2"}))
+    again = a_pod(metadata={"resourceVersion": "3"})
+    stage.workers.note(again)
     await stage.until(lambda: stage.phase() is Phase.FINISHED and not stage.rig.fake.sandboxes)
     await asyncio.sleep(0.1)
     stage.keep_house(UID)
     assert stage.phase() is Phase.SYNCING
-    assert stage.workers.pod(UID) is again
+    assert stage.workers.pod(UID) is again, "the newest that is known of it"
     await stage.until(lambda: stage.rig.fake.running() == ["main"], 5)
 
 
@@ -382,6 +382,21 @@ async def test_an_orphan_that_a_source_knows_after_all_begins_again(stage: Stage
     await stage.until(lambda: not stage.rig.fake.sandboxes, 5)
     stage.keep_house(UID)
     await settled(stage)
+
+
+@pytest.mark.parametrize("was_alive", [False, True])
+async def test_an_orphan_that_turns_up_deleted_goes_at_the_api_server_too(stage: Stage, was_alive: bool) -> None:
+    """The first list may be older than the pod; whether somebody deleted it before it was seen here or after."""
+    await stage.rig.sync.sync_pod(a_pod(), stage.rig.memory, "an agent of earlier")
+    stage.workers.stop_orphan(UID, "web_shop")
+    if was_alive:
+        stage.workers.update(a_pod())
+    stage.workers.update(a_pod(metadata=DELETED))
+    await stage.until(lambda: not stage.rig.fake.sandboxes, 5)
+    stage.keep_house(UID)
+    await stage.until(lambda: stage.rig.status.phase in ("Succeeded", "Failed"), 50)
+    await stage.until(lambda: stage.rig.statuses.finished == [UID, UID], 5)  # the first said nothing of any status
+    assert stage.rig.fake.running() == []
 
 
 async def test_a_final_pod_of_which_nothing_lives_is_only_cleaned_up(stage: Stage) -> None:
