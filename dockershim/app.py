@@ -24,6 +24,7 @@ import grpc.aio
 import structlog
 
 from dockershim import host, namespaces
+from dockershim.changed_limits import ChangedLimits
 from dockershim.checkpoint import Checkpoints
 from dockershim.checkpoint_files import CheckpointFiles
 from dockershim.config import PASSED_SOCKET, WITHOUT_EFFECT, Config
@@ -144,9 +145,18 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
     """Connect the parts."""
     checkpoints = Checkpoints(root_directory, FORMER_ROOT)
     sandbox_files = SandboxFiles(root_directory)
+    changed_limits = ChangedLimits(root_directory)
     store = Store(time.time_ns)
     image_volumes = ImageVolumes(root_directory, parts.engine, store.images_mounted)
     logs = parts.logs
+
+    async def load_records() -> dict[str, SandboxRecord]:
+        await changed_limits.load()
+        return await checkpoints.load_all()
+
+    async def forget_container(container_id: str) -> None:
+        await logs.remove(container_id)
+        await changed_limits.delete(container_id)
 
     def follow_log(view: ContainerView) -> None:
         if view.docker_log_path and view.log_path:
@@ -164,6 +174,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         await logs.retain(container_ids)
         await parts.network.retain(sandbox_ids)
         await sandbox_files.retain(sandbox_ids)
+        await changed_limits.retain(container_ids)
 
     async def compared() -> None:
         await image_volumes.collect()
@@ -176,16 +187,17 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
                 _log.warning("resolv_conf_not_checked", sandbox=view.id, error=str(error))
 
     hooks = FeederHooks(
-        checkpoints.load_all,
+        load_records,
         follow_log,
         logs.finish,
-        logs.remove,
+        forget_container,
         sandbox_started,
         connected,
         filled,
         compared,
         _addresses_inside,
         host.resolve_container_user,
+        changed_limits.find,
         parts.metrics.event_read if parts.metrics else None,
     )
     pinned = (parts.settings.pause_image,)
@@ -199,6 +211,7 @@ def build_node(parts: Parts, root_directory: Path, tasks: Tasks) -> Node:
         checkpoints,
         CheckpointFiles(root_directory),
         sandbox_files,
+        changed_limits,
         image_volumes,
         Statistics(time.time_ns, LayerUsage(time.time_ns), INTERFACE),
         tasks,

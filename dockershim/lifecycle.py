@@ -85,6 +85,7 @@ class Lifecycle:
             await self.stop_container(view, 0)
         await self.remove_quietly(view.id)
         await self._node.logs.remove(view.id)
+        await self._node.changed_limits.delete(view.id)
         self._node.store.remove_container(view.id)
         if view.image_volumes:
             await self._node.image_volumes.collect({volume.image_id for volume in view.image_volumes})

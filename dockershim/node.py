@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from dockershim.changed_limits import ChangedLimits
 from dockershim.checkpoint import Checkpoints
 from dockershim.checkpoint_files import CheckpointFiles
 from dockershim.engine import DockerEngine
@@ -51,6 +52,7 @@ class Node:
     checkpoints: Checkpoints
     checkpoint_files: CheckpointFiles
     sandbox_files: SandboxFiles
+    changed_limits: ChangedLimits
     image_volumes: ImageVolumes
     stats: Statistics
     tasks: Tasks

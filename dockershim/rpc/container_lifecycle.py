@@ -136,6 +136,8 @@ class ContainerLifecycle:
                 current = self._node.store.require_container(view.id)
                 now = json.dumps(files, sort_keys=True) if files else current.after_start
                 self._node.store.put_container(dataclasses.replace(current, after_start=now))
+                if now != current.after_start:
+                    await self._node.changed_limits.save(view.id, now)
             await self._node.feeder.observe_container(view.id)
         return cri.UpdateContainerResourcesResponse()
 

@@ -61,23 +61,25 @@ FIRST_ANSWER_SECONDS = 3.0
 class FeederHooks:
     """What others do when the feeder sees something.
 
-    `settle_log` is awaited before an exit becomes visible, `forget_log` when Docker has lost a container; `filled` is
+    `settle_log` is awaited before an exit becomes visible, `forget` when Docker has lost a container; `filled` is
     told once which sandboxes and containers there are; `compared` puts the host right after each comparison with Docker
     (a restarted engine may have written a pod's resolv.conf anew, a container may have gone without us);
     `read_addresses` looks into the network namespace of a process; `resolve_user` says who the first process is;
+    `changed_limits` has what an earlier dockershim wrote to a container's cgroup last, unless that was at its start;
     `event_read` hears how long an event was under way.
     """
 
     load_records: Callable[[], Awaitable[dict[str, SandboxRecord]]]
     follow_log: Callable[[ContainerView], None]
     settle_log: Callable[[str], Awaitable[None]]
-    forget_log: Callable[[str], Awaitable[None]]
+    forget: Callable[[str], Awaitable[None]]
     sandbox_started: Callable[[str, SandboxRecord], Awaitable[None]]
     connected: Callable[[], Awaitable[None]]
     filled: Callable[[set[str], set[str]], Coroutine[Any, Any, None]]
     compared: Callable[[], Coroutine[Any, Any, None]]
     read_addresses: Callable[[int], Awaitable[tuple[str, ...]]]
     resolve_user: Callable[[int, ContainerUser], Awaitable[cri.LinuxContainerUser | None]]
+    changed_limits: Callable[[str], str | None]
     event_read: Callable[[float], None] | None = None
 
 
@@ -416,7 +418,7 @@ class Feeder:
     async def _take_container(self, inspect: dict[str, Any], observed_at_ns: int) -> ContainerView:
         old = self._store.containers.get(str(inspect["Id"]))
         user = await self._user_of(inspect, old)
-        after_start = old.after_start if old is not None else None
+        after_start = old.after_start if old is not None else self._hooks.changed_limits(str(inspect["Id"]))
         view = container_view(inspect, self._store.image_name, observed_at_ns, user, after_start)
         has_run = view.status.started_at > 0
         if has_run and (old is None or old.status.started_at == 0):
@@ -477,7 +479,7 @@ class Feeder:
             self._store.remove_sandbox(identifier)
         else:
             self._store.remove_container(identifier)
-            await self._hooks.forget_log(identifier)
+            await self._hooks.forget(identifier)
 
     def record_removed(self, sandbox_id: str) -> None:
         """The checkpoint of a sandbox has gone with it."""

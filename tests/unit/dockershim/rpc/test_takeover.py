@@ -15,6 +15,7 @@ import pytest
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import FailedPrecondition, InvalidArgument
 from dockershim.lifecycle import Lifecycle
+from dockershim.node import NodeSettings
 from dockershim.rpc.container_lifecycle import ContainerLifecycle
 from dockershim.store import feeder
 from tests.fakes.docker_engine import FakeDockerEngine
@@ -172,6 +173,63 @@ async def test_the_oom_score_changes_with_the_resources(
         assert await asyncio.to_thread(score.read_text) == "900\n"
         with pytest.raises(InvalidArgument, match=r"linux\.oom_score_adj"):
             await running.update(oom_score_adj=1001)
+
+
+def cgroup_files_of(pid: int, root: Path, name: str) -> list[Path]:
+    """An empty file of this name wherever a process may have its cgroup below a root of the test's own."""
+    directories: set[Path] = set()
+    for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        directories |= {root / each / path.lstrip("/") for each in ("", *controllers.split(","))}
+    for directory in directories:
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / name).touch()
+    return [directory / name for directory in directories]
+
+
+async def test_limits_changed_while_a_container_runs_outlive_dockershim(
+    tmp_path: Path, engine: FakeDockerEngine, process: subprocess.Popen[bytes]
+) -> None:
+    """Shown, and written again by a change that does not mention them; forgotten with the container."""
+    engine.cgroup_version = "2"
+    root, state = tmp_path / "cgroup", tmp_path / "state"
+    files = await asyncio.to_thread(cgroup_files_of, process.pid, root, "memory.high")
+    settings = NodeSettings(pause_image=PAUSE, cgroup_root=str(root))
+    config = container_config()
+    config.linux.resources.unified["memory.high"] = "1000"
+    async with running_node(state, engine, settings) as world:
+        api = Api(world)
+        container_id = await api.container(await api.sandbox(), config)
+        await api.start(container_id)
+        await Running(world, container_id).update(unified={"memory.high": "2000"})
+        engine.containers[container_id]["State"]["Pid"] = process.pid
+    async with running_node(state, engine, settings) as reborn:
+        shown = reborn.node.store.containers[container_id].status.resources.linux
+        assert dict(shown.unified) == {"memory.high": "2000"}
+        await Running(reborn, container_id).update(cpu_shares=100)
+        assert {file.read_text() for file in files if file.read_text()} == {"2000"}
+        await Api(reborn).life.remove_container(cri.RemoveContainerRequest(container_id=container_id))
+        assert list((state / "limits").iterdir()) == []
+
+
+async def test_limits_of_a_container_that_went_meanwhile_are_forgotten(
+    tmp_path: Path, engine: FakeDockerEngine
+) -> None:
+    """While dockershim looks, and while it does not."""
+    engine.cgroup_version = "2"
+    limits = tmp_path / "limits"
+    async with running_node(tmp_path, engine) as world:
+        api = Api(world)
+        sandbox_id = await api.sandbox()
+        first, second = [await api.container(sandbox_id, container_config(name=name)) for name in ("one", "two")]
+        for container_id in (first, second):
+            await api.start(container_id)
+            await Running(world, container_id).update(unified={"memory.high": "2000"})
+        await engine.remove_container(first, force=True)
+        await until(lambda: [path.name for path in limits.iterdir()] == [second])
+    await engine.remove_container(second, force=True)
+    async with running_node(tmp_path, engine):
+        await until(lambda: not list(limits.iterdir()))
 
 
 async def test_what_an_update_cannot_do_is_refused(tmp_path: Path, engine: FakeDockerEngine) -> None:
