@@ -21,6 +21,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import structlog
 
@@ -282,11 +283,13 @@ def _read_identity_file(root: int, name: str) -> str:
 # ---- cgroup files
 
 
-async def write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: str) -> None:
-    """Write files in the cgroup of a process. EngineFailed while it lives; of one that has ended nothing is left to
-    limit, and a short one may end before we come."""
-    if writes and pid:
-        await asyncio.to_thread(_write_cgroup_files, pid, writes, cgroup_root)
+async def write_cgroup_files(
+    pid: int, writes: Mapping[str, str], cgroup_root: str, where_there: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write files in the cgroup of a process, and those of `where_there` that the kernel has. EngineFailed while it
+    lives; of one that has ended nothing is left to limit, and a short one may end before we come."""
+    if (writes or where_there) and pid:
+        await asyncio.to_thread(_write_cgroup_files, pid, writes, cgroup_root, where_there)
 
 
 async def tell_systemd(pid: int, properties: Sequence[Property]) -> None:
@@ -301,9 +304,13 @@ async def tell_systemd(pid: int, properties: Sequence[Property]) -> None:
         _log.warning("systemd_not_told", unit=unit, error=str(error), consequence="a daemon-reload undoes limits")
 
 
-def _write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: str) -> None:
+def _write_cgroup_files(pid: int, writes: Mapping[str, str], cgroup_root: str, where_there: Mapping[str, str]) -> None:
     try:
-        _write_in_cgroup(pid, writes, cgroup_root)
+        for name in _write_in_cgroup(pid, writes, cgroup_root):
+            # the kubelet sends a zero limit for every page size there is; without the controller nothing is to limit
+            if writes[name] != "0":
+                raise EngineFailed(f"the kernel has no cgroup file {name}; cannot set it to {writes[name]}")
+        _write_in_cgroup(pid, where_there, cgroup_root)
     except EngineFailed as error:
         if not _has_ended(pid):
             raise
@@ -326,14 +333,16 @@ def _has_ended(pid: int) -> bool:
         os.close(process)
 
 
-def _write_in_cgroup(pid: int, writes: Mapping[str, str], cgroup_root: str) -> None:
+def _write_in_cgroup(pid: int, writes: Mapping[str, str], cgroup_root: str) -> list[str]:
+    """Those that are not there."""
+    missing: list[str] = []
     paths = _cgroup_paths(pid)
     for name, value in writes.items():
         controller = name.partition(".")[0]
         directory = paths.get(controller, paths.get(""))
         root = Path(cgroup_root) / controller if controller in paths else Path(cgroup_root)
         if directory is None:
-            _log_missing_cgroup_file(name, value)
+            missing.append(name)
             continue
         file = root / directory.lstrip("/") / name
         try:
@@ -344,15 +353,10 @@ def _write_in_cgroup(pid: int, writes: Mapping[str, str], cgroup_root: str) -> N
             finally:
                 os.close(descriptor)
         except FileNotFoundError:
-            _log_missing_cgroup_file(name, value)
+            missing.append(name)
         except OSError as error:
             raise EngineFailed(f"cannot write {value} to {file}: {error.strerror}") from error
-
-
-def _log_missing_cgroup_file(name: str, value: str) -> None:
-    # the kubelet sends a zero limit for every page size there is; without the controller there is nothing to limit
-    if value != "0":
-        raise EngineFailed(f"the kernel has no cgroup file {name}; cannot set it to {value}")
+    return missing
 
 
 def _cgroup_paths(pid: int) -> dict[str, str]:

@@ -79,7 +79,8 @@ class ContainerLifecycle:
         info = self._node.feeder.require_info()
         if info.cgroup_driver == "systemd" and info.cgroup_version == "2":
             await host.tell_systemd(view.pid, scope_properties({**swap_file, **writes}))
-        await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root)
+        reservations = resources.reservation_writes(writes)
+        await host.write_cgroup_files(view.pid, writes, self._node.settings.cgroup_root, reservations)
 
     # ---- stop and remove
 

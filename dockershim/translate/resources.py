@@ -17,7 +17,7 @@ from dockershim.errors import InvalidArgument
 _CGROUP_FILE = re.compile(r"[a-z_]+(?:\.[A-Za-z0-9_]+)+")
 _MOVES_PROCESSES = ("cgroup.procs", "cgroup.threads")
 _PAGE_SIZE = re.compile(r"[0-9]+[KMG]B")
-_PAGES_FILE = re.compile(rf"hugetlb\.({_PAGE_SIZE.pattern})\.(?:max|limit_in_bytes)")
+_PAGES_FILE = re.compile(rf"hugetlb\.({_PAGE_SIZE.pattern})\.(max|limit_in_bytes)")
 _LARGEST_LIMIT = 2**64 - 1
 
 
@@ -110,3 +110,16 @@ def cgroup_writes(resources: cri.LinuxContainerResources, *, cgroup_version: str
         name = "max" if cgroup_version == "2" else "limit_in_bytes"
         writes[f"hugetlb.{limit.page_size}.{name}"] = str(limit.limit)
     return writes
+
+
+def reservation_writes(writes: Mapping[str, str]) -> dict[str, str]:
+    """The files that hold reservations of huge pages to the limits on their use, for a kernel that has them (5.7).
+
+    A use above the limit ends a process, where a reservation above it is refused when it is asked for.
+    """
+    found: dict[str, str] = {}
+    for name, value in writes.items():
+        file = _PAGES_FILE.fullmatch(name)
+        if file:
+            found[f"hugetlb.{file[1]}.rsvd.{file[2]}"] = value
+    return {name: value for name, value in found.items() if name not in writes}

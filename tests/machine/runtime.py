@@ -151,6 +151,7 @@ def test_limits_are_in_the_containers_cgroup(shim: Runtime, pod: tuple[str, cri.
         "cpu.max": "20000 100000",
         "pids.max": "33",
         "hugetlb.2MB.max": str(4 * MI),
+        "hugetlb.2MB.rsvd.max": str(4 * MI),
     }
     assert_holds(directory, wanted)
     assert int((directory / "cpu.weight").read_text()) == 1 + (512 - 2) * 9999 // 262142
@@ -194,6 +195,7 @@ def test_limits_change_while_it_runs(shim: Runtime, pod: tuple[str, cri.PodSandb
         "cpu.max": "50000 100000",
         "memory.high": str(100 * MI),
         "hugetlb.2MB.max": str(2 * MI),
+        "hugetlb.2MB.rsvd.max": str(2 * MI),
     }
     assert_holds(cgroup_of(container_id), wanted)
 

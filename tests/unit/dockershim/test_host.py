@@ -118,6 +118,15 @@ async def test_a_cgroup_file_is_written_and_never_made(tmp_path: Path) -> None:
         await host.write_cgroup_files(os.getpid(), {"hugetlb.1GB.max": "4096"}, str(tmp_path))
 
 
+async def test_what_only_some_kernels_have_is_written_where_it_is(tmp_path: Path) -> None:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        (tmp_path / line.rpartition(":/")[2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / line.rpartition(":/")[2] / "there.rsvd").touch()
+    await host.write_cgroup_files(os.getpid(), {}, str(tmp_path), {"there.rsvd": "7", "nothing.rsvd": "7"})
+    assert "7" in {file.read_text() for file in tmp_path.rglob("there.rsvd")}
+    assert not list(tmp_path.rglob("nothing*"))
+
+
 async def test_limits_of_a_process_that_ended_are_no_failure(tmp_path: Path) -> None:
     """Before or after its parent has heard of it; while it lives, a limit that cannot be set is one."""
     writes = {"nothing.high": "max"}

@@ -212,6 +212,30 @@ async def test_limits_changed_while_a_container_runs_outlive_dockershim(
         assert list((state / "limits").iterdir()) == []
 
 
+async def test_huge_pages_are_limited_when_they_are_reserved(
+    tmp_path: Path, engine: FakeDockerEngine, process: subprocess.Popen[bytes]
+) -> None:
+    """Which is none of the limits that are shown."""
+    engine.cgroup_version = "2"
+    files = {
+        name: await asyncio.to_thread(cgroup_files_of, process.pid, tmp_path, name)
+        for name in ("hugetlb.2MB.max", "hugetlb.2MB.rsvd.max")
+    }
+    settings = NodeSettings(pause_image=PAUSE, cgroup_root=str(tmp_path))
+    async with running_node(tmp_path, engine, settings) as world:
+        api = Api(world)
+        container_id = await api.container(await api.sandbox())
+        await api.start(container_id)
+        engine.containers[container_id]["State"]["Pid"] = process.pid
+        await world.node.feeder.observe_container(container_id)
+        limits = [cri.HugepageLimit(page_size="2MB", limit=4096)]
+        await Running(world, container_id).update(hugepage_limits=limits)
+        for paths in files.values():
+            assert {path.read_text() for path in paths if path.read_text()} == {"4096"}
+        shown = world.node.store.containers[container_id].status.resources.linux
+        assert (list(shown.hugepage_limits), dict(shown.unified)) == (limits, {})
+
+
 async def test_limits_of_a_container_that_went_meanwhile_are_forgotten(
     tmp_path: Path, engine: FakeDockerEngine
 ) -> None:
