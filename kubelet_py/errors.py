@@ -2,6 +2,7 @@
 
 KubeletError
 ├── ConfigError            what the operator gave cannot be used; exit code 1
+├── NodeAddressUnknown     the machine has no address, or not the one it should have; it may get it later
 ├── RuntimeCallError       a CRI call failed
 │   ├── RuntimeNotFound    ... because the object does not exist
 │   ├── RuntimeUnavailable ... because nobody answers
@@ -26,6 +27,10 @@ class ConfigError(KubeletError):
     def __init__(self, *problems: str) -> None:
         super().__init__("\n".join(problems))
         self.problems = problems
+
+
+class NodeAddressUnknown(KubeletError):
+    """The machine has no address that could be the node's, or not the one it should have; it may get it later."""
 
 
 class RuntimeCallError(KubeletError):

@@ -41,6 +41,7 @@ from kubelet_py.core.volume_payload import NodeFacts
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import ConfigError
 from kubelet_py.host.cgroups import CgroupTree, Trees
+from kubelet_py.host.machine import node_addresses
 from kubelet_py.host.systemd_slices import SliceTree, SystemdManager
 from kubelet_py.kube.objects import ServiceStore, Strategy, config_maps, secrets
 from kubelet_py.managers.allocations import PodAllocations
@@ -48,6 +49,7 @@ from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowled
 from kubelet_py.managers.events import EventRecorder
 from kubelet_py.managers.mirror_pods import MirrorPodManager
 from kubelet_py.managers.node import NodeClients, NodeInputs, NodeManager
+from kubelet_py.managers.node_addresses import NodeAddresses
 from kubelet_py.managers.node_allocatable import NodeAllocatable
 from kubelet_py.managers.pleg import Pleg
 from kubelet_py.managers.pod_cgroups import PodCgroups
@@ -92,12 +94,16 @@ class Agent:
     def _add_managers(self) -> None:
         settings, config = self.settings, self.settings.config
         tree = CgroupTree()
+        node, wish = self.identity.settings, self.identity.wish
+        self.addresses = NodeAddresses(
+            lambda: node_addresses(wish), node.status_update_seconds, self._addresses_changed
+        )
         self.health = RuntimeHealth(self.client, config.containerRuntimeEndpoint, self._runtime_changed)
         self.node = HostView(
             settings,
             self.identity.settings,
             self.identity.machine,
-            self.identity.ips,
+            self._host_ips,
             self.health,
             lambda: self.cgroup_driver,
             is_unified_cgroup(),
@@ -255,7 +261,7 @@ class Agent:
             return None
         inputs = NodeInputs(
             machine=lambda: self.identity.machine,
-            addresses=lambda: self.identity.addresses,
+            addresses=lambda: self.addresses.current,
             runtime=lambda: self.health.state,
             problems=self._node_problems,
             images=lambda: self.health.images,
@@ -330,6 +336,14 @@ class Agent:
 
     def node_object(self) -> core_v1.Node | None:
         return self.node_manager.node if self.node_manager is not None else None
+
+    def _host_ips(self) -> tuple[str, ...]:
+        """By the node's object as last seen, as everybody else knows the node; by the machine before there is one."""
+        return self.addresses.host_ips(self.node_manager.last_seen if self.node_manager is not None else None)
+
+    def _addresses_changed(self) -> None:
+        if self.node_manager is not None:
+            self.node_manager.look_now()
 
     def _node_problems(self) -> tuple[str, ...]:
         problem = self.pleg.problem()

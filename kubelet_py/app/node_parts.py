@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from kubelet_py.api import core_v1
 from kubelet_py.api.quantity import Quantity
 from kubelet_py.config import KUBERNETES_VERSION, Settings
 from kubelet_py.core.admission import NodeState
@@ -24,7 +23,7 @@ from kubelet_py.core.user_namespaces import (
 )
 from kubelet_py.errors import ConfigError
 from kubelet_py.host.cgroups import CgroupTree
-from kubelet_py.host.machine import AddressWish, node_addresses, read_machine_info
+from kubelet_py.host.machine import AddressWish, parse_node_ip, read_machine_info
 from kubelet_py.kube.client import ApiClient, ClientSettings
 from kubelet_py.kube.connection import Connection
 from kubelet_py.kube.kubeconfig import load_kubeconfig
@@ -32,16 +31,11 @@ from kubelet_py.kube.kubeconfig import load_kubeconfig
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
-    """Who this node is and where it can be reached."""
+    """Who this node is and where it should be reached."""
 
     settings: NodeSettings
     machine: MachineInfo
-    addresses: tuple[core_v1.NodeAddress, ...]
-
-    @property
-    def ips(self) -> tuple[str, ...]:
-        """The internal addresses, the primary family first."""
-        return tuple(a.address for a in self.addresses if a.type == "InternalIP")
+    wish: AddressWish
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +73,7 @@ def node_name_of(settings: Settings) -> str:
 
 
 def read_identity(settings: Settings) -> NodeIdentity:
-    """Everything that does not change while the agent runs. Blocking (DNS); raises ConfigError for a bad --node-ip."""
+    """Everything that does not change while the agent runs. Blocking; raises ConfigError for a bad --node-ip."""
     config, flags = settings.config, settings.flags
     name = node_name_of(settings)
     ips = tuple(ip.strip() for ip in flags.node_ip.split(",") if ip.strip())
@@ -108,9 +102,8 @@ def read_identity(settings: Settings) -> NodeIdentity:
         lease_duration_seconds=config.nodeLeaseDurationSeconds,
         declared_features=declared_features(settings.gates.enabled),
     )
-    machine = read_machine_info(Path(flags.root_dir))
-    addresses = node_addresses(AddressWish(name, node.hostname or name, ips, external))
-    return NodeIdentity(node, machine, addresses)
+    wish = AddressWish(name, node.hostname or name, tuple(parse_node_ip(ip) for ip in ips), external)
+    return NodeIdentity(node, read_machine_info(Path(flags.root_dir)), wish)
 
 
 def make_clients(settings: Settings) -> ApiClients:

@@ -1,7 +1,7 @@
 """The node as the configuration of pods sees it: DNS, cgroups, addresses, allocatable.
 
 Owns reading the host's resolv.conf and hosts file (again when they changed); everything else comes from settings and
-from the machine's facts, which do not change while the agent runs.
+from the machine's facts, which do not change while the agent runs, but for its addresses.
 """
 
 import glob
@@ -58,7 +58,8 @@ class HostView:
     settings: Settings
     node_settings: NodeSettings
     machine: MachineInfo
-    ips: tuple[str, ...]
+    host_ips: Callable[[], tuple[str, ...]]
+    """The node's addresses, which may change."""
     health: RuntimeHealth
     cgroup_driver: Callable[[], CgroupDriver]
     cgroup_unified: bool
@@ -80,6 +81,7 @@ class HostView:
     def dns(self) -> NodeDns:
         """Cluster DNS and the host's resolv.conf; SyncError when that cannot be read or understood."""
         config = self.settings.config
+        loopbacks = tuple(dict.fromkeys("::1" if ":" in ip else "127.0.0.1" for ip in self.host_ips()))
         try:
             host = parse_resolv_conf(self._resolv.text()) if config.resolvConf else ResolvConf()
         except (OSError, ValueError) as error:
@@ -91,7 +93,7 @@ class HostView:
             cluster_domain=config.clusterDomain,
             host=host,
             resolv_conf_path=config.resolvConf,
-            loopbacks=tuple(dict.fromkeys("::1" if ":" in ip else "127.0.0.1" for ip in self.ips)) or ("127.0.0.1",),
+            loopbacks=loopbacks or ("127.0.0.1",),
         )
 
     def dns_problem(self) -> str | None:
@@ -159,10 +161,6 @@ class HostView:
             extra_masked_paths=self._thermal_paths,
             selinux_enabled=self.selinux_enabled,
         )
-
-    def host_ips(self) -> tuple[str, ...]:
-        """The node's addresses."""
-        return self.ips
 
     def allocatable(self) -> Mapping[str, Quantity]:
         """What pods may use in all."""

@@ -49,7 +49,7 @@ async def run(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     identity = await asyncio.to_thread(read_identity, settings)
-    log.info("starting", node=identity.settings.name, addresses=identity.ips, standalone=settings.standalone)
+    log.info("starting", node=identity.settings.name, standalone=settings.standalone)
     async with AsyncExitStack() as stack:
         config = settings.config
         client = connect(config.containerRuntimeEndpoint, config.runtimeRequestTimeout, config.imageServiceEndpoint)
@@ -75,10 +75,11 @@ async def _until_stopped(life: Coroutine[Any, Any, None], stop: asyncio.Event) -
 async def _live(agent: Agent, stack: AsyncExitStack) -> None:
     """Runs until cancelled."""
     await asyncio.to_thread(_prepare_directories, agent)
+    await agent.addresses.look_first()
     stack.callback(agent.volumes.close)
     stack.push_async_callback(agent.allocations.flush)
     backend = NodeBackend(agent.settings, agent.client, agent.pleg, agent.statuses, agent.stories, agent.merge.pods)
-    config = server_config(agent.settings, agent.identity.settings.name, agent.identity.ips)
+    config = server_config(agent.settings, agent.identity.settings.name, agent.node.host_ips())
     reviews = api_reviews(agent.clients) if agent.clients is not None else None
     await stack.enter_async_context(KubeletServer(config, backend, reviews))
     async with asyncio.TaskGroup() as tasks:
@@ -115,6 +116,7 @@ def _prepare_directories(agent: Agent) -> None:
 def _runtime_tasks(agent: Agent) -> list[tuple[str, Coroutine[Any, Any, None]]]:
     return [
         ("runtime-health", agent.health.run()),
+        ("node-addresses", agent.addresses.run()),
         ("pleg", agent.pleg.run()),
         ("pod-workers", agent.workers.run()),
         ("prober", agent.prober.run()),

@@ -116,6 +116,7 @@ class NodeObservation:
 
     machine: MachineInfo
     addresses: tuple[core_v1.NodeAddress, ...]
+    """(): not known."""
     runtime: RuntimeState = RuntimeState()
     pressure: Pressure = Pressure()
     problems: tuple[str, ...] = ()
@@ -306,8 +307,10 @@ def compute_node_status(
 def _addresses(
     settings: NodeSettings, observed: NodeObservation, before: core_v1.NodeStatus
 ) -> list[core_v1.NodeAddress] | None:
-    if settings.external_cloud and before.addresses:
-        return before.addresses  # the cloud's, or what it will replace: two that write would undo each other for ever
+    if before.addresses and (settings.external_cloud or not observed.addresses):
+        # The cloud's, or what it will replace: two that write would undo each other for ever. Or the last that are
+        # known of a machine that has none now.
+        return before.addresses
     return list(observed.addresses) or None
 
 

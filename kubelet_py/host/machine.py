@@ -18,7 +18,7 @@ import psutil
 
 from kubelet_py.api import core_v1
 from kubelet_py.core.node_rules import Hugepages, MachineInfo
-from kubelet_py.errors import ConfigError
+from kubelet_py.errors import ConfigError, NodeAddressUnknown
 
 IpAddress = ipaddress.IPv4Address | ipaddress.IPv6Address
 
@@ -40,7 +40,7 @@ class AddressWish:
 
     node_name: str
     hostname: str
-    ips: tuple[str, ...] = ()
+    ips: tuple[IpAddress, ...] = ()
     external_cloud: bool = False
 
 
@@ -122,7 +122,10 @@ def _filesystem_bytes(path: Path) -> int:
 
 
 def node_addresses(wish: AddressWish) -> tuple[core_v1.NodeAddress, ...]:
-    """The addresses of the node object: InternalIP, one or two, and Hostname. May ask DNS: call it in a thread."""
+    """The addresses of the node object: InternalIP, one or two, and Hostname. May ask DNS: call it in a thread.
+
+    Raises NodeAddressUnknown.
+    """
     named = core_v1.NodeAddress(type="Hostname", address=wish.hostname)
     if wish.external_cloud and not wish.ips:
         return (named,)
@@ -131,18 +134,18 @@ def node_addresses(wish: AddressWish) -> tuple[core_v1.NodeAddress, ...]:
 
 
 def node_ips(wish: AddressWish) -> tuple[IpAddress, ...]:
-    """The IPs, primary family first. Raises ConfigError when a wished one is not this machine's."""
-    wanted = [_parse_wish(text) for text in wish.ips]
-    fixed = tuple(address for address in wanted if not address.is_unspecified)
+    """The IPs, primary family first. Raises NodeAddressUnknown when there is none, or a wished one is missing."""
+    fixed = tuple(address for address in wish.ips if not address.is_unspecified)
     if fixed:
         for address in fixed:
             check_node_ip(address, _interface_addresses())
         return fixed
-    family = wanted[0].version if wanted else 0
+    family = wish.ips[0].version if wish.ips else 0
     return (_find_address(wish, family),)
 
 
-def _parse_wish(text: str) -> IpAddress:
+def parse_node_ip(text: str) -> IpAddress:
+    """One value of --node-ip. Raises ConfigError."""
     try:
         return ipaddress.ip_address(text)
     except ValueError as error:
@@ -150,7 +153,7 @@ def _parse_wish(text: str) -> IpAddress:
 
 
 def check_node_ip(address: IpAddress, on_interfaces: Sequence[IpAddress]) -> None:
-    """Raises ConfigError unless the address can stand for the node."""
+    """Raises NodeAddressUnknown unless the address can stand for the node."""
     kinds = {
         "a loopback address": address.is_loopback,
         "a multicast address": address.is_multicast,
@@ -159,10 +162,13 @@ def check_node_ip(address: IpAddress, on_interfaces: Sequence[IpAddress]) -> Non
     }
     for kind, holds in kinds.items():
         if holds:
-            raise ConfigError(f"--node-ip: {address} is {kind}; right would be an address that other nodes reach")
+            right = "right would be an address that other nodes reach"
+            raise NodeAddressUnknown(f"--node-ip: {address} is {kind}; {right}")
     if address not in on_interfaces:
         there = ", ".join(str(each) for each in on_interfaces if _can_be_node_ip(each))
-        raise ConfigError(f"--node-ip: {address} is on no interface of this machine; there are: {there or 'none'}")
+        raise NodeAddressUnknown(
+            f"--node-ip: {address} is on no interface of this machine; there are: {there or 'none'}"
+        )
 
 
 def _can_be_node_ip(address: IpAddress) -> bool:
@@ -185,7 +191,7 @@ def _find_address(wish: AddressWish, family: int) -> IpAddress:
     usable = [a for a in ranked if _can_be_node_ip(a)]
     for address in sorted(usable, key=lambda each: each.version != (family or 4)):
         return address
-    raise ConfigError("no address for the node: no interface has a global one; name one with --node-ip")
+    raise NodeAddressUnknown("no address for the node: no interface has a global one; name one with --node-ip")
 
 
 def _resolve(name: str) -> list[IpAddress]:
@@ -198,7 +204,11 @@ def _resolve(name: str) -> list[IpAddress]:
 
 def _interface_addresses(only: str | None = None) -> list[IpAddress]:
     found: list[IpAddress] = []
-    for name, addresses in psutil.net_if_addrs().items():
+    try:
+        interfaces = psutil.net_if_addrs()
+    except OSError as error:
+        raise NodeAddressUnknown(f"the interfaces of this machine cannot be listed: {error}") from error
+    for name, addresses in interfaces.items():
         if only is None or name == only:
             found += [
                 ipaddress.ip_address(each.address.partition("%")[0])

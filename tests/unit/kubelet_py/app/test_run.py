@@ -105,6 +105,17 @@ async def test_a_manifest_becomes_a_running_pod_that_outlives_the_agent(tmp_path
             await eventually(lambda: not fake.sandboxes, "the pod is gone")
 
 
+async def test_a_machine_without_any_address_runs_its_pods(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that comes up late, or never: nothing that a static pod needs."""
+    monkeypatch.setattr("psutil.net_if_addrs", dict)
+    fake = FakeRuntimeClient()
+    fake.add_image(IMAGE)
+    arguments = [*a_config(tmp_path), "--node-ip=192.0.2.1"]
+    write_manifest(tmp_path)
+    async with serving(fake, tmp_path / "cri.sock"), agent(arguments):
+        await eventually(fake.running, "the pod runs")
+
+
 async def test_an_agent_waits_for_its_runtime(tmp_path: Path) -> None:
     fake = FakeRuntimeClient()
     fake.add_image(IMAGE)

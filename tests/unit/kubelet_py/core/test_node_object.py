@@ -149,6 +149,14 @@ def test_addresses_that_a_cloud_has_set_are_its_own(external: bool, provided: tu
     assert rules.compute_node_status(settings, OBSERVED, None, NOW).addresses == [ADDRESS]
 
 
+def test_a_node_keeps_its_addresses_while_the_machine_has_none() -> None:
+    """A link that is down for a while, at the start or later, takes nobody's way to the node away."""
+    before = core_v1.NodeStatus(addresses=[ADDRESS])
+    unseen = replace(OBSERVED, addresses=())
+    assert rules.compute_node_status(SETTINGS, unseen, before, NOW).addresses == [ADDRESS]
+    assert rules.compute_node_status(SETTINGS, unseen, None, NOW).addresses is None
+
+
 def test_what_somebody_advertises_for_the_node_stays_and_huge_pages_that_are_gone_go_to_zero() -> None:
     """A patch of the status is how extended resources come without a device plugin; taken back, none is left."""
     before = core_v1.NodeStatus(

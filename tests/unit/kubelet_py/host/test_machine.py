@@ -8,9 +8,9 @@ from typing import NamedTuple
 import pytest
 
 from kubelet_py.core.node_rules import Hugepages
-from kubelet_py.errors import ConfigError
+from kubelet_py.errors import ConfigError, NodeAddressUnknown
 from kubelet_py.host import machine
-from kubelet_py.host.machine import AddressWish, node_addresses, node_ips, read_machine_info
+from kubelet_py.host.machine import AddressWish, node_addresses, node_ips, parse_node_ip, read_machine_info
 
 
 class Address(NamedTuple):
@@ -68,7 +68,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Address]]:
 
 
 def ips(*wished: str, hostname: str = "n1") -> list[str]:
-    return [str(each) for each in node_ips(AddressWish("n1", hostname, tuple(wished)))]
+    return [str(each) for each in node_ips(AddressWish("n1", hostname, tuple(map(parse_node_ip, wished))))]
 
 
 def test_without_a_wish_the_interface_of_the_default_route_decides(host: object) -> None:
@@ -93,7 +93,7 @@ def test_a_hostname_that_is_an_address_is_the_address(host: object) -> None:
 
 
 def test_two_wished_addresses_are_both_shown_in_their_order(host: object) -> None:
-    wish = AddressWish("n1", "n1", ("fd00::2", "192.0.2.2"))
+    wish = AddressWish("n1", "n1", (parse_node_ip("fd00::2"), parse_node_ip("192.0.2.2")))
     assert [(each.type, each.address) for each in node_addresses(wish)] == [
         ("InternalIP", "fd00::2"),
         ("InternalIP", "192.0.2.2"),
@@ -113,13 +113,26 @@ def test_under_an_external_cloud_only_the_hostname_is_known(host: object) -> Non
         ("224.0.0.1", "is a multicast address"),
         ("fe80::1", "is a link-local address"),
         ("198.51.100.1", "is on no interface of this machine; there are: 10.200.0.1, 192.0.2.2, fd00::2"),
-        ("nonsense", "is not an IP address"),
     ],
 )
-def test_an_address_that_cannot_be_the_nodes_is_refused(host: object, wished: str, said: str) -> None:
-    with pytest.raises(ConfigError, match="--node-ip") as refused:
+def test_an_address_that_is_not_the_nodes_now_may_be_so_later(host: object, wished: str, said: str) -> None:
+    with pytest.raises(NodeAddressUnknown, match="--node-ip") as refused:
         ips(wished)
     assert said in str(refused.value)
+
+
+def test_what_is_no_address_never_becomes_one() -> None:
+    with pytest.raises(ConfigError, match="--node-ip: 'nonsense' is not an IP address"):
+        parse_node_ip("nonsense")
+
+
+def test_interfaces_that_cannot_be_listed_are_no_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("psutil.net_if_addrs", refuse)
+    with pytest.raises(NodeAddressUnknown, match="Too many open files"):
+        ips("192.0.2.2")
 
 
 def test_no_address_at_all_is_an_error_that_names_the_way_out(
@@ -127,5 +140,5 @@ def test_no_address_at_all_is_an_error_that_names_the_way_out(
 ) -> None:
     monkeypatch.setattr(machine, "_default_route_interfaces", list)
     del host["eth0"], host["cni0"]
-    with pytest.raises(ConfigError, match="name one with --node-ip"):
+    with pytest.raises(NodeAddressUnknown, match="name one with --node-ip"):
         ips()
