@@ -8,6 +8,7 @@ NewMainKubelet in pkg/kubelet/kubelet.go.
 import asyncio
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from kubelet_py.api import core_v1
@@ -33,6 +34,7 @@ from kubelet_py.core.event_rules import pod_reference
 from kubelet_py.core.gc_rules import GcPolicy
 from kubelet_py.core.labels import log_links_root
 from kubelet_py.core.node_rules import node_reference
+from kubelet_py.core.orphaned_devices import held_devices
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.pod_worker import is_content_removable
 from kubelet_py.core.source_merge import PodSet, SourceProblem, newest_set
@@ -167,7 +169,7 @@ class Agent:
                 self._pod_event,
                 self.node,
                 Admission(
-                    self._node_state,
+                    self.node_state,
                     self._sysctls(),
                     self.node_manager.look_at_server if self.node_manager is not None else None,
                 ),
@@ -265,6 +267,8 @@ class Agent:
             runtime=lambda: self.health.state,
             problems=self._node_problems,
             images=lambda: self.health.images,
+            extended_capacity=self._orphaned_devices,
+            extended_allocatable=self._orphaned_devices,
         )
         return NodeManager(
             NodeClients(self.clients.main, self.clients.heartbeat), self.identity.settings, inputs, self.events
@@ -349,13 +353,22 @@ class Agent:
         problem = self.pleg.problem()
         return (f"PLEG is not healthy: {problem}",) if problem is not None else ()
 
-    def _node_state(self) -> NodeState:
+    def _orphaned_devices(self) -> dict[str, str]:
+        return dict.fromkeys(self.identity.orphaned_devices, "0")
+
+    def node_state(self) -> NodeState:
         """The node for admission: the API object as last seen, or what the node knows of itself."""
         node = self.node_manager.last_seen if self.node_manager is not None else None
         if node is not None:
             declared = self.identity.settings.declared_features
-            return node_state_of(node, apparmor=self._has_apparmor, declared_features=declared)
-        return local_node_state(self.identity, self.node.allocatable(), self.health.state, self._has_apparmor)
+            state = node_state_of(node, apparmor=self._has_apparmor, declared_features=declared)
+        else:
+            state = local_node_state(self.identity, self.node.allocatable(), self.health.state, self._has_apparmor)
+        orphaned = self.identity.orphaned_devices
+        if not orphaned:
+            return state
+        # The object may still say what a kubelet of before had to give.
+        return replace(state, allocatable={**state.allocatable, **held_devices(orphaned, self.loop.active_pods())})
 
     def _sysctls(self) -> SysctlAllowlist:
         try:

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import structlog
+
 from kubelet_py.api.quantity import Quantity
 from kubelet_py.config import KUBERNETES_VERSION, Settings
 from kubelet_py.core.admission import NodeState
 from kubelet_py.core.declared_features import declared_features
 from kubelet_py.core.node_rules import MachineInfo, NodeSettings, RuntimeState, default_labels
+from kubelet_py.core.orphaned_devices import registered_resources
 from kubelet_py.core.user_namespaces import (
     DEFAULT_IDS_PER_POD,
     IdRange,
@@ -28,6 +31,8 @@ from kubelet_py.kube.client import ApiClient, ClientSettings
 from kubelet_py.kube.connection import Connection
 from kubelet_py.kube.kubeconfig import load_kubeconfig
 
+log = structlog.get_logger()
+
 
 @dataclass(frozen=True, slots=True)
 class NodeIdentity:
@@ -36,6 +41,8 @@ class NodeIdentity:
     settings: NodeSettings
     machine: MachineInfo
     wish: AddressWish
+    orphaned_devices: tuple[str, ...] = ()
+    """Resources of device plugins that the kubelet before this agent had. They are here, and nobody hands them out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,24 @@ def read_identity(settings: Settings) -> NodeIdentity:
         declared_features=declared_features(settings.gates.enabled),
     )
     wish = AddressWish(name, node.hostname or name, tuple(parse_node_ip(ip) for ip in ips), external)
-    return NodeIdentity(node, read_machine_info(Path(flags.root_dir)), wish)
+    root = Path(flags.root_dir)
+    return NodeIdentity(node, read_machine_info(root), wish, read_orphaned_devices(root))
+
+
+def read_orphaned_devices(root_dir: Path) -> tuple[str, ...]:
+    """From the checkpoint of the Go kubelet's device manager, which is left as it is. Blocking."""
+    path = root_dir / "device-plugins" / "kubelet_internal_checkpoint"
+    try:
+        resources = registered_resources(path.read_bytes())
+    except FileNotFoundError:
+        return ()
+    except (OSError, ValueError) as error:
+        consequence = "what the node object says of its plugins' devices stays as it is"
+        log.warning("device_checkpoint_not_read", path=str(path), error=str(error), consequence=consequence)
+        return ()
+    if resources:
+        log.warning("devices_without_plugins", resources=resources, consequence="the node has none for pods")
+    return resources
 
 
 def make_clients(settings: Settings) -> ApiClients:
