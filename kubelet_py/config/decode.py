@@ -9,6 +9,7 @@ is found when it is needed.
 """
 
 import difflib
+import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -74,6 +75,15 @@ def is_quantity(text: str) -> bool:
     except quantity.InvalidQuantity:
         return False
     return True
+
+
+def is_ip_address(text: str) -> bool:
+    """Whether the text is an IP address of either family; without a zone, which means something on one machine only."""
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return "%" not in text
 
 
 def _decode_object(kind: type, document: dict[Any, Any], prefix: str, result: Decoded) -> None:

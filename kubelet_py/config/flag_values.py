@@ -11,7 +11,7 @@ from typing import Any
 
 from kubelet_py.api import core_v1
 from kubelet_py.api.durations import parse_duration
-from kubelet_py.config.decode import is_quantity
+from kubelet_py.config.decode import is_ip_address, is_quantity
 from kubelet_py.config.model import QUANTITY, MemoryReservation, VModuleItem
 from kubelet_py.config.shapes import Shape
 
@@ -75,6 +75,13 @@ def read_vmodule(texts: Sequence[str]) -> tuple[VModuleItem, ...]:
     """Log levels of source files: `pattern=3,other=5`."""
     pairs = _pairs(texts, "=")
     return tuple(VModuleItem(filePattern=pattern, verbosity=_int(level)) for pattern, level in pairs)
+
+
+def read_ip_address(texts: Sequence[str]) -> str:
+    """An IP address, where the field itself takes a host name too."""
+    if not is_ip_address(texts[-1]):
+        raise ValueError("an IP address is expected")
+    return texts[-1]
 
 
 def read_bool(text: str) -> bool:

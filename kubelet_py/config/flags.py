@@ -134,6 +134,7 @@ _OWN_READERS: Mapping[str, Reader] = {
     "cpu-manager-policy-options": flag_values.read_options,
     "eviction-hard": flag_values.read_thresholds,
     "eviction-soft": flag_values.read_thresholds,
+    "healthz-bind-address": flag_values.read_ip_address,
     "manifest-url-header": flag_values.read_headers,
     "node-labels": flag_values.read_labels,
     "register-with-taints": flag_values.read_taints,

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from kubelet_py.config.decode import Problem, decode_configuration
+from kubelet_py.config.decode import Problem, decode_configuration, is_ip_address
 from kubelet_py.config.documents import UnreadableDocument, leaf_paths, merge_patch, read_document
 from kubelet_py.config.encode import to_document
 from kubelet_py.config.flags import CONFIG_FLAGS, ParsedFlags, flag_of, parse_flags
@@ -110,7 +110,8 @@ def load(argv: Sequence[str], *, host: HostTraits | None = None) -> Settings:
     if given.version_requested not in ("", "false"):
         raise Answer(version_text(given.version_requested))
     problems = list(given.problems)
-    flags = dataclasses.replace(NodeFlags(), **given.node_values)
+    strangers: list[str] = []
+    flags = _with_node_ips(dataclasses.replace(NodeFlags(), **given.node_values), strangers)
     files = _read_files(flags)
     problems += files.problems
     base = FILE_DEFAULTS if flags.config or flags.config_dir else LEGACY_DEFAULTS
@@ -119,12 +120,13 @@ def load(argv: Sequence[str], *, host: HostTraits | None = None) -> Settings:
     config = _with_flags(with_values(base, files.values), given)
     gates = FeatureGates(config.featureGates)
     config = _with_gated_defaults(config, gates, {*files.values, *given.config_values})
+    config = dataclasses.replace(config, clusterDNS=_ip_addresses(config.clusterDNS, "clusterDNS", strangers))
     found = configuration_problems(config, gates, host or read_host_traits())
     problems += [_located(problem, files, given) for problem in found]
     problems += [f"--{problem.path.replace('_', '-')} {problem.text}" for problem in node_flag_problems(flags)]
     if problems:
         raise ConfigError(*problems)
-    return Settings(config, flags, gates, tuple(_warnings(config, base, flags, given)))
+    return Settings(config, flags, gates, (*strangers, *_warnings(config, base, flags, given)))
 
 
 def read_host_traits() -> HostTraits:
@@ -226,6 +228,19 @@ def _with_gated_defaults(config: KubeletConfiguration, gates: FeatureGates, give
     ):
         config = dataclasses.replace(config, imagePullCredentialsVerificationPolicy="")
     return config
+
+
+def _with_node_ips(flags: NodeFlags, strangers: list[str]) -> NodeFlags:
+    ips = [text.strip() for text in flags.node_ip.split(",") if text.strip()]
+    return dataclasses.replace(flags, node_ip=",".join(_ip_addresses(ips, "--node-ip", strangers)))
+
+
+def _ip_addresses(texts: Sequence[str], where: str, strangers: list[str]) -> tuple[str, ...]:
+    """Those that are IP addresses. Upstream starts without the others, so they are told and left out."""
+    others = [repr(text) for text in texts if not is_ip_address(text)]
+    if others:
+        strangers.append(f"no IP address, ignored: {', '.join(others)} in {where}")
+    return tuple(text for text in texts if is_ip_address(text))
 
 
 def _located(problem: Problem, files: _Files, given: ParsedFlags) -> str:

@@ -48,6 +48,7 @@ QUANTITY = Marker("quantity")
 NUMBER_TOO = Marker("a bare number is a quantity too")
 NANOSECONDS_TOO = Marker("a bare number is a duration in nanoseconds")
 IP_ADDRESS = Marker("IP address")
+HOST = Marker("IP address or host name")
 
 Seconds = Annotated[float, DURATION]
 Pointer = Annotated[T, ZERO_IS_A_VALUE]
@@ -226,10 +227,10 @@ class KubeletConfiguration:
     enableDebuggingHandlers: Pointer[bool] = True
     enableContentionProfiling: bool = False
     healthzPort: Pointer[PortOrOff] = 10248
-    healthzBindAddress: Annotated[str, IP_ADDRESS] = "127.0.0.1"
+    healthzBindAddress: Annotated[str, HOST] = "127.0.0.1"
     oomScoreAdj: Pointer[Annotated[int, Between(-1000, 1000)]] = -999
     clusterDomain: str = ""
-    clusterDNS: tuple[Annotated[str, IP_ADDRESS], ...] = ()
+    clusterDNS: tuple[str, ...] = ()
     streamingConnectionIdleTimeout: Seconds = 4 * 3600.0
     nodeStatusUpdateFrequency: Seconds = 10.0
     nodeStatusReportFrequency: Seconds = 300.0

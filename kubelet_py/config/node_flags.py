@@ -5,11 +5,12 @@ Owns their types, defaults and checks. The flag of an attribute is its name with
 Upstream counterpart: KubeletFlags of cmd/kubelet/app/options/options.go.
 """
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from kubelet_py.config.decode import Problem
+from kubelet_py.config.decode import Problem, is_ip_address
 from kubelet_py.config.model import Int32, Seconds
 
 _LABEL_NAMESPACES = ("kubelet.kubernetes.io", "node.kubernetes.io")
@@ -76,9 +77,20 @@ def node_flag_problems(flags: NodeFlags) -> list[Problem]:
         problems.append(Problem("cloud_provider", text))
     if flags.exit_on_lock_contention and not flags.lock_file:
         problems.append(Problem("exit_on_lock_contention", "needs --lock-file"))
+    problems += [Problem("node_ip", f"has {flags.node_ip}: {text}") for text in _node_ip_mistakes(flags.node_ip)]
     for key, value in flags.node_labels.items():
         problems += [Problem("node_labels", f"has {key}={value}: {text}") for text in _label_mistakes(key, value)]
     return problems
+
+
+def _node_ip_mistakes(text: str) -> list[str]:
+    """What several addresses together may not be; single ones are looked at where the machine's own are known."""
+    ips = [ipaddress.ip_address(item) for item in text.split(",") if is_ip_address(item)]
+    if len(ips) > 2 or len({ip.version for ip in ips}) < len(ips):
+        return ["one address, or one of each family, is expected"]
+    if len(ips) == 2 and any(ip.is_unspecified for ip in ips):
+        return ["0.0.0.0 and :: stand alone: they say which family to look for"]
+    return []
 
 
 def _label_mistakes(key: str, value: str) -> list[str]:

@@ -7,7 +7,6 @@ Upstream counterpart: pkg/kubelet/apis/config/validation. Deliberate difference:
 field's path first, so that they can be sorted out in one go.
 """
 
-import ipaddress
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,9 +14,9 @@ from typing import Any
 
 from kubelet_py.api import quantity
 from kubelet_py.api.durations import format_duration
-from kubelet_py.config.decode import Problem, is_quantity
+from kubelet_py.config.decode import Problem, is_ip_address, is_quantity
 from kubelet_py.config.gates import FeatureGates, gate_problems
-from kubelet_py.config.model import IP_ADDRESS, QUANTITY, Between, KubeletConfiguration, OneOf
+from kubelet_py.config.model import HOST, IP_ADDRESS, QUANTITY, Between, KubeletConfiguration, OneOf
 from kubelet_py.config.shapes import Shape, fields_of
 
 _TAINT_EFFECTS = ("NoSchedule", "PreferNoSchedule", "NoExecute")
@@ -41,6 +40,9 @@ _EVICTION_SIGNALS = (
     "pid.available",
 )
 _CPU_LIST = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+_HOST_NAME = re.compile(
+    r"[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([-A-Za-z0-9]{0,61}[A-Za-z0-9])?)*\.?"
+)
 _PERCENT = re.compile(r"\d+(\.\d+)?%")
 _SYSCTL = re.compile(r"([a-z0-9]([-_a-z0-9]*[a-z0-9])?[./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?")
 _HIDDEN_METRICS_VERSION = "1.36"
@@ -99,8 +101,10 @@ def _item_problems(shape: Shape, value: Any, path: str) -> Iterator[Problem]:
             yield Problem(path, f"is {shown}: {_range_text(shape, mark)}")
         elif isinstance(mark, OneOf) and value not in mark.words:
             yield Problem(path, f"is {shown}: write {' or '.join(word for word in mark.words if word)}")
-    if shape.has(IP_ADDRESS) and not _is_ip_address(value):
+    if shape.has(IP_ADDRESS) and not is_ip_address(value):
         yield Problem(path, f"is {shown}: an IP address is expected")
+    if shape.has(HOST) and not is_ip_address(value) and not _HOST_NAME.fullmatch(value):
+        yield Problem(path, f"is {shown}: an IP address or a host name is expected")
     if shape.has(QUANTITY) and not is_quantity(value):
         yield Problem(path, f"is {shown}: a quantity is expected, such as 100m, 2 or 512Mi")
 
@@ -112,14 +116,6 @@ def _range_text(shape: Shape, limits: Between) -> str:
     if high == float("inf"):
         return f"at least {low} is expected"
     return f"{low} to {high} is expected"
-
-
-def _is_ip_address(text: str) -> bool:
-    try:
-        ipaddress.ip_address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def _host_problems(config: KubeletConfiguration, host: HostTraits) -> Iterator[Problem]:
@@ -294,7 +290,7 @@ def _other_problems(config: KubeletConfiguration) -> Iterator[Problem]:
         yield Problem("containerRuntimeEndpoint", "is empty: write the runtime's socket, such as unix:///run/x.sock")
     for path in ("containerRuntimeEndpoint", "imageServiceEndpoint"):
         endpoint = getattr(config, path)
-        if endpoint and not endpoint.startswith(("unix://", "/", "tcp://")):
+        if endpoint and not endpoint.startswith(("unix:", "/", "tcp://")):
             yield Problem(path, f"is {endpoint!r}: write unix:///path/to/the.sock")
     if not config.podLogsDir.startswith("/"):
         yield Problem("podLogsDir", f"is {config.podLogsDir!r}: an absolute path is expected")

@@ -5,6 +5,7 @@ Owns sockets and the order of things: nothing behind 10250 is reached without a 
 Upstream counterpart: pkg/kubelet/server/server.go (ListenAndServeKubeletServer and its siblings).
 """
 
+import asyncio
 import errno
 import socket
 import ssl
@@ -106,7 +107,7 @@ class KubeletServer:
         await runner.setup()
         self._runners.append(runner)
         try:
-            await web.SockSite(runner, _bound(address, port), ssl_context=context).start()
+            await web.SockSite(runner, await _bound(address, port), ssl_context=context).start()
         except OSError as error:
             reason = error.strerror or str(error)
             hint = "; does another kubelet run here?" if error.errno == errno.EADDRINUSE else ""
@@ -131,15 +132,17 @@ class KubeletServer:
         return await handler(request)
 
 
-def _bound(address: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+async def _bound(address: str, port: int) -> socket.socket:
+    """Listens at an IP address, or at the first one of a name, IPv4 before IPv6."""
+    found = await asyncio.get_running_loop().getaddrinfo(address, port, type=socket.SOCK_STREAM)
+    family, _, _, _, place = min(found, key=lambda each: each[0] != socket.AF_INET)
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         if family == socket.AF_INET6:
             # `::` serves both families, as it does upstream.
             listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((address, port))
+        listener.bind(place)
         listener.listen(128)
         listener.setblocking(False)
     except BaseException:

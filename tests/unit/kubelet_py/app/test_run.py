@@ -156,6 +156,18 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_1(tmp_path: Path, capsys
     assert len(printed.splitlines()) == 1
 
 
+async def test_health_checks_are_answered_under_a_name(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+
+    def is_served() -> bool:
+        with socket.socket() as caller:
+            return caller.connect_ex(("127.0.0.1", port)) == 0
+
+    async with agent(a_config(tmp_path, healthzPort=port, healthzBindAddress="localhost")):
+        await eventually(is_served, "the name's address is listened on")
+
+
 @pytest.mark.parametrize(
     ("fields", "text"),
     [

@@ -193,13 +193,13 @@ def test_everything_wrong_is_said_at_once_with_file_path_and_what_is_right(node:
     )
     assert node.problems("--max-pods=x", "--healthz-bind-address=here") == [
         "--max-pods: 'x': a whole number is expected",
+        "--healthz-bind-address: 'here': an IP address is expected",
         "FILE: maxpods is no field of this object; did you mean maxPods?",
         'FILE: syncFrequency is 5: a duration such as "1m30s" is expected',
         "FILE: clusterDNS is '10.0.0.1': a list is expected",
         f"FILE: authentication.webhook.cacheTTL is 'soon': {NO_DURATION}",
         "FILE: kubeReserved.cpu is 1: a string is expected: put it in quotes",
         "FILE: port is 99999: 1 to 65535 is expected",
-        "--healthz-bind-address: healthzBindAddress is 'here': an IP address is expected",
         "FILE: cgroupDriver is 'magic': write cgroupfs or systemd",
     ]
 
@@ -293,6 +293,8 @@ def test_a_file_that_is_not_there_is_named(node: Node) -> None:
             "qosReserved is set, which needs the feature gate QOSReserved: switch it on, or leave this out",
         ),
         ("tlsCertFile: /a", "tlsPrivateKeyFile is empty: a certificate and its key are given together"),
+        ("healthzBindAddress: a_b", "healthzBindAddress is 'a_b': an IP address or a host name is expected"),
+        ("address: localhost", "address is 'localhost': an IP address is expected"),
         ("containerRuntimeEndpoint: npipe:x", "containerRuntimeEndpoint is 'npipe:x': write unix:///path/to/the.sock"),
     ],
 )
@@ -342,6 +344,51 @@ def test_labels_that_a_node_may_give_itself() -> None:
     text = "node.kubernetes.io/x=1,a.kubelet.kubernetes.io/y=,topology.kubernetes.io/zone=z,example.com/w=v,plain=1"
     labels = load([f"--node-labels={text}"], host=PLAIN_HOST).flags.node_labels
     assert len(labels) == 5
+
+
+def test_addresses_that_are_none_are_left_out_with_a_warning(node: Node) -> None:
+    """One wrong entry does not keep a node from starting with the right ones."""
+    settings = node.write("clusterDNS: [dns.local, 10.0.0.10, fd00::a]\n").load("--node-ip=10.0.0.5, none ,fd00::5")
+    assert settings.config.clusterDNS == ("10.0.0.10", "fd00::a")
+    assert settings.flags.node_ip == "10.0.0.5,fd00::5"
+    assert settings.warnings == (
+        "no IP address, ignored: 'none' in --node-ip",
+        "no IP address, ignored: 'dns.local' in clusterDNS",
+    )
+
+
+@pytest.mark.parametrize(
+    ("ips", "text"),
+    [
+        ("10.0.0.5,10.0.0.6", "one address, or one of each family, is expected"),
+        ("fd00::5,fd00::6", "one address, or one of each family, is expected"),
+        ("10.0.0.5,fd00::5,10.0.0.6", "one address, or one of each family, is expected"),
+        ("0.0.0.0,fd00::5", "0.0.0.0 and :: stand alone: they say which family to look for"),
+    ],
+)
+def test_node_ips_that_do_not_go_together(ips: str, text: str) -> None:
+    """At most one of each family."""
+    with pytest.raises(ConfigError) as caught:
+        config_of(f"--node-ip={ips}")
+    assert caught.value.problems == (f"--node-ip has {ips}: {text}",)
+
+
+def test_a_node_ip_of_each_family() -> None:
+    """Dual stack, in the order that the operator wants; or one word for the family to look for."""
+    for text in ("fd00::5,10.0.0.5", "::", ""):
+        assert load([f"--node-ip={text}"], host=PLAIN_HOST).flags.node_ip == text
+
+
+def test_health_checks_may_be_served_under_a_name(node: Node) -> None:
+    """In a file; the flag takes an address."""
+    assert node.write("healthzBindAddress: localhost\n").load().config.healthzBindAddress == "localhost"
+
+
+@pytest.mark.parametrize("endpoint", ["unix:/run/x.sock", "unix:///run/x.sock", "/run/x.sock"])
+def test_spellings_of_a_runtimes_socket(node: Node, endpoint: str) -> None:
+    """As the connection takes them."""
+    node.write(f"containerRuntimeEndpoint: {endpoint}\nimageServiceEndpoint: {endpoint}\n")
+    assert node.load().config.containerRuntimeEndpoint == endpoint
 
 
 def test_a_label_without_a_value_is_a_key() -> None:
