@@ -96,7 +96,11 @@ class Settings:
 class _Files:
     """What the files said together, which file said what, and what is wrong in them."""
 
-    values: dict[str, Any] = field(default_factory=dict)
+    config: KubeletConfiguration = LEGACY_DEFAULTS
+    defaults: KubeletConfiguration = LEGACY_DEFAULTS
+    """What the files would have said, had they set nothing."""
+    paths: set[str] = field(default_factory=set)
+    """Every field that they set."""
     origins: dict[str, str] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     skipped: list[str] = field(default_factory=list)
@@ -114,19 +118,16 @@ def load(argv: Sequence[str], *, host: HostTraits | None = None) -> Settings:
     flags = _with_node_ips(dataclasses.replace(NodeFlags(), **given.node_values), strangers)
     files = _read_files(flags)
     problems += files.problems
-    base = FILE_DEFAULTS if flags.config or flags.config_dir else LEGACY_DEFAULTS
-    if base is FILE_DEFAULTS:
-        base = with_values(base, _dependent_defaults(files.values))
-    config = _with_flags(with_values(base, files.values), given)
+    config = _with_flags(files.config, given)
     gates = FeatureGates(config.featureGates)
-    config = _with_gated_defaults(config, gates, {*files.values, *given.config_values})
+    config = _with_gated_defaults(config, gates, {*files.paths, *given.config_values})
     config = dataclasses.replace(config, clusterDNS=_ip_addresses(config.clusterDNS, "clusterDNS", strangers))
     found = configuration_problems(config, gates, host or read_host_traits())
     problems += [_located(problem, files, given) for problem in found]
     problems += [f"--{problem.path.replace('_', '-')} {problem.text}" for problem in node_flag_problems(flags)]
     if problems:
         raise ConfigError(*problems)
-    return Settings(config, flags, gates, (*strangers, *_warnings(config, base, flags, given)))
+    return Settings(config, flags, gates, (*strangers, *_warnings(config, files.defaults, flags, given)))
 
 
 def read_host_traits() -> HostTraits:
@@ -139,27 +140,55 @@ def read_host_traits() -> HostTraits:
 
 
 def _read_files(flags: NodeFlags) -> _Files:
-    """The --config file with the drop-ins merged over it."""
+    """The --config file with its defaults, and the drop-ins merged over both.
+
+    A default that follows another field (such as nodeStatusReportFrequency) follows what the file says of that field,
+    and a drop-in's evictionHard adds to the file's, which is the default one when the file has none.
+    """
     files = _Files()
-    merged: Any = {}
+    said: Any = {}
     if flags.config:
         path = Path(flags.config)
-        merged = _anchored(_read_document(path, files), os.path.dirname(os.path.abspath(path)))
-    for path in _drop_ins(flags.config_dir, files):
-        merged = merge_patch(merged, _read_document(path, files))
-    files.values = decode_configuration(merged).values
+        said = _anchored(_read_document(path, files), os.path.dirname(os.path.abspath(path)))
+        files.config = _of_the_config_file(decode_configuration(said).values)
+        files.defaults = _of_the_config_file({})
+    if flags.config_dir:
+        merged: Any = to_document(files.config, mask_secrets=False)
+        for path in _drop_ins(flags.config_dir, files):
+            drop_in = _read_document(path, files, is_patch=True)
+            merged, said = merge_patch(merged, drop_in), merge_patch(said, drop_in)
+        files.config = _with_defaults(decode_configuration(merged).values)
+    files.paths = set(decode_configuration(said).values)
     return files
 
 
-def _read_document(path: Path, files: _Files) -> dict[str, Any]:
-    """What one file says; empty, with the problem noted, when it cannot be read as an object."""
+def _of_the_config_file(values: Mapping[str, Any]) -> KubeletConfiguration:
+    """The configuration that a --config file gives: only there evictionHard has defaults, for what it leaves out."""
+    config = _with_defaults(values)
+    if "evictionHard" not in values:
+        return dataclasses.replace(config, evictionHard=DEFAULT_EVICTION_HARD)
+    if config.mergeDefaultEvictionSettings:
+        return dataclasses.replace(config, evictionHard={**DEFAULT_EVICTION_HARD, **config.evictionHard})
+    return config
+
+
+def _with_defaults(values: Mapping[str, Any]) -> KubeletConfiguration:
+    config: KubeletConfiguration = with_values(FILE_DEFAULTS, {**_dependent_defaults(values), **values})
+    return config
+
+
+def _read_document(path: Path, files: _Files, *, is_patch: bool = False) -> dict[str, Any]:
+    """What one file says; empty, with the problem noted, when it cannot be read as an object.
+
+    In a patch null is a word of its own, and no value that has to be right.
+    """
     try:
         document = read_document(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, UnreadableDocument) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         files.problems.append(f"{path}: {reason}")
         return {}
-    problems = decode_configuration(document).problems
+    problems = decode_configuration(merge_patch({}, document) if is_patch else document).problems
     files.problems += [f"{path}: {_joined(problem)}" for problem in problems]
     if not isinstance(document, dict):
         return {}
@@ -190,14 +219,12 @@ def _drop_ins(directory: str, files: _Files) -> Iterator[Path]:
 
 
 def _dependent_defaults(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Defaults that depend on what else the files set."""
+    """Defaults that depend on what else a document sets."""
     defaults: dict[str, Any] = {}
     if "nodeStatusUpdateFrequency" in values:
         defaults["nodeStatusReportFrequency"] = values["nodeStatusUpdateFrequency"]
     if values.get("maxParallelImagePulls", 1) >= 2:
         defaults["serializeImagePulls"] = False
-    if "evictionHard" not in values:
-        defaults["evictionHard"] = DEFAULT_EVICTION_HARD
     return defaults
 
 
@@ -208,8 +235,6 @@ def _with_flags(config: KubeletConfiguration, given: ParsedFlags) -> KubeletConf
         values["featureGates"] = {**config.featureGates, **values["featureGates"]}
     if "seccompDefault" in values:
         values["seccompDefault"] = config.seccompDefault or values["seccompDefault"]
-    if config.mergeDefaultEvictionSettings:
-        values["evictionHard"] = {**DEFAULT_EVICTION_HARD, **values.get("evictionHard", config.evictionHard)}
     if values.get("podPidsLimit", config.podPidsLimit) < 0:
         values["podPidsLimit"] = -1
     result: KubeletConfiguration = with_values(config, values)
@@ -266,10 +291,10 @@ def _joined(problem: Problem) -> str:
 
 
 def _warnings(
-    config: KubeletConfiguration, base: KubeletConfiguration, flags: NodeFlags, given: ParsedFlags
+    config: KubeletConfiguration, defaults: KubeletConfiguration, flags: NodeFlags, given: ParsedFlags
 ) -> Iterator[str]:
     if given.deprecated:
         yield f"deprecated flags, set them in the --config file instead: {' '.join(given.deprecated)}"
-    ignored = list(unsupported_settings(config, base, flags))
+    ignored = list(unsupported_settings(config, defaults, flags))
     if ignored:
         yield f"not implemented, ignored: {', '.join(ignored)}"

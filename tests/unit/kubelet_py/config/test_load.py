@@ -169,8 +169,49 @@ def test_naming_an_eviction_signal_drops_the_other_defaults_unless_they_are_merg
     """mergeDefaultEvictionSettings."""
     node.write("evictionHard: {memory.available: 1Gi}\n")
     assert node.load().config.evictionHard == {"memory.available": "1Gi"}
-    node.drop("10.conf", "mergeDefaultEvictionSettings: true\n")
+    node.write("evictionHard: {memory.available: 1Gi}\nmergeDefaultEvictionSettings: true\n")
     assert node.load().config.evictionHard == {**DEFAULT_EVICTION_HARD, "memory.available": "1Gi"}
+    assert node.load("--eviction-hard=memory.available<2Gi").config.evictionHard == {"memory.available": "2Gi"}
+
+
+def test_a_drop_in_adds_to_the_thresholds_that_the_file_has(node: Node) -> None:
+    """The default ones too; merging with the defaults is asked for by the file, and comes before."""
+    node.drop("10.conf", "evictionHard: {memory.available: 500Mi, imagefs.inodesFree: null}\n")
+    others = {name: amount for name, amount in DEFAULT_EVICTION_HARD.items() if name != "imagefs.inodesFree"}
+    assert node.load().config.evictionHard == {**others, "memory.available": "500Mi"}
+    node.write("evictionHard: {pid.available: 10%}\n")
+    node.drop("10.conf", "evictionHard: {memory.available: 500Mi}\nmergeDefaultEvictionSettings: true\n")
+    assert node.load().config.evictionHard == {"pid.available": "10%", "memory.available": "500Mi"}
+
+
+def test_a_default_follows_the_file_and_no_drop_in(node: Node) -> None:
+    """A drop-in changes the field that it names."""
+    node.drop("10.conf", "nodeStatusUpdateFrequency: 30s\n")
+    config = node.load().config
+    assert (config.nodeStatusUpdateFrequency, config.nodeStatusReportFrequency) == (30.0, 300.0)
+    node.drop("10.conf", "maxParallelImagePulls: 3\n")
+    assert len(node.problems()) == 1, "serializeImagePulls is true already"
+    node.drop("10.conf", "maxParallelImagePulls: 3\nserializeImagePulls: false\n")
+    assert node.load().config.maxParallelImagePulls == 3
+
+
+def test_drop_ins_without_a_file_go_over_the_legacy_defaults(node: Node) -> None:
+    """As flags alone do; what they take back has the default of a file."""
+    node.drop("10.conf", "maxPods: 7\nreadOnlyPort: 0\nevictionHard: {memory.available: 1Gi}\n")
+    settings = load([f"--config-dir={node.drop_ins}"], host=PLAIN_HOST)
+    config = settings.config
+    assert (config.maxPods, config.readOnlyPort, config.evictionHard) == (7, 0, {"memory.available": "1Gi"})
+    assert (config.authentication.anonymous.enabled, config.authorization.mode) == (True, "AlwaysAllow")
+    node.drop("20.conf", "authorization: null\n")
+    config = load([f"--config-dir={node.drop_ins}"], host=PLAIN_HOST).config
+    assert (config.authentication.anonymous.enabled, config.authorization.mode) == (True, "Webhook")
+
+
+def test_drop_ins_lose_nothing_of_the_file(node: Node) -> None:
+    """Headers are masked for readers only."""
+    node.write("staticPodURLHeader: {Authorization: [abc]}\nregisterWithTaints: [{key: a, effect: NoExecute}]\n")
+    alone = load([f"--config={node.file}"], host=PLAIN_HOST).config
+    assert node.drop("10.conf", "maxPods: 7\n").load().config == dataclasses.replace(alone, maxPods=7)
 
 
 def test_zero_is_the_default_where_upstream_has_no_pointer_and_a_value_where_it_has_one(node: Node) -> None:
