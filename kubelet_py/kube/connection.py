@@ -1,5 +1,7 @@
 """The way to one API server: TLS context and authorization header, made again when the files under them change.
 
+A proxy is the kubeconfig's or the environment's, chosen once: neither changes under a running agent.
+
 Several clients share one connection (and so one TLS context and one word on whether the server answers). Certificates
 rotate under a running agent: files are looked at again at most every `RECHECK_SECONDS`; a new context makes new
 connections, the old ones run out. A file that is broken for a moment leaves the old context in use.
@@ -10,12 +12,13 @@ Upstream counterpart: client-go rest.Config, transport cert rotation and token f
 import base64
 import os
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from time import monotonic
 
 import structlog
 
+from kubelet_py.core.proxy_rules import proxy_from_environment
 from kubelet_py.errors import ConfigError
 from kubelet_py.kube.health import ServerHealth
 from kubelet_py.kube.kubeconfig import Credentials, Kubeconfig
@@ -30,13 +33,18 @@ _Stamp = tuple[tuple[int, int, int], ...]
 class Connection:
     """Everything a request needs besides its path."""
 
-    def __init__(self, config: Kubeconfig, clock: Callable[[], float] = monotonic) -> None:
-        """Load certificates and token once; raises ConfigError when one of them cannot be used."""
+    def __init__(
+        self,
+        config: Kubeconfig,
+        clock: Callable[[], float] = monotonic,
+        environment: Mapping[str, str] = os.environ,
+    ) -> None:
+        """Load certificates and token once; raises ConfigError when one of them, or the proxy, cannot be used."""
         self._config = config
         self._clock = clock
         self.server = config.server
         self.tls_server_name = config.tls_server_name
-        self.proxy_url = config.proxy_url
+        self.proxy_url = config.proxy_url or proxy_from_environment(config.server, environment)
         self.health = ServerHealth(config.server, clock)
         self._files = _files((config.authority, config.certificate, config.key))
         self._stamp = _stamp(self._files)

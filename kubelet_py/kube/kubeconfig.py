@@ -3,8 +3,8 @@
 Reads the file and nothing that it points to (`connection.py` does that, again and again). Only the current context is
 looked at, as the Go agent does.
 
-Upstream counterpart: client-go tools/clientcmd. Differences: exec plugins and auth providers are refused with a clear
-message instead of being run; an unknown field is ignored as there.
+Upstream counterpart: client-go tools/clientcmd. Differences: exec plugins, auth providers, impersonation and SOCKS
+proxies are refused with a clear message instead of being used; an unknown field is ignored as there.
 """
 
 import base64
@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import msgspec
 import yaml
 
+from kubelet_py.core.proxy_rules import proxy_problem
 from kubelet_py.errors import ConfigError
 
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -41,6 +42,10 @@ class _User(msgspec.Struct, rename="kebab"):
     password: str | None = None
     exec: Any = None
     auth_provider: Any = None
+    impersonate: Any = msgspec.field(name="as", default=None)
+    impersonate_uid: Any = msgspec.field(name="as-uid", default=None)
+    impersonate_groups: Any = msgspec.field(name="as-groups", default=None)
+    impersonate_extra: Any = msgspec.field(name="as-user-extra", default=None)
 
 
 class _Context(msgspec.Struct):
@@ -125,8 +130,10 @@ def load_kubeconfig(path: Path) -> Kubeconfig:
         basic_auth=(user.username, user.password or "") if user.username else None,
         insecure=cluster.insecure_skip_tls_verify,
         tls_server_name=cluster.tls_server_name,
-        proxy_url=cluster.proxy_url,
+        proxy_url=cluster.proxy_url or None,
     )
+    if result.proxy_url and (problem := proxy_problem(result.proxy_url)):
+        problems.append(f"{path}: {cluster_at}.proxy-url: {problem}")
     if result.certificate and not result.key:
         problems.append(f"{path}: {user_at}.client-key: missing: a client certificate needs its key")
     if result.key and not result.certificate:
@@ -138,6 +145,15 @@ def load_kubeconfig(path: Path) -> Kubeconfig:
             problems.append(
                 f"{path}: {user_at}.{name}: not supported: use client-certificate and client-key, token or tokenFile"
             )
+    impersonation = {
+        "as": user.impersonate,
+        "as-uid": user.impersonate_uid,
+        "as-groups": user.impersonate_groups,
+        "as-user-extra": user.impersonate_extra,
+    }
+    for name, value in impersonation.items():
+        if value:
+            problems.append(f"{path}: {user_at}.{name}: not supported: use the credentials of the node itself")
     if problems:
         raise ConfigError(*problems)
     return result

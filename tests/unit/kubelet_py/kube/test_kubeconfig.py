@@ -166,6 +166,53 @@ def test_everything_wrong_is_said_in_one_go(tmp_path: Path) -> None:
     }
 
 
+def test_nobody_else_is_spoken_for(tmp_path: Path) -> None:
+    """Requests in the node's own name, when another's was meant, would be worse than none."""
+    user = {"as": "other", "as-uid": "1", "as-groups": ["system:nodes"], "as-user-extra": {"reason": ["test"]}}
+    path = written(tmp_path, user=user)
+    hint = "not supported: use the credentials of the node itself"
+    assert problems(path) == tuple(f"{path}: users[u].user.{name}: {hint}" for name in user)
+    load_kubeconfig(written(tmp_path, user={"as": "", "as-groups": []}))
+
+
+def test_a_proxy_of_another_kind_is_refused(tmp_path: Path) -> None:
+    path = written(tmp_path, cluster={"proxy-url": "socks5://user:secret@proxy:1080"})
+    (problem,) = problems(path)
+    assert problem.startswith(f"{path}: clusters[c].cluster.proxy-url: a proxy of the kind socks5 is not supported")
+    assert "secret" not in problem
+
+
+def test_the_kubeconfigs_proxy_comes_before_the_environments(tmp_path: Path) -> None:
+    environment = {"HTTPS_PROXY": "http://outside:3128", "NO_PROXY": "10.0.0.0/8"}
+
+    def proxy_of(**cluster: str) -> str | None:
+        config = load_kubeconfig(written(tmp_path, cluster=cluster))
+        return Connection(config, environment=environment).proxy_url
+
+    assert proxy_of(server="https://api.example:6443") == "http://outside:3128"
+    assert proxy_of(server="https://10.0.0.1:6443") is None
+    assert proxy_of(**{"server": "https://10.0.0.1:6443", "proxy-url": "http://own:3128"}) == "http://own:3128"
+
+
+async def test_requests_go_through_the_proxy(tmp_path: Path) -> None:
+    """With the credentials that stand in its address."""
+    seen: list[tuple[str, str]] = []
+
+    async def proxy(request: web.BaseRequest) -> web.Response:
+        seen.append((request.raw_path, request.headers["Proxy-Authorization"]))
+        return web.Response(text="through the proxy")
+
+    runner = web.ServerRunner(web.Server(proxy))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    environment = {"HTTP_PROXY": f"http://me:secret@127.0.0.1:{runner.addresses[0][1]}"}
+    config = load_kubeconfig(written(tmp_path, cluster={"server": "http://api.example:8080"}))
+    async with ApiClient(Connection(config, environment=environment), ClientSettings("test")) as client:
+        assert await client.get_raw("/version") == b"through the proxy"
+    await runner.cleanup()
+    assert seen == [("http://api.example:8080/version", f"Basic {encoded(b'me:secret')}")]
+
+
 def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
     path = written(tmp_path, cluster={"certificate-authority-data": encoded(b"nonsense")})
     with pytest.raises(ConfigError, match="certificate-authority-data: no PEM certificate in it"):
