@@ -21,13 +21,14 @@ import structlog
 
 from cri_proto import runtime_v1 as cri
 from dockershim.engine import DockerEngine, EngineEvent, EngineInfo
-from dockershim.errors import NotFound, ShimError, Unavailable
+from dockershim.errors import DeadlineExceeded, NotFound, ShimError, Unavailable
 from dockershim.store import Store
 from dockershim.store.exec_exits import ExecExits
 from dockershim.store.image_feed import IMAGE_ACTIONS, ImageFeed
 from dockershim.tasks import Tasks
 from dockershim.translate import names
 from dockershim.translate.clocks import monotonic_time
+from dockershim.translate.listed import listed_as_inspected
 from dockershim.translate.users import ContainerUser, container_user
 from dockershim.translate.views import (
     ContainerView,
@@ -355,7 +356,7 @@ class Feeder:
         try:
             idle = [line for line in listed if not self._leave_to_who_is_at_it(line, listed_at_ns)]
             changed = [line for line in idle if self._differs(line, listed_at_ns)]
-            await asyncio.gather(*(self._observe(str(line["Id"]), kind_of(line["Labels"])) for line in changed))
+            await asyncio.gather(*(self._observe_listed(line, listed_at_ns) for line in changed))
             present = {str(line["Id"]) for line in listed}
             for identifier in self._missing(present, listed_at_ns):
                 await self._forget(identifier)
@@ -383,9 +384,9 @@ class Feeder:
         identifier, running = str(line["Id"]), line.get("State") in RUNNING_STATES
         sandbox = self._store.sandboxes.get(identifier)
         if sandbox is not None:
-            return sandbox.running != running
+            return _unlike(sandbox, running)
         container = self._store.containers.get(identifier)
-        if container is None or container.running != running:
+        if container is None or _unlike(container, running):
             return True
         if container.status.state == cri.ContainerState.CONTAINER_CREATED and line.get("State") != "created":
             return True  # it ran and ended unseen
@@ -402,6 +403,30 @@ class Feeder:
             for view in views
             if view.id not in present and view.observed_at_ns < listed_at_ns and view.name not in self._claims
         ]
+
+    async def _observe_listed(self, line: dict[str, Any], listed_at_ns: int) -> None:
+        """Look at one of a list. What Docker cannot tell of it keeps nobody from the others: what the list tells is
+        shown, so that it can be stopped and removed, and the next comparison looks again."""
+        identifier, kind = str(line["Id"]), kind_of(line["Labels"])
+        try:
+            await self._observe(identifier, kind)
+        except (Unavailable, DeadlineExceeded):  # Docker itself: what it lists may be in the best order
+            raise
+        except ShimError as error:
+            _log.warning("container_shown_as_listed", id=identifier, state=line.get("State"), error=str(error))
+            inspect = listed_as_inspected(line, line.get("State") in RUNNING_STATES, str(error))
+            if kind == names.TYPE_SANDBOX:
+                await self._take_sandbox(inspect, listed_at_ns)
+            else:
+                await self._take_unseen(inspect, listed_at_ns)
+
+    async def _take_unseen(self, inspect: dict[str, Any], listed_at_ns: int) -> None:
+        old = self._store.containers.get(str(inspect["Id"]))
+        after_start = old.after_start if old is not None else self._hooks.changed_limits(str(inspect["Id"]))
+        view = container_view(inspect, self._store.image_name, listed_at_ns, None, after_start)
+        if old is not None and old.running and not view.running:
+            await self._hooks.settle_log(view.id)
+        self._store.put_container(replace(view, unseen=True))
 
     async def _observe(self, identifier: str, kind: str) -> None:
         """Look at one of many. What is in one that cannot be read keeps nobody from the others."""
@@ -421,9 +446,9 @@ class Feeder:
         after_start = old.after_start if old is not None else self._hooks.changed_limits(str(inspect["Id"]))
         view = container_view(inspect, self._store.image_name, observed_at_ns, user, after_start)
         has_run = view.status.started_at > 0
-        if has_run and (old is None or old.status.started_at == 0):
+        if has_run and (old is None or old.unseen or old.status.started_at == 0):
             self._hooks.follow_log(view)
-        if has_run and not view.running and (old is None or old.status.finished_at == 0):
+        if has_run and not view.running and (old is None or old.unseen or old.status.finished_at == 0):
             if self.filled:
                 await self._hooks.settle_log(view.id)  # a reader who sees the exit finds the whole log
             else:
@@ -533,6 +558,11 @@ def _listed_event(line: dict[str, Any], name: str, listed_at_ns: int) -> EngineE
     state = line.get("State")
     action = "start" if state in RUNNING_STATES else "create" if state == "created" else "die"
     return EngineEvent("container", action, str(line["Id"]), name, listed_at_ns, line["Labels"])
+
+
+def _unlike(view: SandboxView | ContainerView, running: bool) -> bool:
+    """Whether a view is not what a list says. One that runs without a process is what an earlier list said."""
+    return view.running != running or (running and not view.pid)
 
 
 def _is_known(event: EngineEvent, view: SandboxView | ContainerView) -> bool:

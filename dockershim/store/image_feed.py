@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 
 from dockershim.engine import DockerEngine, EngineEvent
-from dockershim.errors import NotFound, ShimError
+from dockershim.errors import DeadlineExceeded, NotFound, ShimError, Unavailable
 from dockershim.store import Store
 from dockershim.translate.image_refs import canonical_or_none
 from dockershim.translate.image_views import ImageView, image_facts, image_view
@@ -50,37 +50,47 @@ class ImageFeed:
         self._pulled_at_ns: dict[str, int] = {}
         self._removals = 0
         self._events_of_removals: list[EngineEvent] = []
+        self._unread: frozenset[str] = frozenset()
         self._changed = asyncio.Event()
         self._lock = asyncio.Lock()
         self._inspects = asyncio.Semaphore(PARALLEL_INSPECTS)
 
     async def refresh(self) -> None:
-        """Look at all images now; inspects only those not seen before."""
+        """Look at all images now; inspects only those not seen before, or not that Docker could have told of."""
         async with self._lock:
             listed_at_ns = self._monotonic_ns()
             listed = await self._engine.list_images()
             known = self._store.images
             views = {}
-            unknown = [line for line in listed if str(line["Id"]) not in known]
+            unknown = [line for line in listed if str(line["Id"]) not in known or str(line["Id"]) in self._unread]
             inspected = dict(await asyncio.gather(*(self._inspect(str(line["Id"])) for line in unknown)))
             for line in listed:
                 image_id = str(line["Id"])
                 old = known.get(image_id)
+                inspect = inspected.get(image_id)
                 try:
-                    facts = old.facts if old is not None else image_facts(inspected.get(image_id, {}))
+                    facts = image_facts(inspect or {}) if old is None or inspect else old.facts
                     views[image_id] = image_view(line, facts, self._pinned)
                 except Exception:  # what is in one that cannot be read keeps nobody from the others
                     _log.exception("image_unreadable", id=image_id)
+            self._unread = frozenset(image_id for image_id, inspect in inspected.items() if inspect is None)
             self._store.replace_images(views)
             self._listed_at_ns = listed_at_ns
             self._pulled_at_ns.clear()  # a list covers all that was looked at before it
 
-    async def _inspect(self, image_id: str) -> tuple[str, dict[str, Any]]:
+    async def _inspect(self, image_id: str) -> tuple[str, dict[str, Any] | None]:
+        """What Docker tells of an image; None where it cannot: what the list tells of it is shown."""
         try:
             async with self._inspects:
                 return image_id, await self._engine.inspect_image(image_id)
         except NotFound:
             return image_id, {}
+        except (Unavailable, DeadlineExceeded):  # Docker itself
+            raise
+        except ShimError as error:
+            if image_id not in self._unread:
+                _log.warning("image_shown_as_listed", id=image_id, error=str(error))
+            return image_id, None
 
     # ---- pulls
 

@@ -100,7 +100,7 @@ class ContainerView:
     log_spool: str = ""
     """The directory of the spool that its output goes to first; empty when Docker is the first to have it."""
     unseen: bool = False
-    """Whether it is what was asked for, and nobody has looked yet at what Docker made of it."""
+    """Whether it is what was asked for, or what a list tells, and nobody has looked yet at what Docker made of it."""
     exec_user: str = ""
     """User and group of processes that are added, where Docker would give them more groups than the first one has."""
 

@@ -44,6 +44,13 @@ def _stamp() -> str:
     return datetime.fromtimestamp(now // 10**9, UTC).strftime("%Y-%m-%dT%H:%M:%S") + f".{now % 10**9:09d}Z"
 
 
+def _described(state: Json) -> str:
+    """A state as the list has it for people."""
+    if state["Running"]:
+        return "Up 1 second"
+    return "Created" if state["Status"] == "created" else f"Exited ({state['ExitCode']}) 1 second ago"
+
+
 def _contents(directory: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
@@ -129,6 +136,8 @@ class FakeDockerEngine:
         self.pull_steps: list[float] = []
         self.pulls_extract = False
         self.listed_as: dict[str, str] = {}
+        self.broken: set[str] = set()
+        """Ids of what the lists show and an inspect call fails on, as after a power cut."""
         self._told: list[EngineEvent] = []
         self._streams: list[FakeEventStream] = []
         self._failures: dict[str, list[Exception | None]] = {}
@@ -198,6 +207,11 @@ class FakeDockerEngine:
                 return container
         raise NotFound("container", reference)
 
+    def _unbroken(self, found: Json) -> Json:
+        if found["Id"] in self.broken:
+            raise EngineFailed(f"RWLayer of container {found['Id']} is unexpectedly nil", 500)
+        return found
+
     def _find_image(self, reference: str) -> Json:
         key = canonical_or_none(reference)
         for identifier, image in self.images.items():
@@ -257,7 +271,11 @@ class FakeDockerEngine:
             {
                 "Id": identifier,
                 "Names": [container["Name"]],
+                "Image": container["Config"]["Image"],
                 "ImageID": container["Image"],
+                "Created": int(datetime.fromisoformat(container["Created"][:19] + "+00:00").timestamp()),
+                "Status": _described(container["State"]),
+                "HostConfig": {"NetworkMode": container["HostConfig"].get("NetworkMode", "default")},
                 "State": self.listed_as.get(identifier, container["State"]["Status"]),
                 "Labels": dict(container["Config"]["Labels"]),
             }
@@ -268,7 +286,7 @@ class FakeDockerEngine:
     async def inspect_container(self, reference: str) -> Json:
         """See DockerEngine."""
         await self._enter("inspect_container")
-        return copy.deepcopy(self._find(reference))
+        return copy.deepcopy(self._unbroken(self._find(reference)))
 
     async def create_container(self, name: str, body: Json) -> NewContainer:
         """See DockerEngine."""
@@ -481,7 +499,7 @@ class FakeDockerEngine:
     async def inspect_image(self, reference: str) -> Json:
         """See DockerEngine."""
         await self._enter("inspect_image")
-        return copy.deepcopy(self._find_image(reference))
+        return copy.deepcopy(self._unbroken(self._find_image(reference)))
 
     async def pull_image(
         self, name: str, tag: str, auth: RegistryAuth | None, report: Callable[[PullProgress], None]

@@ -14,6 +14,7 @@ from dockershim.engine.client import DockerClient
 from dockershim.engine.stdcopy import STDERR, STDOUT
 from dockershim.errors import AlreadyExists, InUse, NameConflict, NotFound, NotRunning, Unimplemented
 from dockershim.translate.image_views import image_facts, image_view
+from dockershim.translate.listed import listed_as_inspected
 from dockershim.translate.views import parse_time_ns
 from tests.fakes.docker_engine import FakeDockerEngine
 from tests.lab.lab import BUSYBOX, PAUSE, Lab
@@ -232,6 +233,27 @@ async def test_the_list_shows_what_has_the_label(engine: DockerEngine) -> None:
     images = {line["Id"]: line["ImageID"] for line in await engine.list_containers()}
     assert {images[first], images[second]} == {(await engine.inspect_image(BUSYBOX))["Id"]}
     await engine.remove_container(second, force=True)
+
+
+async def test_the_list_tells_what_can_be_shown_without_a_look(engine: DockerEngine) -> None:
+    """Of a container that has ended: what of it is read as if it had been inspected."""
+    ended = (await engine.create_container("listed-alone", body("sh", "-c", "exit 3"))).id
+    stream = await engine.events(0, ("container",), ("die",))
+    await engine.start_container(ended)
+    await actions(stream, ended, "die")
+    stream.close()
+    line: dict[str, Any] = {}
+    async with asyncio.timeout(10):
+        while line.get("State") != "exited":  # the list is a little behind the events
+            await asyncio.sleep(0.01)
+            line = next(line for line in await engine.list_containers(LABEL) if line["Id"] == ended)
+    seen = await engine.inspect_container(ended)
+    told = listed_as_inspected(line, False, "why")
+    assert {key: told[key] for key in ("Id", "Name", "Image")} == {key: seen[key] for key in ("Id", "Name", "Image")}
+    assert told["Config"] == {key: seen["Config"][key] for key in ("Image", "Labels")}
+    assert told["HostConfig"]["NetworkMode"] == seen["HostConfig"]["NetworkMode"]
+    assert told["State"]["ExitCode"] == seen["State"]["ExitCode"] == 3
+    assert parse_time_ns(told["Created"]) == parse_time_ns(seen["Created"]) // 10**9 * 10**9
 
 
 async def test_removing_by_force_ends_it(engine: DockerEngine) -> None:

@@ -1,0 +1,35 @@
+"""A line of Docker's list written as an inspect answer: for a container that Docker lists and cannot inspect.
+
+Pure. After a power cut an image or container may have lost what only the inspect answer shows, and is still there and
+has to be removed by somebody, who must see it first. Upstream counterpart: containerd's recovery, which shows what it
+cannot load as unknown; here the list knows whether it runs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+_EXITED = re.compile(r"^Exited \((\d{1,3})\)")
+UNKNOWN_EXIT_CODE = 255
+"""Of an end of which nothing else is known: it must not pass for a success."""
+
+
+def listed_as_inspected(line: Mapping[str, Any], running: bool, trouble: str) -> dict[str, Any]:
+    """The part of an inspect answer that a view is made of. `trouble` is why there is no real one."""
+    created = datetime.fromtimestamp(int(line.get("Created") or 0), UTC).isoformat()
+    state: dict[str, Any] = {"Running": running, "StartedAt": created}
+    if not running:
+        told = _EXITED.match(str(line.get("Status") or ""))
+        state |= {"FinishedAt": created, "ExitCode": int(told[1]) if told else UNKNOWN_EXIT_CODE}
+    return {
+        "Id": str(line["Id"]),
+        "Name": next((name for name in line.get("Names") or () if name.count("/") == 1), ""),  # the others are links
+        "Created": created,
+        "Image": line.get("ImageID"),
+        "Config": {"Image": line.get("Image"), "Labels": line.get("Labels")},
+        "HostConfig": line.get("HostConfig") or {},
+        "State": {**state, "Error": f"Docker cannot inspect it: {trouble}"},
+    }
