@@ -11,7 +11,7 @@ import asyncio
 import json
 import os
 import stat
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dockershim.errors import InvalidArgument
@@ -22,14 +22,14 @@ _LIMIT_BYTES = 4 * 1024 * 1024
 _KINDS = {stat.S_IFCHR: "c", stat.S_IFBLK: "b", stat.S_IFIFO: "p"}
 
 
-async def container_edits(names: Sequence[str], directories: Sequence[Path] = DIRECTORIES) -> Json:
+async def container_edits(wanted: Mapping[str, str], directories: Sequence[Path] = DIRECTORIES) -> Json:
     """What has to change in a container's OCI configuration for these devices. InvalidArgument with the field."""
-    return await asyncio.to_thread(_container_edits, names, directories)
+    return await asyncio.to_thread(_container_edits, wanted, directories)
 
 
-def _container_edits(names: Sequence[str], directories: Sequence[Path]) -> Json:
+def _container_edits(wanted: Mapping[str, str], directories: Sequence[Path]) -> Json:
     found, broken = _read(directories)
-    edits = requested_edits(names, found, broken)
+    edits = requested_edits(wanted, found, broken)
     for node in edits.get("deviceNodes", ()):
         _complete(node)
     return edits

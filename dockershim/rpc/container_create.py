@@ -23,6 +23,7 @@ from dockershim.lifecycle import Lifecycle
 from dockershim.node import Node
 from dockershim.tasks import Mutation
 from dockershim.translate import container_spec, image_volumes, names, new_containers, security, users
+from dockershim.translate.cdi import wanted_devices
 from dockershim.translate.image_views import ImageView
 from dockershim.translate.image_volumes import ImageVolume
 from dockershim.translate.views import ContainerView, SandboxView, container_view
@@ -73,6 +74,7 @@ class ContainerCreate:
             for index, mount in enumerate(config.mounts)
             if not image_volumes.is_image_volume(mount)
         ]
+        devices = wanted_devices(config)
         name = names.container_name(sandbox.status.metadata, config.metadata)
         async with (
             self._image_sources(volumes) as trees,
@@ -82,8 +84,8 @@ class ContainerCreate:
             etc_mounts = await self._node.sandbox_files.mounts(sandbox, config)
             context = self._context(sandbox, image.id, profile, volumes, trees, etc_mounts)
             context = dataclasses.replace(context, log_spool=log_spool)
-            if config.CDI_devices and context.api_version < container_spec.CDI_API:
-                edits = await cdi.container_edits([device.name for device in config.CDI_devices])
+            if devices and context.api_version < container_spec.CDI_API:
+                edits = await cdi.container_edits(devices)
                 context = dataclasses.replace(context, cdi_edits=edits)
             body = container_spec.to_docker_container(config, sandbox_config, context)
             await host.ensure_mount_sources(sources)

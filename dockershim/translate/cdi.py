@@ -1,4 +1,4 @@
-"""CDI devices for an engine that does not know them: which edits of a container a device name stands for.
+"""CDI devices: which a container asks for, and for an engine that does not know them the edits that they stand for.
 
 Owns the choice among specifications and what of them can be carried out. Pure: what was read of the host's files is an
 argument. Upstream counterpart: container-device-interface's pkg/cdi, which newer Docker engines use by themselves.
@@ -7,10 +7,12 @@ Deliberate difference: an edit that we do not carry out is refused by its name.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from cri_proto import runtime_v1 as cri
 from dockershim.errors import InvalidArgument
 
 Json = dict[str, Any]
@@ -18,6 +20,24 @@ Json = dict[str, Any]
 EDITS = ("env", "deviceNodes", "mounts", "hooks", "additionalGids")
 """Of a specification's containerEdits, those that dockershim-oci carries out."""
 HOOKS = ("prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop")
+ANNOTATION_PREFIX = "cdi.k8s.io/"
+"""Of the annotations in which device plugins ask for devices, a comma between two."""
+_KIND_PART = r"[A-Za-z](?:[A-Za-z0-9_.-]*[A-Za-z0-9])?"
+_DEVICE = re.compile(rf"{_KIND_PART}/{_KIND_PART}=[A-Za-z0-9](?:[A-Za-z0-9_.:-]*[A-Za-z0-9])?")
+
+
+def wanted_devices(config: cri.ContainerConfig) -> dict[str, str]:
+    """The devices that a container asks for, each once, and the field that does so. InvalidArgument with the field."""
+    asked = [(device.name, f"config.CDI_devices[{index}].name") for index, device in enumerate(config.CDI_devices)]
+    for key, value in sorted(config.annotations.items()):
+        if key.startswith(ANNOTATION_PREFIX):
+            asked += [(name, f"config.annotations[{key!r}]") for name in value.split(",")]
+    wanted: dict[str, str] = {}
+    for name, where in asked:
+        if not _DEVICE.fullmatch(name):
+            raise InvalidArgument(where, f"{name!r}: want vendor/class=device")
+        wanted.setdefault(name, where)
+    return wanted
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +49,13 @@ class CdiSpecification:
     content: Mapping[str, Any]
 
 
-def requested_edits(names: Sequence[str], found: Iterable[CdiSpecification], broken: Sequence[str] = ()) -> Json:
-    """All edits for devices like vendor.com/class=name, in their order. `broken` says what could not be read."""
+def requested_edits(wanted: Mapping[str, str], found: Iterable[CdiSpecification], broken: Sequence[str] = ()) -> Json:
+    """All edits for `wanted_devices`, in their order. `broken` says what could not be read."""
     found = tuple(found)
     edits: Json = {name: [] for name in EDITS}
     used: list[str] = []
-    for index, name in enumerate(names):
-        where = f"config.CDI_devices[{index}].name"
+    for name, where in wanted.items():
         kind, _, device_name = name.partition("=")
-        if "/" not in kind or not device_name:
-            raise InvalidArgument(where, f"{name!r}: want vendor/class=device")
         specification, device = _device(kind, device_name, found, broken, where)
         try:
             if specification.path not in used:

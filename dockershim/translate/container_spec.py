@@ -24,6 +24,7 @@ from dockershim.translate import (
     security,
     wrapping,
 )
+from dockershim.translate.cdi import wanted_devices
 from dockershim.translate.image_volumes import ImageVolume
 from dockershim.translate.security import HostSecurity
 from dockershim.translate.signals import to_docker_signal
@@ -198,9 +199,9 @@ def _host_config(
         result["Annotations"] = handler_annotations.container_annotations(
             config, context.sandbox_id, context.sandbox_metadata, sandbox_config.annotations
         )
-    if config.CDI_devices and context.api_version >= CDI_API:
-        identifiers = [device.name for device in config.CDI_devices]
-        result["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": identifiers}]
+    devices = wanted_devices(config)
+    if devices and context.api_version >= CDI_API:
+        result["DeviceRequests"] = [{"Driver": "cdi", "DeviceIDs": list(devices)}]
     return result
 
 

@@ -330,7 +330,8 @@ CDI = {
 
 
 def test_cdi_devices(shim: Shim) -> None:
-    """All that a specification says of a device: by Docker itself from 25 on, before that by dockershim-oci.
+    """All that a specification says of a device, asked for by the field or as device plugins do by an annotation: by
+    Docker itself from 25 on, before that by dockershim-oci.
 
     Old specifications are YAML more often than not, so one of the two files is.
     """
@@ -340,8 +341,11 @@ def test_cdi_devices(shim: Shim) -> None:
     shim.lab.run(["sh", "-c", write, "more.yaml"], text_input=more)
     names = ["example.com/thing=one", "example.com/thing=two", "example.com/more=x"]
     linux = secured(run_as_user=cri.Int64Value(value=1000), run_as_group=cri.Int64Value(value=1000))
-    devices = [cri.CDIDevice(name=name) for name in names]
-    container_id = shim.run(shim.run_sandbox(), "exec sleep 1000", CDI_devices=devices, linux=linux)
+    devices = [cri.CDIDevice(name=name) for name in names[:2]]
+    plugins = {"cdi.k8s.io/plugin_1": ",".join(names[1:])}
+    container_id = shim.run(
+        shim.run_sandbox(), "exec sleep 1000", CDI_devices=devices, annotations=plugins, linux=linux
+    )
     environment = said(shim, container_id, "tr '\\0' '\\n' < /proc/1/environ").splitlines()
     assert {"THINGS=yes", "THING=one", "OTHER=two", "MORE=x"} <= set(environment)
     assert said(shim, container_id, "stat -c '%F %t:%T %u' /dev/thing") == "character special file 1:b 1000"

@@ -27,9 +27,9 @@ async def test_files_of_both_kinds_and_directories_are_read_and_others_are_not(t
     (tmp_path / "d.yml").write_text("[1")
     (tmp_path / "e.json").write_text("[]")
     directories = (tmp_path / "missing", tmp_path)
-    assert await container_edits([NAME], directories) == {"env": ["A=yaml"]}
+    assert await container_edits({NAME: "f"}, directories) == {"env": ["A=yaml"]}
     with pytest.raises(InvalidArgument, match=r"c\.json .*d\.yml .*e\.json"):
-        await container_edits(["vendor.com/class=b"], directories)
+        await container_edits({"vendor.com/class=b": "f"}, directories)
 
 
 async def test_a_nodes_kind_and_numbers_are_the_hosts(tmp_path: Path) -> None:
@@ -41,7 +41,7 @@ async def test_a_nodes_kind_and_numbers_are_the_hosts(tmp_path: Path) -> None:
         {"path": "/dev/said", "type": "b", "major": 7, "minor": 9},
     ]
     (tmp_path / "a.json").write_text(text(deviceNodes=nodes))
-    edits = await container_edits([NAME], (tmp_path,))
+    edits = await container_edits({NAME: "f"}, (tmp_path,))
     assert edits["deviceNodes"] == [
         {**nodes[0], "type": "c", "major": 1, "minor": 3},
         {**nodes[1], "type": "p"},
@@ -53,4 +53,4 @@ async def test_a_nodes_kind_and_numbers_are_the_hosts(tmp_path: Path) -> None:
 async def test_a_node_that_is_none_is_refused(tmp_path: Path, path: str, said: str) -> None:
     (tmp_path / "a.json").write_text(text(deviceNodes=[{"path": path}]))
     with pytest.raises(InvalidArgument, match=said):
-        await container_edits([NAME], (tmp_path,))
+        await container_edits({NAME: "f"}, (tmp_path,))
