@@ -76,7 +76,6 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
     """Runs until cancelled."""
     await asyncio.to_thread(_prepare_directories, agent)
     await agent.addresses.look_first()
-    stack.callback(agent.volumes.close)
     stack.push_async_callback(agent.allocations.flush)
     backend = NodeBackend(agent.settings, agent.client, agent.pleg, agent.statuses, agent.stories, agent.merge.pods)
     config = server_config(agent.settings, agent.identity.settings.name, agent.node.host_ips())

@@ -5,6 +5,7 @@ setup          one volume of each kind, blocking
 atomic_writer  files that change together
 ownership      fsGroup
 subpath        a part of a volume, bound by file descriptor
+threads        one for each operation
 teardown       what is left of a pod on disk, of this process's time or an earlier one's
 """
 

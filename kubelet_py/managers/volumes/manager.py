@@ -1,9 +1,10 @@
 """The volumes that each pod should have, made so.
 
-Owns which volumes of which pod are ready, and the threads in which blocking file work is done. The pod's worker calls
-`ensure_volumes` on every pass: the first time sets up, later ones refresh files whose sources changed and cost nothing
-when none did. What cannot be refreshed stays mounted with what it held, and is tried again with growing pauses. Knows
-nothing of containers' lives; the worker calls `teardown_volumes` when none is left.
+Owns which volumes of which pod are ready, and the threads in which blocking file work is done, one of each pod at the
+most: what hangs costs its own pod and no other. The pod's worker calls `ensure_volumes` on every pass: the first time
+sets up, later ones refresh files whose sources changed and cost nothing when none did. What cannot be refreshed stays
+mounted with what it held, and is tried again with growing pauses. Knows nothing of containers' lives; the worker calls
+`teardown_volumes` when none is left.
 
 Upstream counterpart: pkg/kubelet/volumemanager. Difference: no loop of its own; the pod's worker is the loop.
 """
@@ -13,11 +14,11 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 import structlog
 
@@ -36,6 +37,7 @@ from kubelet_py.host.pod_dirs import PodDirs
 from kubelet_py.managers.volumes import setup, teardown
 from kubelet_py.managers.volumes.collect import PayloadCollector, VolumeSources
 from kubelet_py.managers.volumes.subpath import bind_subpath
+from kubelet_py.managers.volumes.threads import ThreadPerCall
 
 FAILED_MOUNT: Final = "FailedMount"
 FAILED_UNMOUNT: Final = "FailedUnMount"
@@ -44,6 +46,7 @@ REFRESH_BACKOFF: Final = BackoffPolicy(0.5, 122.0)
 """Between two tries to refresh a mounted volume, and so between two events about it: the API server may be away."""
 
 _log = structlog.get_logger()
+_P = ParamSpec("_P")
 _T = TypeVar("_T")
 
 
@@ -52,7 +55,6 @@ class VolumeSettings:
     """What the operator and the machine decide."""
 
     setup_timeout_seconds: float = 123.0
-    threads: int = 8
     selinux_enabled: bool = False
     make_root_shared: bool = True
     node_allocatable_memory_bytes: Callable[[], int | None] = field(default=lambda: None)
@@ -71,6 +73,11 @@ class _PodVolumes:
     changes: int = 0
     """How often something that the volumes are made of was said to have changed."""
     work: "Future[Any] | None" = None
+
+    @property
+    def hangs(self) -> bool:
+        """The last operation has not ended, though nobody waits for it any more; there is no second beside it."""
+        return self.work is not None and not self.work.done()
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +106,7 @@ class VolumeManager:
         self._clock = clock
         self._collector = PayloadCollector(sources, self._settings.node_facts)
         self._pods: dict[str, _PodVolumes] = {}
-        self._threads = ThreadPoolExecutor(self._settings.threads, thread_name_prefix="volumes")
+        self._threads: Executor = ThreadPerCall()
         self._complaints: dict[str, str] = {}
 
     def prepare(self) -> None:
@@ -110,10 +117,6 @@ class VolumeManager:
                 ensure_shared(self.dirs.root)
             except OSError as error:
                 _log.warning("root_not_shared", path=str(self.dirs.root), error=str(error), effect="mountPropagation")
-
-    def close(self) -> None:
-        """Let go of the threads; work that hangs is left behind."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
 
     async def ensure_volumes(
         self, pod: core_v1.Pod, complain: Callable[[str], None] = lambda message: None
@@ -173,10 +176,8 @@ class VolumeManager:
         paths = {entry.index: entry.volume.host_path for entry in planned}
         with_sub_path = [entry for entry in planned if entry.sub_path and entry.image is None]
         if with_sub_path:
-            work = self._threads.submit(self._bind_subpaths, uid_of(pod), container.name, with_sub_path)
             try:
-                bound = await self._deadline(work)
-                paths.update(bound)
+                paths.update(await self._bind_subpaths(uid_of(pod), container.name, with_sub_path))
             except (OSError, KubeletError, ValueError, TimeoutError) as error:  # a path with a NUL is a ValueError
                 text = f'failed to prepare subPath for volumeMount of container "{container.name}": {_cause(error)}'
                 raise SyncError(CONFIG_ERROR, text, container.name) from error
@@ -232,15 +233,13 @@ class VolumeManager:
         async with record.lock:
             if unless(pod_uid):
                 return False
-            if record.work is not None and not record.work.done():
+            if record.hangs:
                 raise SyncError(FAILED_UNMOUNT, "an earlier operation on the pod's volumes still hangs")
-            work = self._threads.submit(action, self.dirs, pod_uid)
-            record.work = work
             record.mounted.clear()
             record.digests.clear()
             record.stale.clear()
             try:
-                await self._deadline(work)
+                await self._in_thread(record, action, self.dirs, pod_uid)
             except (OSError, RemovalRefused, TimeoutError, ValueError) as error:
                 raise SyncError(FAILED_UNMOUNT, _cause(error)) from error
             self._pods.pop(pod_uid, None)
@@ -271,7 +270,7 @@ class VolumeManager:
 
     async def _run(self, pod: core_v1.Pod, steps: Sequence[_Step], record: _PodVolumes) -> dict[str, str]:
         """What is wrong with which volume."""
-        if record.work is not None and not record.work.done():
+        if record.hangs:
             return _failures(steps, "an earlier attempt still hangs in a file operation")
         context = setup.SetupContext(
             dirs=self.dirs,
@@ -282,10 +281,8 @@ class VolumeManager:
             node_allocatable_memory_bytes=self._settings.node_allocatable_memory_bytes(),
             now=datetime.now(UTC),
         )
-        work = self._threads.submit(_set_up_all, context, pod, steps)
-        record.work = work
         try:
-            done, problems = await self._deadline(work)
+            done, problems = await self._in_thread(record, _set_up_all, context, pod, steps)
         except TimeoutError:
             seconds = self._settings.setup_timeout_seconds
             return _failures(steps, f"timed out after {seconds:g} s waiting for the file system")
@@ -296,11 +293,21 @@ class VolumeManager:
             _log.debug("volume_files_written", pod=display_name(pod), volumes=[m.name for m, _ in done])
         return problems
 
-    async def _deadline(self, work: "Future[_T]") -> _T:
+    async def _in_thread(self, record: _PodVolumes, call: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
+        """What the call gives; TimeoutError when it takes too long, and then it goes on without us."""
+        record.work = work = self._threads.submit(call, *args, **kwargs)
         async with asyncio.timeout(self._settings.setup_timeout_seconds):
             return await asyncio.wrap_future(work)
 
-    def _bind_subpaths(self, pod_uid: str, container: str, entries: Iterable[MountPlan]) -> dict[int, str]:
+    async def _bind_subpaths(self, pod_uid: str, container: str, entries: Iterable[MountPlan]) -> dict[int, str]:
+        record = self._pods.setdefault(pod_uid, _PodVolumes())
+        async with record.lock:
+            if record.hangs:
+                raise TimeoutError
+            return await self._in_thread(record, self._bind_all, pod_uid, container, entries)
+
+    def _bind_all(self, pod_uid: str, container: str, entries: Iterable[MountPlan]) -> dict[int, str]:
+        """In a thread."""
         bound = {}
         for entry in entries:
             target = self.dirs.subpath(pod_uid, entry.volume.name, container, entry.index)

@@ -65,15 +65,11 @@ def run_with_manager(
     """One life of an agent."""
     manager = VolumeManager(root, sources, settings)
     manager.prepare()
-    try:
 
-        async def main() -> None:
-            await scenario(manager)
+    async def main() -> None:
+        await scenario(manager)
 
-        run(main())
-    finally:
-        manager.close()
-        manager._threads.shutdown(wait=True)
+    run(main())
 
 
 def mode_of(path: str | Path) -> int:
@@ -537,7 +533,6 @@ def test_a_volume_that_is_missing_at_the_mount_is_named() -> None:
             await manager.to_cri_mounts(pod, container, mounted)
 
     run(main())
-    manager.close()
 
 
 def test_mount_points_are_known_by_the_kernels_word(root: Path, tmp_path: Path) -> None:

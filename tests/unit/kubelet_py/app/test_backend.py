@@ -1,7 +1,6 @@
 """What the HTTP server shows of a node: pods with their newest status, what runs, logs, health, stories."""
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -45,11 +44,10 @@ class Node:
 
 
 @pytest.fixture
-async def node(tmp_path: Path) -> AsyncIterator[Node]:
+async def node(tmp_path: Path) -> Node:
     made = Node(tmp_path)
     await made.rig.sync.sync_pod(made.pod, made.rig.memory, "added")
-    yield made
-    made.rig.volumes.close()
+    return made
 
 
 async def test_pods_are_shown_with_their_newest_status_and_without_mirrors(node: Node) -> None:

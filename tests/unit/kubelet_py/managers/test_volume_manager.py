@@ -1,15 +1,20 @@
-"""Volumes whose sources go away, and come back."""
+"""Volumes whose sources go away and come back, and those of file systems that hang."""
 
 import asyncio
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from kubelet_py.api import core_v1
+from kubelet_py.api.pod import containers_of
+from kubelet_py.core.volume_plan import MountedVolume, VolumeKind
 from kubelet_py.errors import SyncError
-from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
+from kubelet_py.managers.volumes import VolumeManager, VolumeSettings, setup
+from tests.fakes.waiting import eventually
 from tests.unit.kubelet_py.sync.rig import UID, Clock, Sources, a_container, a_pod
 
 
@@ -31,7 +36,6 @@ async def manager(tmp_path: Path, sources: Sources, clock: Clock) -> AsyncIterat
     made.prepare()
     with capture_logs():
         yield made
-    made.close()
 
 
 def pod_with(*names: str) -> core_v1.Pod:
@@ -138,3 +142,72 @@ async def test_a_refresh_that_cannot_be_written_is_tried_again(
     clock.advance(0.5)
     await manager.ensure_volumes(pod)
     assert content(tmp_path) == "2"
+
+
+class DeadServer:
+    """What a look at an NFS server's files is when the server is gone."""
+
+    def __init__(self) -> None:
+        self.is_back = threading.Event()
+        self.looks = 0
+
+    def look(self, *_: object) -> None:
+        self.looks += 1
+        self.is_back.wait()
+
+
+@pytest.fixture
+def dead_server() -> Iterator[DeadServer]:
+    made = DeadServer()
+    yield made
+    made.is_back.set()
+
+
+def pod_on(volume: dict[str, Any], uid: str = UID, **mount: str) -> core_v1.Pod:
+    mounts = [{"name": "data", "mountPath": "/data", **mount}]
+    return a_pod(a_container(volumeMounts=mounts), metadata={"uid": uid}, volumes=[{"name": "data", **volume}])
+
+
+async def test_pods_whose_file_system_hangs_hold_no_other_up(
+    manager: VolumeManager, dead_server: DeadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "set_up_host_path", dead_server.look)
+    async with asyncio.TaskGroup() as tasks:
+        hanging = [
+            tasks.create_task(manager.ensure_volumes(pod_on({"hostPath": {"path": "/nfs"}}, f"u{number}")))
+            for number in range(40)
+        ]
+        await eventually(lambda: dead_server.looks == len(hanging))
+        async with asyncio.timeout(10):
+            assert "data" in await manager.ensure_volumes(pod_on({"emptyDir": {}}))
+            await manager.teardown_volumes(UID)
+        for task in hanging:
+            task.cancel()
+
+
+async def test_of_one_pod_no_second_operation_hangs_beside_the_first(
+    tmp_path: Path, dead_server: DeadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(setup, "set_up_host_path", dead_server.look)
+    manager = VolumeManager(tmp_path, None, VolumeSettings(setup_timeout_seconds=0.01, make_root_shared=False))
+    pod = pod_on({"hostPath": {"path": "/nfs"}})
+    with pytest.raises(SyncError, match=r"timed out after 0\.01 s waiting for the file system"):
+        await manager.ensure_volumes(pod)
+    with pytest.raises(SyncError, match="an earlier attempt still hangs"):
+        await manager.ensure_volumes(pod)
+    with pytest.raises(SyncError, match="an earlier operation on the pod's volumes still hangs"):
+        await manager.teardown_volumes(UID)
+    assert dead_server.looks == 1
+
+
+async def test_a_sub_path_that_hangs_is_not_tried_beside_itself(
+    tmp_path: Path, dead_server: DeadServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kubelet_py.managers.volumes.manager.bind_subpath", dead_server.look)
+    manager = VolumeManager(tmp_path, None, VolumeSettings(setup_timeout_seconds=0.01, make_root_shared=False))
+    pod = pod_on({"hostPath": {"path": "/nfs"}}, subPath="part")
+    mounted = {"data": MountedVolume("data", "/nfs", VolumeKind.HOST_PATH)}
+    for _ in range(2):
+        with pytest.raises(SyncError, match="timed out waiting for the file system"):
+            await manager.to_cri_mounts(pod, containers_of(pod)[0], mounted)
+    assert dead_server.looks == 1

@@ -15,4 +15,3 @@ async def rig(tmp_path: Path) -> AsyncIterator[Rig]:
     made = Rig(tmp_path)
     with blockbuster_ctx("kubelet_py"), capture_logs():
         yield made
-    made.volumes.close()

@@ -277,7 +277,6 @@ async def test_an_agent_that_dies_at_any_step_comes_to_the_same_end(tmp_path: Pa
             assert rig.fake.running() == ["main", "proxy"]
             assert len(rig.fake.ready_sandboxes()) == 1
         await up_and_down(rig, pod)
-        rig.volumes.close()
         assert (rig.fake.sandboxes, rig.fake.containers) == ({}, {})
         assert rig.status.phase == "Failed"
         if not died:
