@@ -350,7 +350,8 @@ class Feeder:
     async def _resync(self) -> None:
         """Make the store equal to Docker's list; inspects only what is new or has another state."""
         listed_at_ns = self._monotonic_ns()
-        listed = await self._engine.list_containers(names.TYPE_LABEL)
+        labelled = await self._engine.list_containers(names.TYPE_LABEL)
+        listed = [line for line in labelled if _kind_of_listed(line)]
         if not self.filled:
             self._store.begin_quiet_fill()
         try:
@@ -407,7 +408,7 @@ class Feeder:
     async def _observe_listed(self, line: dict[str, Any], listed_at_ns: int) -> None:
         """Look at one of a list. What Docker cannot tell of it keeps nobody from the others: what the list tells is
         shown, so that it can be stopped and removed, and the next comparison looks again."""
-        identifier, kind = str(line["Id"]), kind_of(line["Labels"])
+        identifier, kind = str(line["Id"]), _kind_of_listed(line)
         try:
             await self._observe(identifier, kind)
         except (Unavailable, DeadlineExceeded):  # Docker itself: what it lists may be in the best order
@@ -516,7 +517,7 @@ class Feeder:
         if event.action == "exec_die":
             self.exec_exits.tell(event.attributes)
             return
-        kind = event.attributes.get(names.TYPE_LABEL, "")
+        kind = kind_of((event.name,), event.attributes)
         known: Any = self._store.sandboxes.get(event.id) or self._store.containers.get(event.id)
         if known is None and (kind not in (names.TYPE_SANDBOX, names.TYPE_CONTAINER) or self._store.is_gone(event.id)):
             return
@@ -551,6 +552,10 @@ class Feeder:
             await self._observe(event.id, kind)
         except ShimError as error:  # the next resync looks again
             _log.debug("observation_failed", id=event.id, error=str(error))
+
+
+def _kind_of_listed(line: dict[str, Any]) -> str:
+    return kind_of(line.get("Names") or (), line["Labels"])
 
 
 def _listed_event(line: dict[str, Any], name: str, listed_at_ns: int) -> EngineEvent:

@@ -8,7 +8,7 @@ every field, addresses from the stored network result.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -124,9 +124,13 @@ def parse_time_ns(text: str | None) -> int:
     return (elapsed.days * 86400 + elapsed.seconds) * 10**9 + int(fraction.ljust(9, "0")[:9])
 
 
-def kind_of(labels: Mapping[str, str]) -> str:
-    """Sandbox, container, or something that is not ours (empty)."""
-    return labels.get(names.TYPE_LABEL, "")
+def kind_of(docker_names: Iterable[str], labels: Mapping[str, str]) -> str:
+    """Sandbox, container, or something that is not ours (empty).
+
+    A label is not enough: an image may say anything of what somebody runs or builds of it, a name is the runner's.
+    """
+    is_named_so = any(names.parse_name(name) is not None for name in docker_names)
+    return labels.get(names.TYPE_LABEL, "") if is_named_so else ""
 
 
 def sandbox_view(

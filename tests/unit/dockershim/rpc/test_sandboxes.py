@@ -442,6 +442,22 @@ async def test_a_container_that_cannot_be_read_hides_no_other(
     assert {event["id"] for event in heard if event["event"] == "container_unreadable"} == {unreadable}
 
 
+async def test_what_somebody_else_runs_is_not_ours_whatever_its_image_says(api: Api, tmp_path: Path) -> None:
+    """Neither at the first look, nor when an event tells of it: a log of ours is written where a label says."""
+    engine = api.world.engine
+    own = await api.container(await api.sandbox())
+    labels = {names.TYPE_LABEL: names.TYPE_CONTAINER, names.LOG_PATH_LABEL: "/etc/cron.d/job"}
+    body = {"Image": IMAGE, "Labels": labels, "HostConfig": {}}
+    before = (await engine.create_container("busy_turing", body)).id
+    async with running_node(tmp_path, engine) as reborn:
+        after = (await engine.create_container("k8s_mine", body)).id
+        for container_id in (before, after, own):
+            await engine.start_container(container_id)
+        await until(lambda: reborn.node.store.containers[own].running)
+        await reborn.node.feeder._resync()
+        assert reborn.node.store.containers.keys() == {own}
+
+
 @pytest.mark.looptime
 @pytest.mark.usefixtures("heard")
 @pytest.mark.parametrize("call", ["connect", "list_images", "list_containers"])
