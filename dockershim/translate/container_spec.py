@@ -248,6 +248,7 @@ def _security_options(secure: cri.LinuxContainerSecurityContext, host: HostSecur
     if secure.no_new_privs:
         options.append("no-new-privileges")
     if secure.privileged:
+        security.check_privileged_apparmor(secure, _FIELD)
         return options
     profile = security.optional(secure, "seccomp")
     # a container without a profile runs without one: the kubelet says RuntimeDefault when it wants that

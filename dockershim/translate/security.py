@@ -89,6 +89,15 @@ def apparmor_option(profile: cri.SecurityProfile | None, legacy: str, host: Host
     return [f"apparmor={name}"]
 
 
+def check_privileged_apparmor(secure: cri.LinuxContainerSecurityContext, field: str) -> None:
+    """A privileged container cannot have a profile of its own: Docker leaves it and what is executed in it unconfined,
+    whatever it is told. RuntimeDefault means nothing more than that for a privileged container."""
+    profile = _apparmor_profile(optional(secure, "apparmor"), secure.apparmor_profile, field)
+    if profile is not None and profile.profile_type == ProfileType.Localhost:
+        name = profile.localhost_ref.removeprefix(_APPARMOR_PREFIX)
+        raise InvalidArgument(f"{field}.apparmor", f"profile {name!r}: Docker confines no privileged container")
+
+
 def local_apparmor_profile(
     secure: cri.LinuxContainerSecurityContext | cri.LinuxSandboxSecurityContext, field: str
 ) -> str:

@@ -117,6 +117,16 @@ def test_a_profile_that_is_not_loaded_is_refused_by_name(
     assert docker("ps", "--all", "--quiet") == before
 
 
+def test_a_privileged_container_with_a_profile_is_refused(
+    shim: Runtime, pod: tuple[str, cri.PodSandboxConfig], profile: str
+) -> None:
+    """Though it is loaded: Docker would leave the container unconfined."""
+    context = cri.LinuxContainerSecurityContext(privileged=True, apparmor_profile=f"localhost/{profile}")
+    with pytest.raises(grpc.RpcError, match="confines no privileged container") as refusal:
+        shim.create(pod, "true", security_context=context)
+    assert refusal.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 def test_a_sandbox_with_a_profile_that_is_not_loaded_is_refused(shim: Runtime) -> None:
     wanted = cri.SecurityProfile(profile_type=ProfileType.Localhost, localhost_ref="absent")
     with pytest.raises(grpc.RpcError, match="'absent' is not loaded") as refusal:

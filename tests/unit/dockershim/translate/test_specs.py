@@ -149,6 +149,8 @@ def test_a_container_joins_its_sandbox() -> None:
         ({"seccomp": Profile(profile_type=Kind.Unconfined)}, ["seccomp=unconfined"]),
         ({"seccomp": Profile(profile_type=Kind.Localhost, localhost_ref="/p")}, ["seccomp={}"]),
         ({"privileged": True, "seccomp": Profile(profile_type=Kind.Localhost, localhost_ref="/p")}, []),
+        ({"privileged": True, "apparmor": Profile(profile_type=Kind.RuntimeDefault)}, []),
+        ({"privileged": True, "apparmor_profile": "unconfined"}, []),
         ({"no_new_privs": True}, ["no-new-privileges", "seccomp=unconfined"]),
         (
             {"apparmor": Profile(profile_type=Kind.Localhost, localhost_ref="mine")},
@@ -166,6 +168,20 @@ def test_security_options(fields: dict[str, Any], options: list[str]) -> None:
     """Each profile in Docker's words."""
     host = HostSecurity(apparmor=True, seccomp_profile="{}")
     assert container_body(with_security(**fields), host=host)["HostConfig"]["SecurityOpt"] == options
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"apparmor": Profile(profile_type=Kind.Localhost, localhost_ref="mine")},
+        {"apparmor_profile": "localhost/mine"},
+    ],
+)
+def test_a_privileged_container_with_a_profile_of_its_own_is_refused(fields: dict[str, Any]) -> None:
+    """Docker would run it unconfined."""
+    config, host = with_security(privileged=True, **fields), HostSecurity(apparmor=True)
+    with pytest.raises(InvalidArgument, match=r"^config\.linux\.security_context\.apparmor: profile 'mine'"):
+        container_body(config, host=host)
 
 
 @pytest.mark.parametrize(
