@@ -128,10 +128,15 @@ class CgroupTree:
             for file, value in unified_files(limits):
                 if file.partition(".")[0] in available:
                     _write(directory / file, value)
+            for size, amount in limits.hugepages.items():
+                _write_where_there(directory / f"hugetlb.{size}.rsvd.max", str(amount))
             return
         for controller, file, value in v1_files(limits):
             if controller in self.controllers:
                 _write(self.controllers[controller] / path.strip("/") / file, value)
+        for size, amount in limits.hugepages.items() if "hugetlb" in self.controllers else ():
+            file_path = self.controllers["hugetlb"] / path.strip("/") / f"hugetlb.{size}.rsvd.limit_in_bytes"
+            _write_where_there(file_path, str(amount))
 
     def limits(self, path: str) -> CgroupLimits | None:
         """CPU and memory as the kernel has them; None where there is no such cgroup."""
@@ -326,6 +331,12 @@ def _write(file: Path, value: str) -> None:
             output.write(value)
     except OSError as error:
         raise OSError(error.errno, f"cannot write {value!r}: {error.strerror}", str(file)) from error
+
+
+def _write_where_there(file: Path, value: str) -> None:
+    """For what a kernel may be too old for: that pages are counted when they are reserved, and not only when used."""
+    if file.exists():
+        _write(file, value)
 
 
 def _number(file: Path) -> int | None:

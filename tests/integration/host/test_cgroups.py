@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from kubelet_py.api import codec, core_v1
-from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, CgroupSettings
+from kubelet_py.core.cgroup_rules import CgroupDriver, CgroupLimits, CgroupSettings, adopted_limits
 from kubelet_py.errors import SyncError
 from kubelet_py.host.cgroups import CgroupTree, discover
 from kubelet_py.host.mounts import list_mounts
@@ -89,6 +89,9 @@ def test_limits_are_what_the_kernel_then_says(tree: CgroupTree, root: str) -> No
         assert read(tree, path, "memory", "memory.limit_in_bytes") == str(64 * 1024**2)
         assert read(tree, path, "cpuset", "cpuset.cpus"), "a new cpuset can be used at once"
     assert read(tree, path, "pids", "pids.max") == "100"
+    found = tree.limits(path)
+    assert found is not None
+    assert adopted_limits(found, limits, unified=tree.is_unified) == limits
     tree.update(path, CgroupLimits(pids=-1, memory_bytes=-1))
     assert read(tree, path, "pids", "pids.max") == "max"
 

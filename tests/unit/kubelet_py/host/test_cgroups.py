@@ -94,6 +94,24 @@ def test_beside_v1_the_v2_hierarchy_is_only_tidied(tmp_path: Path) -> None:
     assert list((tmp_path / "memory/kubepods").iterdir()) == []
 
 
+def test_huge_pages_are_limited_when_they_are_reserved_where_the_kernel_can(tmp_path: Path) -> None:
+    limits = CgroupLimits(hugepages={"2MB": 4096})
+    new, old, v1 = CgroupTree(tmp_path / "new"), CgroupTree(tmp_path / "old"), CgroupTree(None, {"hugetlb": tmp_path})
+    for name in ("new", "old"):
+        (tmp_path / name / "pod").mkdir(parents=True)
+        (tmp_path / name / "pod" / "cgroup.controllers").write_text("hugetlb")
+    (tmp_path / "pod").mkdir()
+    reserved = tmp_path / "new" / "pod" / "hugetlb.2MB.rsvd.max", tmp_path / "pod" / "hugetlb.2MB.rsvd.limit_in_bytes"
+    for file in reserved:
+        file.touch()
+    for tree in (new, old, v1):
+        tree.update("/pod", limits)
+    assert [file.read_text() for file in reserved] == ["4096", "4096"]
+    assert (tmp_path / "old" / "pod" / "hugetlb.2MB.max").read_text() == "4096"
+    assert not (tmp_path / "old" / "pod" / "hugetlb.2MB.rsvd.max").exists()
+    CgroupTree(None, {"memory": tmp_path}).update("/pod", limits)
+
+
 def test_limits_are_read_back_on_v2(tmp_path: Path) -> None:
     tree = CgroupTree(tmp_path)
     assert tree.limits("/pod") is None
