@@ -10,6 +10,7 @@ import os
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
@@ -46,6 +47,7 @@ from kubelet_py.host.cgroups import CgroupTree, Trees
 from kubelet_py.host.machine import node_addresses
 from kubelet_py.host.systemd_slices import SliceTree, SystemdManager
 from kubelet_py.kube.objects import ServiceStore, Strategy, config_maps, secrets
+from kubelet_py.kube.trust_bundles import TrustBundleStore
 from kubelet_py.managers.allocations import PodAllocations
 from kubelet_py.managers.container_gc import ContainerGc, GcSettings, PodKnowledge
 from kubelet_py.managers.events import EventRecorder
@@ -74,6 +76,8 @@ from kubelet_py.sync.preemptions import Preemptions
 from kubelet_py.sync.remains import Remains
 from kubelet_py.sync.sources.merge import SourceMerge
 from kubelet_py.sync.start_gate import StartGate
+
+TRUST_BUNDLES: Final = "ClusterTrustBundleProjection"
 
 
 class Agent:
@@ -248,7 +252,7 @@ class Agent:
         if self.clients is None:
             return StandaloneObjects(self.node)
         strategy = Strategy(self.settings.config.configMapAndSecretChangeDetectionStrategy)
-        main = self.clients.main
+        main, gates = self.clients.main, self.settings.gates
         return ApiObjects(
             main,
             self.node,
@@ -256,6 +260,7 @@ class Agent:
             secrets(main, strategy=strategy, on_change=self._wake_to_refresh),
             ServiceStore(main),
             ServiceAccountTokens(main),
+            TrustBundleStore(main, on_change=self._wake_to_refresh) if gates.enabled(TRUST_BUNDLES) else None,
         )
 
     def _make_node_manager(self) -> NodeManager | None:

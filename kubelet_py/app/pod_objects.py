@@ -5,7 +5,7 @@ pod could ask for was refused at its source.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from typing import Protocol, TypeVar
 
 import structlog
@@ -14,11 +14,13 @@ from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.env import EnvSources
 from kubelet_py.core.pod_resources import AnyContainer
-from kubelet_py.core.volume_payload import TokenAsk
+from kubelet_py.core.trust_bundles import TrustBundle
+from kubelet_py.core.volume_payload import PayloadError, TokenAsk
 from kubelet_py.errors import ApiError, ApiNotFound, SyncError
 from kubelet_py.kube.client import ApiClient
 from kubelet_py.kube.objects import ObjectKey, ObjectStore, ServiceStore
 from kubelet_py.kube.resources import SERVICE_ACCOUNTS, runtime_classes
+from kubelet_py.kube.trust_bundles import TrustBundleStore
 from kubelet_py.managers.images import PodSecrets
 from kubelet_py.sync.ports import NodeView
 
@@ -83,13 +85,16 @@ class ApiObjects:
         secrets: ObjectStore[core_v1.Secret],
         services: ServiceStore,
         tokens: TokenSource,
+        trust_bundles: TrustBundleStore | None = None,
     ) -> None:
+        """`trust_bundles` is None where the feature is switched off."""
         self._client = client
         self._node = node
         self._config_maps = config_maps
         self._secrets = secrets
         self._services = services
         self._tokens = tokens
+        self._trust_bundles = trust_bundles
         self._handlers: dict[str, str] = {}
 
     async def env_sources(self, pod: core_v1.Pod, container: AnyContainer, pod_ips: tuple[str, ...]) -> EnvSources:
@@ -119,6 +124,12 @@ class ApiObjects:
     async def service_account_token(self, ask: TokenAsk) -> str:
         """A token for a projected volume."""
         return await self._tokens.get(ask)
+
+    async def trust_bundles(self) -> Mapping[str, TrustBundle]:
+        """All ClusterTrustBundles, by name."""
+        if self._trust_bundles is None:
+            raise PayloadError("the feature gate ClusterTrustBundleProjection is off")
+        return await self._trust_bundles.bundles()
 
     async def service_account(self, namespace: str, name: str) -> core_v1.ServiceAccount:
         """One service account, for a credential plugin."""
@@ -160,11 +171,15 @@ class ApiObjects:
             secrets.update(_env_secrets(container))
         self._config_maps.register(uid, (ObjectKey(namespace, name) for name in maps))
         self._secrets.register(uid, (ObjectKey(namespace, name) for name in secrets))
+        if self._trust_bundles is not None:
+            self._trust_bundles.register(uid, _volume_trust_bundles(pod))
 
     def forget_pod(self, pod_uid: str) -> None:
         """The pod is gone: its references end."""
         self._config_maps.unregister(pod_uid)
         self._secrets.unregister(pod_uid)
+        if self._trust_bundles is not None:
+            self._trust_bundles.unregister(pod_uid)
         self._tokens.forget_pod(pod_uid)
 
     async def run(self) -> None:
@@ -173,6 +188,8 @@ class ApiObjects:
             tasks.create_task(self._config_maps.run(), name="config-maps")
             tasks.create_task(self._secrets.run(), name="secrets")
             tasks.create_task(self._services.run(), name="services")
+            if self._trust_bundles is not None:
+                tasks.create_task(self._trust_bundles.run(), name="trust-bundles")
 
 
 async def _found(get: Callable[[str, str], Awaitable[T]], namespace: str, name: str) -> T | None:
@@ -223,3 +240,10 @@ def _volume_secrets(pod: core_v1.Pod) -> Iterator[str]:
         for source in (volume.projected.sources or ()) if volume.projected is not None else ():
             if source.secret is not None:
                 yield source.secret.name or ""
+
+
+def _volume_trust_bundles(pod: core_v1.Pod) -> Iterator[core_v1.ClusterTrustBundleProjection]:
+    for volume in pods.spec_of(pod).volumes or ():
+        for source in (volume.projected.sources or ()) if volume.projected is not None else ():
+            if source.clusterTrustBundle is not None:
+                yield source.clusterTrustBundle

@@ -16,6 +16,7 @@ from kubelet_py.api import pod as podlib
 from kubelet_py.api import quantity as q
 from kubelet_py.core import pod_resources, preemption, qos, security
 from kubelet_py.core.declared_features import missing_features
+from kubelet_py.core.label_selectors import requirement_holds
 from kubelet_py.core.pod_resources import CPU, EPHEMERAL_STORAGE, MEMORY, PODS
 from kubelet_py.core.qos import QosClass
 from kubelet_py.core.sysctl_rules import SysctlAllowlist
@@ -268,32 +269,9 @@ def _matches_term(term: core_v1.NodeSelectorTerm, node: NodeState) -> bool:
     if not by_label and not by_field:
         return False  # an empty term means no node, not every node
     fields = {"metadata.name": node.name}
-    return all(_matches(rule, node.labels) for rule in by_label) and all(_matches(rule, fields) for rule in by_field)
-
-
-def _matches(rule: core_v1.NodeSelectorRequirement, values: Mapping[str, str]) -> bool:
-    value, wanted = values.get(rule.key), rule.values or ()
-    match rule.operator:
-        case "In":
-            return value is not None and value in wanted
-        case "NotIn":
-            return value is None or value not in wanted
-        case "Exists":
-            return value is not None
-        case "DoesNotExist":
-            return value is None
-        case "Gt" | "Lt":
-            return _compares(rule.operator, value, wanted)
-    return False
-
-
-def _compares(operator: str, value: str | None, wanted: Iterable[str]) -> bool:
-    try:
-        (bound,) = (int(text) for text in wanted)
-        number = int(value or "")
-    except ValueError:
-        return False
-    return number > bound if operator == "Gt" else number < bound
+    return all(requirement_holds(rule, node.labels) for rule in by_label) and all(
+        requirement_holds(rule, fields) for rule in by_field
+    )
 
 
 def _tolerates(tolerations: Iterable[core_v1.Toleration], taint: core_v1.Taint) -> bool:

@@ -107,11 +107,11 @@ def downward_api_files(
     return files
 
 
-def token_file(token: str, default_mode: int, owner: int | None, fs_group: int | None) -> ProjectedFile:
-    """A service account token: readable by its owner alone where somebody else is to read it as owner or group."""
+def owned_file(data: bytes, default_mode: int, owner: int | None, fs_group: int | None) -> ProjectedFile:
+    """A token or a trust bundle: readable by its owner alone where somebody else is to read it as owner or group."""
     # With fsGroup the group's read bit is added later, when the volume's ownership is set.
     mode = default_mode if owner is None and fs_group is None else OWNER_ONLY_MODE
-    return ProjectedFile(token.encode(), mode, owner)
+    return ProjectedFile(data, mode, owner)
 
 
 def field_text(pod: core_v1.Pod, path: str) -> str:

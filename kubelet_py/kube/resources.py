@@ -111,6 +111,16 @@ def certificate_signing_requests() -> "Resource[certificates_v1.CertificateSigni
 
 
 @cache
+def cluster_trust_bundles() -> "Resource[certificates_v1.ClusterTrustBundle]":
+    """Certificates of authorities, for pods."""
+    from kubelet_py.api import certificates_v1
+
+    return Resource(
+        certificates_v1.ClusterTrustBundle, "clustertrustbundles", group="certificates.k8s.io", namespaced=False
+    )
+
+
+@cache
 def csi_nodes() -> "Resource[storage_v1.CSINode]":
     """What the CSI drivers of a node can do."""
     from kubelet_py.api import storage_v1

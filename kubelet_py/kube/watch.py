@@ -63,6 +63,8 @@ class Reflector(Generic[T]):
         self._version = ""
         self.synced = asyncio.Event()
         """Set once the first list was delivered."""
+        self.problem: ApiError | None = None
+        """Why the last list or watch failed, until one succeeds."""
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -74,17 +76,19 @@ class Reflector(Generic[T]):
                 if not listed:
                     await self._list(first_list_version)
                     listed = True
-                refusals = 0
+                refusals, self.problem = 0, None
                 await self._watch_once()
                 continue
             except ApiGone:
                 log.debug("watch_too_old", resource=self._resource.plural, resource_version=self._version)
                 listed, first_list_version = False, None  # the server's cache may be as old: read consistently
             except ApiUnavailable as error:
+                self.problem = error
                 log.debug("watch_interrupted", resource=self._resource.plural, error=str(error))
             except ApiError as error:
                 # The first refusals may be those of an authorizer that has not seen the pod which refers to the object.
                 refusals += 1
+                self.problem = error
                 say = log.warning if refusals == REFUSALS_BEFORE_WARNING else log.debug
                 say("watch_refused", resource=self._resource.plural, query=self._query.field_selector, error=str(error))
                 listed = False

@@ -6,7 +6,7 @@ Owns which object is asked for which volume, and what its absence means. The fil
 Upstream counterparts: the SetUp halves of pkg/volume/{configmap,secret,downwardapi,projected}.
 """
 
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from functools import partial
 from typing import Protocol, TypeVar
 
@@ -14,6 +14,7 @@ from kubelet_py.api import core_v1
 from kubelet_py.api.pod import metadata_of, spec_of, uid_of
 from kubelet_py.core import volume_payload as payloads
 from kubelet_py.core import volume_plan as plan
+from kubelet_py.core.trust_bundles import TrustBundle, trust_anchors
 from kubelet_py.core.volume_payload import NodeFacts, Payload, PayloadError, TokenAsk
 from kubelet_py.core.volume_plan import PlanError
 from kubelet_py.errors import ApiError, ApiNotFound
@@ -32,6 +33,9 @@ class VolumeSources(Protocol):
 
     async def service_account_token(self, ask: TokenAsk) -> str:
         """A token that is good for some time still."""
+
+    async def trust_bundles(self) -> Mapping[str, TrustBundle]:
+        """All ClusterTrustBundles, by name."""
 
 
 class PayloadCollector:
@@ -78,7 +82,11 @@ class PayloadCollector:
                 elif projection.serviceAccountToken is not None:
                     path = payloads.checked_path(projection.serviceAccountToken.path)
                     token = await self._token(pod, projection.serviceAccountToken)
-                    files[path] = payloads.token_file(token, mode, owner, plan.fs_group_of(pod))
+                    files[path] = payloads.owned_file(token.encode(), mode, owner, plan.fs_group_of(pod))
+                elif projection.clusterTrustBundle is not None:
+                    path = payloads.checked_path(projection.clusterTrustBundle.path)
+                    anchors = await self._trust_anchors(pod, projection.clusterTrustBundle)
+                    files[path] = payloads.owned_file(anchors, mode, owner, plan.fs_group_of(pod))
                 else:
                     raise PayloadError("a projected source of a type that this agent does not serve")
             except PayloadError as error:
@@ -131,6 +139,13 @@ class PayloadCollector:
             return await sources.service_account_token(ask)
         except ApiError as error:
             raise PayloadError(f"failed to fetch token: {error}") from error
+
+    async def _trust_anchors(self, pod: core_v1.Pod, source: core_v1.ClusterTrustBundleProjection) -> bytes:
+        try:
+            bundles = await self._need_sources("a ClusterTrustBundle").trust_bundles()
+        except ApiError as error:
+            raise PayloadError(f"failed to fetch ClusterTrustBundles: {error}") from error
+        return trust_anchors(source, bundles, uid_of(pod))
 
     def _need_sources(self, what: str) -> VolumeSources:
         if self._sources is None:

@@ -4,7 +4,7 @@ import base64
 import os
 import socket
 import stat
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import codec, core_v1
+from kubelet_py.core.trust_bundles import TrustBundle
 from kubelet_py.core.volume_payload import NodeFacts, TokenAsk
 from kubelet_py.core.volume_plan import MountContext, MountedVolume
 from kubelet_py.errors import ApiUnavailable, SyncError
@@ -23,11 +24,12 @@ UID = "4f5c7d9e-0000-4000-8000-000000000001"
 
 
 class ApiObjects:
-    """The three getters over dictionaries."""
+    """The getters over dictionaries."""
 
     def __init__(self) -> None:
         self.config_maps: dict[tuple[str, str], core_v1.ConfigMap] = {}
         self.secrets: dict[tuple[str, str], core_v1.Secret] = {}
+        self.bundles: dict[str, TrustBundle] = {}
         self.tokens = 0
         self.down = False
 
@@ -41,6 +43,11 @@ class ApiObjects:
 
     async def service_account_token(self, ask: TokenAsk) -> str:
         return f"token-{self.tokens}-of-{ask.service_account}-for-{ask.audience or 'the API'}"
+
+    async def trust_bundles(self) -> Mapping[str, TrustBundle]:
+        if self.down:
+            raise ApiUnavailable(0, "", "connection refused")
+        return self.bundles
 
 
 def make_pod(volumes: list[dict[str, Any]], mounts: list[dict[str, Any]] | None = None, **spec: Any) -> core_v1.Pod:
@@ -254,17 +261,60 @@ def test_the_projected_volume_that_every_real_pod_carries(root: Path) -> None:
         ({"securityContext": {"runAsUser": 1001, "fsGroup": 2000}}, 0o640, 1001, 2000),
     ],
 )
-def test_a_token_is_readable_by_the_pod_and_nobody_else(
+def test_a_token_and_a_trust_bundle_are_readable_by_the_pod_and_nobody_else(
     root: Path, spec: dict[str, Any], mode: int, owner: int, group: int
 ) -> None:
-    source = {"serviceAccountToken": {"path": "token"}}
-    pod = make_pod([{"name": "t", "projected": {"sources": [source]}}], **spec)
+    sources = [
+        {"serviceAccountToken": {"path": "token"}},
+        {"clusterTrustBundle": {"path": "bundle", "name": "none", "optional": True}},
+    ]
+    pod = make_pod([{"name": "t", "projected": {"sources": sources}}], **spec)
 
     async def scenario(manager: VolumeManager) -> None:
-        state = (Path((await manager.ensure_volumes(pod))["t"].host_path) / "token").stat()
-        assert (stat.S_IMODE(state.st_mode), state.st_uid, state.st_gid) == (mode, owner, group)
+        for name in ("token", "bundle"):
+            state = (Path((await manager.ensure_volumes(pod))["t"].host_path) / name).stat()
+            assert (stat.S_IMODE(state.st_mode), state.st_uid, state.st_gid) == (mode, owner, group)
 
     run_with_manager(root, scenario, ApiObjects())
+
+
+def test_trust_bundles_are_named_when_missing_and_their_files_follow_changes(root: Path) -> None:
+    api = ApiObjects()
+    sources = [
+        {"clusterTrustBundle": {"path": "by/name.pem", "name": "roots"}},
+        {"clusterTrustBundle": {"path": "all.pem", "signerName": "s/t", "labelSelector": {}}},
+    ]
+    pod = make_pod([{"name": "t", "projected": {"sources": sources, "defaultMode": 0o400}}])
+
+    async def scenario(manager: VolumeManager) -> None:
+        with pytest.raises(SyncError) as caught:
+            await manager.ensure_volumes(pod)
+        assert caught.value.message == (
+            'MountVolume.SetUp failed for volume "t" : '
+            '[clustertrustbundle.certificates.k8s.io "roots" not found, '
+            "combination of signerName and labelSelector matched zero ClusterTrustBundles (signerName s/t)]"
+        )
+        api.bundles = {"roots": TrustBundle("s/t", {}, (b"A",))}
+        path = Path((await manager.ensure_volumes(pod))["t"].host_path)
+        text = "-----BEGIN CERTIFICATE-----\nQQ==\n-----END CERTIFICATE-----\n"
+        assert ((path / "by/name.pem").read_text(), (path / "all.pem").read_text()) == (text, text)
+        assert mode_of(path / "by/name.pem") == 0o400
+        api.bundles = {"roots": TrustBundle("s/t", {}, ())}
+        await manager.ensure_volumes(pod)
+        assert (path / "all.pem").read_text() == ""
+        api.down = True
+        complaints: list[str] = []
+        await manager.ensure_volumes(pod, complaints.append)
+        away = "failed to fetch ClusterTrustBundles: connection refused"
+        assert complaints == [f'MountVolume.SetUp failed for volume "t" : [{away}, {away}]']
+
+    run_with_manager(root, scenario, api)
+
+    async def standalone(manager: VolumeManager) -> None:
+        with pytest.raises(SyncError, match="a ClusterTrustBundle is needed, but this agent runs without an API"):
+            await manager.ensure_volumes(pod)
+
+    run_with_manager(root, standalone)
 
 
 def test_config_map_secret_and_downward_api_files_have_their_modes_and_follow_changes(root: Path) -> None:

@@ -134,7 +134,7 @@ def test_an_item_must_say_what_it_shows() -> None:
     ("owner", "group", "mode"), [(None, None, 0o644), (1000, None, 0o600), (None, 2000, 0o600), (1000, 2000, 0o600)]
 )
 def test_a_token_is_for_its_reader_alone(owner: int | None, group: int | None, mode: int) -> None:
-    assert payload.token_file("t", 0o644, owner, group) == ProjectedFile(b"t", mode, owner)
+    assert payload.owned_file(b"t", 0o644, owner, group) == ProjectedFile(b"t", mode, owner)
 
 
 @pytest.mark.parametrize("path", ["/abs", "a/../b", "..", "..data", "..x/y", "", ".", "x" * 5000])

@@ -20,6 +20,7 @@ from kubelet_py.core.pleg_diff import PodRecord
 from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.security import SecuritySettings
+from kubelet_py.core.trust_bundles import TrustBundle
 from kubelet_py.core.user_namespaces import IdRange
 from kubelet_py.core.volume_payload import TokenAsk
 from kubelet_py.errors import ApiUnavailable, SyncError
@@ -215,6 +216,9 @@ class Sources:
         raise NotImplementedError
 
     async def service_account_token(self, ask: TokenAsk) -> str:
+        raise NotImplementedError
+
+    async def trust_bundles(self) -> Mapping[str, TrustBundle]:
         raise NotImplementedError
 
 
