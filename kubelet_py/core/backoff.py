@@ -2,7 +2,9 @@
 
 An entry says how long the next wait is and when it was last advanced; who holds the entries (per pod and container, per
 pod and image) is the shell's business. The wait of a crashed container counts from the end of its last run, the wait
-after a failed pull from the failure. Times are seconds of one clock, whichever the shell takes.
+after a failed pull from the failure. Times are seconds of one clock, whichever the shell takes. Where the ends of runs
+make that the wall clock, entries are forgotten by one that nobody sets: else a crash would be waited for as long as the
+wall clock was set back.
 
 Upstream counterpart: client-go's util/flowcontrol/backoff.go and doBackOff in kuberuntime_manager.go. Deliberate
 difference: both kinds of back-off are forgotten after the same time, also where the largest delay is set smaller.
@@ -27,10 +29,17 @@ class BackoffEntry:
     updated_at_seconds: float
     cause: str = ""
     reset_after_seconds: float = RESET_AFTER_SECONDS
+    made_at_seconds: float | None = None
+    """On a clock that nobody sets; None where the moment it was set is of such a clock."""
 
     def is_expired(self, event_seconds: float) -> bool:
         """The event comes so long after the last one that they have nothing to do with each other."""
         return event_seconds - self.updated_at_seconds > self.reset_after_seconds
+
+    def is_old(self, now_seconds: float) -> bool:
+        """Whatever it was about is so long ago by now; `now_seconds` is of the clock of `made_at_seconds`."""
+        made_at_seconds = self.updated_at_seconds if self.made_at_seconds is None else self.made_at_seconds
+        return now_seconds - made_at_seconds > self.reset_after_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,21 +91,24 @@ def next_entry(
     now_seconds: float,
     since_seconds: float | None = None,
     cause: str = "",
+    made_at_seconds: float | None = None,
 ) -> BackoffEntry:
     """The entry after another try: the first delay, or twice the last one up to the ceiling.
 
-    `since_seconds` is when the thing failed (a container's finish time); without it, now.
+    `since_seconds` is when the thing failed (a container's finish time); without it, now. `made_at_seconds` is now on
+    the clock that `without_expired` goes by, if that is another one.
     """
     if entry is None or entry.is_expired(now_seconds if since_seconds is None else since_seconds):
         delay_seconds = policy.initial_seconds
     else:
         delay_seconds = entry.delay_seconds * 2
-    return BackoffEntry(min(delay_seconds, policy.max_seconds), now_seconds, cause, policy.reset_after_seconds)
+    delay_seconds = min(delay_seconds, policy.max_seconds)
+    return BackoffEntry(delay_seconds, now_seconds, cause, policy.reset_after_seconds, made_at_seconds)
 
 
 def without_expired(entries: Mapping[Key, BackoffEntry], now_seconds: float) -> dict[Key, BackoffEntry]:
     """The entries that still mean something; the shell calls this now and then to forget the others."""
-    return {key: entry for key, entry in entries.items() if not entry.is_expired(now_seconds)}
+    return {key: entry for key, entry in entries.items() if not entry.is_old(now_seconds)}
 
 
 def crash_backoff_key(container: core_v1.Container | core_v1.EphemeralContainer) -> str:

@@ -116,6 +116,7 @@ class PlanRunner:
                 services.crash_policy,
                 services.clock_ns() / NS_PER_SECOND,
                 action.after_exit_at_ns / NS_PER_SECOND,
+                made_at_seconds=services.steady_seconds(),
             )
         try:
             target = self._target_of(container, current)

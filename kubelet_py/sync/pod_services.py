@@ -74,3 +74,5 @@ class PodServices:
     crash_policy: BackoffPolicy = CRASH_BACKOFF
     agent_started_at_ns: int = 0
     clock_ns: Callable[[], int] = time.time_ns
+    steady_seconds: Callable[[], float] = time.monotonic
+    """A clock that nobody sets."""

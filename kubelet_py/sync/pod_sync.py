@@ -18,7 +18,7 @@ from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core import labels
 from kubelet_py.core.actions import Action
-from kubelet_py.core.backoff import BackoffPolicy, next_entry
+from kubelet_py.core.backoff import BackoffPolicy, next_entry, without_expired
 from kubelet_py.core.observed import NS_PER_SECOND, ObservedPod, ObservedSandbox
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
 from kubelet_py.core.pod_phase import TERMINAL_PHASES
@@ -191,6 +191,7 @@ class PodSync:
                 self._services.pod_logs_root, metadata.namespace or "", metadata.name or "", pods.uid_of(pod)
             )
             counts = await asyncio.to_thread(_logged_restart_counts, directory, unknown)
+        memory.crash_backoff = without_expired(memory.crash_backoff, self._services.steady_seconds())
         return PodContext(
             now_ns=self._services.clock_ns(),
             crash_backoff=memory.crash_backoff,

@@ -86,6 +86,13 @@ def test_old_entries_are_forgotten() -> None:
     assert without_expired(entries, 601.0) == {"new": entries["new"]}
 
 
+def test_entries_are_forgotten_by_a_clock_that_nobody_sets() -> None:
+    """By the wall clock, which was set back, this one is of the time to come."""
+    entry = next_entry(None, CRASH_BACKOFF, 9000.0, since_seconds=9000.0, made_at_seconds=50.0)
+    assert without_expired({"app": entry}, 650.0) == {"app": entry}
+    assert without_expired({"app": entry}, 650.5) == {}
+
+
 def test_another_image_or_other_resources_begin_afresh() -> None:
     """The key tells them apart, and the same container is the same."""
     plain = core_v1.Container(name="app", image="a:1")

@@ -84,6 +84,7 @@ class Clock:
 
     def __init__(self) -> None:
         self.now_ns = START_NS
+        self.set_back_ns = 0
 
     def __call__(self) -> int:
         return self.now_ns
@@ -95,6 +96,15 @@ class Clock:
     def advance(self, seconds: float) -> None:
         """Time goes by."""
         self.now_ns += int(seconds * NS_PER_SECOND)
+
+    def set_back(self, seconds: float) -> None:
+        """Somebody sets it."""
+        self.set_back_ns += int(seconds * NS_PER_SECOND)
+        self.now_ns -= int(seconds * NS_PER_SECOND)
+
+    def steady_seconds(self) -> float:
+        """As if nobody had ever set it."""
+        return (self() + self.set_back_ns) / NS_PER_SECOND
 
 
 class Statuses:
@@ -357,6 +367,7 @@ class Rig:
             pod_logs_root=str(self.logs),
             log_links_root=str(self.links),
             clock_ns=self.clock,
+            steady_seconds=self.clock.steady_seconds,
         )
         self.sync = PodSync(self.services)
 

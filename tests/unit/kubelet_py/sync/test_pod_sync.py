@@ -187,6 +187,21 @@ async def test_a_crash_loop_waits_longer_each_time(rig: Rig) -> None:
     assert ("Warning", "BackOff") in {(kind, reason) for kind, reason, _ in rig.events}
 
 
+async def test_a_clock_that_was_set_back_lengthens_no_wait_beyond_ten_minutes(rig: Rig) -> None:
+    """By the wall clock the crash is of the time to come."""
+    rig.fake.exits = {"main": 1}
+    pod = a_pod()
+    await sync(rig, pod)
+    rig.clock.set_back(8 * 3600)
+    rig.fake.exits = {}
+    rig.clock.advance(600)
+    await sync(rig, pod)
+    assert rig.fake.running() == []
+    rig.clock.advance(1)
+    await sync(rig, pod)
+    assert rig.fake.running() == ["main"]
+
+
 async def test_waiting_for_a_crash_loop_makes_no_calls_that_change_anything(rig: Rig) -> None:
     rig.fake.exits = {"main": 1}
     pod = a_pod()
