@@ -111,6 +111,11 @@ class ObservedPod:
         """All containers of that name, newest first."""
         return tuple(c for c in self.containers if c.name == container_name)
 
+    def has_exits_since(self, before: "ObservedPod") -> bool:
+        """Whether a container has ended by now of which it was not seen before."""
+        known = {c.id for c in before.containers if c.state is ContainerState.EXITED}
+        return any(c.state is ContainerState.EXITED and c.id not in known for c in self.containers)
+
     @property
     def running(self) -> tuple[ObservedContainer, ...]:
         """The containers that run."""

@@ -149,13 +149,13 @@ class PodSync:
             current = PlanRun(pod, memory, observed, mounted, self._usable_sandbox(observed))
             memory.has_loose_ends = True
             await self._plans.run(plan, current)
-            observed = await self._look(pods.uid_of(pod), memory)
+            weighed, observed = observed, await self._look(pods.uid_of(pod), memory)
             memory.has_loose_ends = bool(current.failures)
             status = await self.reports.report(pod, memory, observed)
             if status.phase in TERMINAL_PHASES:
                 return PassResult(is_terminal=True)
             if current.failures or current.waits:
-                return _result_of(current)
+                return _result_of(current, observed.has_exits_since(weighed))
         else:
             # What this pass saw is no news to the PLEG, so nothing else would wake the pod.
             return PassResult(retry_seconds=MORE_ROUNDS_SECONDS)
@@ -276,12 +276,17 @@ class PodSync:
             await asyncio.to_thread(remove_pod_logs, directory, services.log_links_root, prefix)
 
 
-def _result_of(current: PlanRun) -> PassResult:
-    """The soonest reasons to look again."""
+def _result_of(current: PlanRun, has_more_to_do: bool) -> PassResult:
+    """The soonest reasons to look again.
+
+    `has_more_to_do`: something has ended that the plan did not reckon with. By the pass's own look it is no news to the
+    PLEG either, and other containers' waits are no reason to let it lie.
+    """
+    waits = [*current.waits, MORE_ROUNDS_SECONDS] if has_more_to_do else current.waits
     has_failed = any(not isinstance(failure, PullBackOff) for failure in current.failures)
     return PassResult(
         retry_seconds=RETRY_SECONDS if has_failed else None,
-        due_seconds=min(current.waits, default=None),
+        due_seconds=min(waits, default=None),
         error="; ".join(str(failure) for failure in current.failures),
     )
 

@@ -27,3 +27,12 @@ def test_sandboxes() -> None:
     assert observed.newest_sandbox == new
     assert observed.ready_sandboxes == (old,)
     assert NOTHING.newest_sandbox is None
+
+
+def test_what_has_ended_since() -> None:
+    """Of a run that came meanwhile too; one that was seen ended, and what is gone, is no news."""
+    seen = make_observed(make_run("app", RUNNING, 1), make_run("old", EXITED), make_run("gone", RUNNING))
+    assert make_observed(make_run("app", EXITED, 1)).has_exits_since(seen)
+    assert make_observed(make_run("app", EXITED, 2), make_run("app", RUNNING, 1)).has_exits_since(seen)
+    assert not make_observed(make_run("app", RUNNING, 1), make_run("old", EXITED)).has_exits_since(seen)
+    assert not NOTHING.has_exits_since(seen)

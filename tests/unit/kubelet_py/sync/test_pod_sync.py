@@ -202,6 +202,22 @@ async def test_a_clock_that_was_set_back_lengthens_no_wait_beyond_ten_minutes(ri
     assert rig.fake.running() == ["main"]
 
 
+async def test_a_crash_beside_another_containers_long_wait_is_acted_on_soon(rig: Rig) -> None:
+    """The pass sees it in its last look, so the PLEG has nothing to tell."""
+    pod = a_pod(a_container("a"), a_container("b"))
+    rig.fake.exits = {"a": 1}
+    for _ in range(3):
+        result = await sync(rig, pod)
+        rig.clock.advance(result.due_seconds or 0)
+    assert round((await sync(rig, pod)).due_seconds or 0) == 80
+    rig.fake.exits = {"a": 1, "b": 1}
+    rig.fake.exit(rig.fake.container("b"), 1)
+    assert (await sync(rig, pod)).due_seconds == MORE_ROUNDS_SECONDS
+    assert started(rig, "b") == [0, 1]
+    assert round((await sync(rig, pod)).due_seconds or 0) == 10
+    assert rig.waiting("b")[0] == "CrashLoopBackOff"
+
+
 async def test_waiting_for_a_crash_loop_makes_no_calls_that_change_anything(rig: Rig) -> None:
     rig.fake.exits = {"main": 1}
     pod = a_pod()
