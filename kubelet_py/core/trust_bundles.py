@@ -117,21 +117,19 @@ def _next_block(data: bytes, start: int) -> tuple[bytes, int] | None:
             continue
         if not _ends_with(data, after_end, kind):
             continue
-        # An empty block's END line follows its BEGIN line at once: they share a line feed.
-        content = _base64_content(data[body:end]) if end > body else b""
+        content = _base64_content(data[body:end])
         if content is not None:
-            return content, _line(data, after_end - 1)[1]
+            return content, _line(data, after_end)[1]
     return None
 
 
 def _skip_headers(data: bytes, at: int) -> tuple[int, bool]:
     """Where the lines with a colon end, and whether there are any."""
     start = at
-    while at < len(data):
-        line, following = _line(data, at)
-        if b":" not in line:
-            break
+    line, following = _line(data, at)
+    while b":" in line:
         at = following
+        line, following = _line(data, at)
     return at, at > start
 
 

@@ -2,9 +2,9 @@
 
 Without further choice these are the specs of test/e2e/common with [NodeConformance] that are not [Serial], [Slow] or
 [Disruptive]. SPECS=slow and SPECS=serial are those of test/e2e/common/node that take long or want the node for
-themselves, without those whose features are alpha and off. Makes a lab with the registry of test images, tells each
-spec that ends, and compares with e2e.toml. Writes report.json, junit.xml, summary.md and the logs of all programs below
-tests/conformance/out.
+themselves, without those whose features are alpha and off; SPECS=auth those of test/e2e/auth that mount certificates
+which the cluster gives out. Makes a lab with the registry of test images, tells each spec that ends, and compares with
+e2e.toml. Writes report.json, junit.xml, summary.md and the logs of all programs below tests/conformance/out.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ SPECS = {
     "conformance": ginkgo.Choice("NodeConformance && !Serial && !Slow && !Disruptive", "test/e2e/common/"),
     "slow": ginkgo.Choice("Slow && !Disruptive && !Alpha", "test/e2e/common/node/"),
     "serial": ginkgo.Choice("Serial && !Disruptive && !Alpha", "test/e2e/common/node/"),
+    "auth": ginkgo.Choice("Conformance", "test/e2e/auth/projected_clustertrustbundle"),
 }
 TIMEOUT = "6h"
 LOOK_AGAIN_SECONDS = 0.2

@@ -53,6 +53,14 @@ def blocks_of(text: bytes) -> list[bytes]:
         ("-----BEGIN CERTIFICATE----- \r\nQUJD\r\n-----END CERTIFICATE----- \t\r\n", [b"ABC"]),
         (f"{BEGIN}QUJD\n{END.strip()}", [b"ABC"]),
         (f"{BEGIN}QUJD\n{END.strip()}more\n{BEGIN}QQ==\n{END}", [b"A"]),
+        (f"before{BEGIN}QUJD\n{END}{BEGIN}QQ==\n{END}", [b"A"]),
+        (f"-----BEGIN CERTIFICATE\nQUJD\n{END}{BEGIN}QQ==\n{END}", [b"A"]),
+        (f"{BEGIN}QUJD\n{END.strip()}\r", []),
+        (f"{BEGIN}QUJD\n{END.strip()}X", []),
+        (f"{BEGIN}QUJD\n{END.strip()} X\n", []),
+        (f"{BEGIN}QUJD\n{END.strip()}X\n", []),
+        (f"{BEGIN}QUJD\n{END.strip()}\v\n", []),
+        (f"{BEGIN}QUJD\n{END.strip()} ", [b"ABC"]),
         (f"{BEGIN}QUJD", []),
         (f"{BEGIN}QUJD\n-----END CERT", []),
         (f"{BEGIN}QUJD\n-----END CERTIFICATE", []),
@@ -71,6 +79,7 @@ def test_a_block_that_is_no_base64_is_passed_over(content: str) -> None:
 @pytest.mark.parametrize(
     ("text", "blocks"),
     [
+        (f"{BEGIN}a: b\n\n{END}", [b""]),
         (f"{BEGIN}a: b\n{END}{BEGIN}QUJD\n{END}", [b"ABC"]),  # headers up to the END line
         (f"{BEGIN}a: b\n-----END x: y", []),  # and to the end of everything
         (f"{BEGIN}a: b\n-----END CERTIFICATE: y\nz: y\nmore\n{BEGIN}QUJD\n{END}", []),  # and past the END line
