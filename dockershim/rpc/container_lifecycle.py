@@ -127,6 +127,7 @@ class ContainerLifecycle:
         if writes and not view.running:
             raise FailedPrecondition(f"container {view.id} does not run: huge pages and unified keys were set for good")
         async with self._node.feeder.claim(view.name):  # what Docker tells of the change needs no look of its own
+            view = self._node.store.require_container(view.id)  # who came before may have changed it
             await self._change_oom_score(view, request.linux.oom_score_adj)
             if update:
                 await self._node.engine.update_container(view.id, update)
@@ -136,9 +137,10 @@ class ContainerLifecycle:
                 await self._set_cgroup_files(view, files, resources.swap_file(update, view.status.resources.linux))
                 current = self._node.store.require_container(view.id)
                 now = json.dumps(files, sort_keys=True) if files else current.after_start
-                self._node.store.put_container(dataclasses.replace(current, after_start=now))
                 if now != current.after_start:
                     await self._node.changed_limits.save(view.id, now)
+                    current = self._node.store.require_container(view.id)
+                self._node.store.put_container(dataclasses.replace(current, after_start=now))
             await self._node.feeder.observe_container(view.id)
         return cri.UpdateContainerResourcesResponse()
 

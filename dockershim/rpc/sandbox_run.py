@@ -14,7 +14,15 @@ import structlog
 
 from cri_proto import runtime_v1 as cri
 from dockershim import host
-from dockershim.errors import AlreadyExists, EngineFailed, InvalidArgument, NotFound
+from dockershim.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    EngineFailed,
+    InvalidArgument,
+    NotFound,
+    ShimError,
+    Unavailable,
+)
 from dockershim.lifecycle import Lifecycle, network_request
 from dockershim.network import NetworkFailed, NetworkResult
 from dockershim.node import Node
@@ -107,8 +115,22 @@ class SandboxRun:
         return cri.RunPodSandboxResponse(pod_sandbox_id=sandbox_id)
 
     async def _create(self, name: str, body: dict[str, Any], created: list[str]) -> str:
-        created.append((await self._lifecycle.create_replacing(name, body)).id)
+        try:
+            created.append((await self._lifecycle.create_replacing(name, body)).id)
+        except (Unavailable, DeadlineExceeded):
+            created += await self._made_unheard(name)
+            raise
         return created[0]
+
+    async def _made_unheard(self, name: str) -> list[str]:
+        """What Docker made without our hearing so: it has the name, never ran, and nobody knows it."""
+        try:
+            inspect = await self._node.engine.inspect_container(name)
+        except ShimError:
+            return []
+        sandbox_id = str(inspect["Id"])
+        is_new = inspect["State"].get("Status") == "created" and sandbox_id not in self._node.store.sandboxes
+        return [sandbox_id] if is_new else []
 
     async def _undo_create(self, created: list[str]) -> None:
         """By id: where nothing was made, the name is another's, who may be alive."""

@@ -224,7 +224,7 @@ class _Data(Protocol):
 
 async def _connect_and_copy(connect: Connect, port: int, data: _Data) -> None:
     reader, writer = await asyncio.open_connection(sock=await connect(port))
-    writer.transport.set_write_buffer_limits(high=0)  # what has been drained is with the kernel: none is left to close
+    writer.transport.set_write_buffer_limits(high=0)  # what has been drained is with the kernel
     try:
         async with asyncio.TaskGroup() as group:
             upload = group.create_task(_upload(data, writer), name="forward upload")
@@ -234,8 +234,11 @@ async def _connect_and_copy(connect: Connect, port: int, data: _Data) -> None:
             if not upload.done():
                 upload.cancel()
                 writer.transport.abort()  # what the pod does not take now would hold up the close
-    except BaseExceptionGroup as trouble:
-        raise trouble.exceptions[0] from trouble
+    except BaseException as trouble:
+        writer.transport.abort()  # as would what a client that is gone had sent
+        if isinstance(trouble, BaseExceptionGroup):
+            raise trouble.exceptions[0] from trouble
+        raise
     finally:
         writer.close()
         with contextlib.suppress(OSError):

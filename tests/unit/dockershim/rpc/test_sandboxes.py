@@ -13,8 +13,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from cri_proto import runtime_v1 as cri
+from dockershim.engine import NewContainer
 from dockershim.errors import (
     AlreadyExists,
+    DeadlineExceeded,
     EngineFailed,
     FailedPrecondition,
     InvalidArgument,
@@ -226,6 +228,34 @@ async def test_who_is_refused_removes_nobody(api: Api) -> None:
     with pytest.raises(AlreadyExists, match=sandbox_id):
         await api.sandbox()
     assert api.world.engine.containers[sandbox_id]["State"]["Running"]
+
+
+@pytest.mark.parametrize("error", [DeadlineExceeded("no answer"), Unavailable("it hung up")])
+async def test_a_pause_of_whose_creation_nothing_was_heard_goes(
+    api: Api, monkeypatch: pytest.MonkeyPatch, error: ShimError
+) -> None:
+    """Where Docker made it, where it did not, and where the name is that of one who lives."""
+    engine = api.world.engine
+    create, is_made = engine.create_container, True
+
+    async def unheard(name: str, body: dict[str, Any]) -> NewContainer:
+        if is_made:
+            await create(name, body)
+        raise error
+
+    alive = await api.sandbox()
+    second = sandbox_config()
+    second.metadata.attempt = 1
+    monkeypatch.setattr(engine, "create_container", unheard)
+    with pytest.raises(type(error)):
+        await api.sandbox(second)
+    assert engine.containers.keys() == {alive}
+    is_made = False
+    api.world.node.store._names.clear()
+    for config in (sandbox_config(), second):
+        with pytest.raises(type(error)):
+            await api.sandbox(config)
+    assert engine.containers.keys() == {alive}
 
 
 async def test_stop_ends_the_containers_and_can_be_repeated_at_no_cost(api: Api) -> None:

@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 
@@ -210,6 +211,36 @@ async def test_limits_changed_while_a_container_runs_outlive_dockershim(
         assert {file.read_text() for file in files if file.read_text()} == {"2000"}
         await Api(reborn).life.remove_container(cri.RemoveContainerRequest(container_id=container_id))
         assert list((state / "limits").iterdir()) == []
+
+
+async def test_changed_limits_that_could_not_be_kept_are_kept_by_the_next_try(
+    tmp_path: Path, engine: FakeDockerEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine.cgroup_version = "2"
+    async with running_node(tmp_path, engine) as world:
+        api = Api(world)
+        container_id = await api.container(await api.sandbox())
+        await api.start(container_id)
+        full = AsyncMock(side_effect=OSError("the disk is full"))
+        with monkeypatch.context() as patch:
+            patch.setattr(world.node.changed_limits, "save", full)
+            with pytest.raises(OSError, match="full"):
+                await Running(world, container_id).update(unified={"memory.high": "2000"})
+        await Running(world, container_id).update(unified={"memory.high": "2000"})
+        assert [path.name for path in (tmp_path / "limits").iterdir()] == [container_id]
+
+
+async def test_changes_side_by_side_undo_none_of_each_other(tmp_path: Path, engine: FakeDockerEngine) -> None:
+    engine.cgroup_version = "2"
+    async with running_node(tmp_path, engine) as world:
+        api = Api(world)
+        container_id = await api.container(await api.sandbox())
+        await api.start(container_id)
+        async with asyncio.TaskGroup() as tasks:
+            for name in ("memory.high", "memory.low"):
+                tasks.create_task(Running(world, container_id).update(unified={name: "2000"}))
+        shown = world.node.store.containers[container_id].status.resources.linux
+        assert dict(shown.unified) == {"memory.high": "2000", "memory.low": "2000"}
 
 
 async def test_huge_pages_are_limited_when_they_are_reserved(

@@ -8,10 +8,12 @@ import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from unittest.mock import AsyncMock
 
 import pytest
 
 from dockershim.streaming import port_forward
+from dockershim.streaming.inbox import Inbox
 from dockershim.streaming.port_forward import connect_in_namespace
 
 OURS = "/proc/self/ns/net"
@@ -61,3 +63,31 @@ async def test_a_server_is_reached_and_its_absence_is_told() -> None:
             assert not client.getblocking()
     with pytest.raises(ConnectionRefusedError):
         await connect_in_namespace(OURS, port)
+
+
+class Silence:
+    """A client that has sent more than the pod takes, and then hears nothing."""
+
+    def __init__(self) -> None:
+        self.inbox = Inbox()
+
+    async def write(self, data: bytes) -> None:
+        raise AssertionError("the pod says nothing")
+
+    async def end(self) -> None:
+        raise AssertionError("the pod does not end")
+
+
+async def test_a_client_that_goes_leaves_nothing_to_a_pod_that_takes_nothing() -> None:
+    """What it had sent is not waited for."""
+    ours, pods = socket.socketpair()
+    ours.setblocking(False)
+    pods.setblocking(False)
+    silence = Silence()
+    with pods:
+        async with asyncio.TaskGroup() as group:
+            copying = group.create_task(port_forward._connect_and_copy(AsyncMock(return_value=ours), 80, silence))
+            await silence.inbox.put(b"x" * 4_000_000)
+            await asyncio.get_running_loop().sock_recv(pods, 1)
+            copying.cancel()
+    assert ours.fileno() == -1
