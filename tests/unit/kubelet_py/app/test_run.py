@@ -162,6 +162,7 @@ async def test_health_checks_are_answered_under_a_name(tmp_path: Path) -> None:
 
     def is_served() -> bool:
         with socket.socket() as caller:
+            caller.bind(("127.0.0.2", 0))  # from the same address it could meet itself, and take the port away
             return caller.connect_ex(("127.0.0.1", port)) == 0
 
     async with agent(a_config(tmp_path, healthzPort=port, healthzBindAddress="localhost")):
