@@ -102,7 +102,7 @@ class Agent:
         tree = CgroupTree()
         node, wish = self.identity.settings, self.identity.wish
         self.addresses = NodeAddresses(
-            lambda: node_addresses(wish), node.status_update_seconds, self._addresses_changed
+            lambda: node_addresses(wish, self.addresses.current), node.status_update_seconds, self._addresses_changed
         )
         self.health = RuntimeHealth(self.client, config.containerRuntimeEndpoint, self._runtime_changed)
         self.node = HostView(
@@ -353,6 +353,7 @@ class Agent:
     def _addresses_changed(self) -> None:
         if self.node_manager is not None:
             self.node_manager.look_now()
+        self.workers.wake_all("the node's addresses changed")
 
     def _node_problems(self) -> tuple[str, ...]:
         problem = self.pleg.problem()

@@ -121,19 +121,19 @@ def _filesystem_bytes(path: Path) -> int:
     return state.f_blocks * state.f_frsize
 
 
-def node_addresses(wish: AddressWish) -> tuple[core_v1.NodeAddress, ...]:
+def node_addresses(wish: AddressWish, known: Sequence[core_v1.NodeAddress] = ()) -> tuple[core_v1.NodeAddress, ...]:
     """The addresses of the node object: InternalIP, one or two, and Hostname. May ask DNS: call it in a thread.
 
-    Raises NodeAddressUnknown.
+    `known` are those of before. Raises NodeAddressUnknown.
     """
     named = core_v1.NodeAddress(type="Hostname", address=wish.hostname)
     if wish.external_cloud and not wish.ips:
         return (named,)
-    addresses = [str(address) for address in node_ips(wish)]
+    addresses = [str(address) for address in node_ips(wish, [each.address for each in known])]
     return (*(core_v1.NodeAddress(type="InternalIP", address=address) for address in addresses), named)
 
 
-def node_ips(wish: AddressWish) -> tuple[IpAddress, ...]:
+def node_ips(wish: AddressWish, known: Sequence[str] = ()) -> tuple[IpAddress, ...]:
     """The IPs, primary family first. Raises NodeAddressUnknown when there is none, or a wished one is missing."""
     fixed = tuple(address for address in wish.ips if not address.is_unspecified)
     if fixed:
@@ -141,7 +141,7 @@ def node_ips(wish: AddressWish) -> tuple[IpAddress, ...]:
             check_node_ip(address, _interface_addresses())
         return fixed
     family = wish.ips[0].version if wish.ips else 0
-    return (_find_address(wish, family),)
+    return (_find_address(wish, family, known),)
 
 
 def parse_node_ip(text: str) -> IpAddress:
@@ -175,7 +175,9 @@ def _can_be_node_ip(address: IpAddress) -> bool:
     return not (address.is_loopback or address.is_multicast or address.is_link_local or address.is_unspecified)
 
 
-def _find_address(wish: AddressWish, family: int) -> IpAddress:
+def _find_address(wish: AddressWish, family: int, known: Sequence[str]) -> IpAddress:
+    """What the name says, else what the default route goes out from. Without one any address will do, unless there was
+    one before: that of a bridge is not the node's because the link is down."""
     try:
         literal = ipaddress.ip_address(wish.hostname)
         if _can_be_node_ip(literal):
@@ -186,11 +188,12 @@ def _find_address(wish: AddressWish, family: int) -> IpAddress:
     resolved = [a for a in _resolve(wish.node_name) if _can_be_node_ip(a) and a in on_interfaces]
     for address in sorted(resolved, key=lambda each: each.version != (family or 4)):
         return address
-    routed = _default_route_interfaces()
-    ranked = [a for name in routed for a in _interface_addresses(name)] + list(on_interfaces)
-    usable = [a for a in ranked if _can_be_node_ip(a)]
-    for address in sorted(usable, key=lambda each: each.version != (family or 4)):
-        return address
+    routed = [a for name in _default_route_interfaces() for a in _interface_addresses(name)]
+    others = [a for a in on_interfaces if not known or str(a) in known]
+    for candidates in (routed, others):
+        usable = [a for a in candidates if _can_be_node_ip(a)]
+        for address in sorted(usable, key=lambda each: each.version != (family or 4)):
+            return address
     raise NodeAddressUnknown("no address for the node: no interface has a global one; name one with --node-ip")
 
 

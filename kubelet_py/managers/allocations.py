@@ -131,16 +131,17 @@ class PodAllocations:
         given = self._allocated.pods.get(pods.uid_of(pod))
         return pod if given is None else with_resources(pod, given)
 
-    def occupied(self, pod: core_v1.Pod, running: Collection[str]) -> core_v1.Pod:
+    def occupied(self, pod: core_v1.Pod, running: Collection[str] | None) -> core_v1.Pod:
         """The pod with what it takes of the node: what it was given, and what a resize has not yet taken from it.
 
-        `running`: the names of its containers that run. What has ended holds nothing, and starts again as it was given.
+        `running`: the names of its containers that run, None where that is not known yet. What has ended holds nothing,
+        and starts again as it was given.
         """
         given, had = self.allocated(pod), self._actuated.pods.get(pods.uid_of(pod))
-        if had is None or not running:
-            return given
+        if had is None or running is None:
+            return given if had is None else with_larger_requests(given, had)
         held = {name: resources for name, resources in had.containers.items() if name in running}
-        return with_larger_requests(given, PodResources(held, had.pod_level))
+        return with_larger_requests(given, PodResources(held, had.pod_level if running else None))
 
     def allocate(self, pod: core_v1.Pod) -> None:
         """The pod gets what its spec says."""

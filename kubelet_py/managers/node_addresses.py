@@ -23,6 +23,9 @@ Addresses = tuple[core_v1.NodeAddress, ...]
 FIRST_LOOK_SECONDS: Final = 3.0
 """How long the start waits for a look: as a rule it takes milliseconds, but a name server that is away takes longer."""
 
+WITHOUT_SECONDS: Final = 2.0
+"""How soon it is looked again while there is no address: nobody reaches the node, and pods wait for it."""
+
 
 class NodeAddresses:
     """What the machine has. `find` may block; `on_change` is told when it has found something else than before."""
@@ -31,6 +34,7 @@ class NodeAddresses:
         self._find = find
         self._period_seconds = period_seconds
         self._on_change = on_change
+        self._first: asyncio.Future[Addresses] | None = None
         self._trouble = ""
         self._host_ips: tuple[core_v1.Node | None, tuple[str, ...]] | None = None
         self.current: Addresses = ()
@@ -43,23 +47,30 @@ class NodeAddresses:
         return self._host_ips[1]
 
     async def look_first(self) -> None:
-        """One look for the start, which goes on without an answer."""
-        try:
-            async with asyncio.timeout(FIRST_LOOK_SECONDS):
-                await self.look()
-        except TimeoutError:
+        """One look for the start, which goes on without an answer; `run` takes one that comes later."""
+        first = _in_a_thread_of_its_own(self._find)
+        await asyncio.wait({first}, timeout=FIRST_LOOK_SECONDS)
+        if first.done():
+            await self._take(first)
+        else:
+            self._first = first
             self._note_trouble("the name of the node is not resolved yet")
 
     async def run(self) -> None:
         """Endless."""
+        if self._first is not None:
+            await self._take(self._first)
         while True:
-            await asyncio.sleep(self._period_seconds)
+            await asyncio.sleep(self._period_seconds if self.current else min(self._period_seconds, WITHOUT_SECONDS))
             await self.look()
 
     async def look(self) -> None:
         """Looks once."""
+        await self._take(_in_a_thread_of_its_own(self._find))
+
+    async def _take(self, looking: asyncio.Future[Addresses]) -> None:
         try:
-            found = await _in_a_thread_of_its_own(self._find)
+            found = await looking
         except NodeAddressUnknown as error:
             self._note_trouble(str(error))
             return
@@ -78,7 +89,7 @@ class NodeAddresses:
         self._trouble = why
 
 
-async def _in_a_thread_of_its_own(find: Callable[[], Addresses]) -> Addresses:
+def _in_a_thread_of_its_own(find: Callable[[], Addresses]) -> asyncio.Future[Addresses]:
     """Not one of the few that the pods' work shares, and none that a stop waits for: DNS can take half a minute."""
     loop = asyncio.get_running_loop()
     answer: asyncio.Future[Addresses] = loop.create_future()
@@ -102,4 +113,4 @@ async def _in_a_thread_of_its_own(find: Callable[[], Addresses]) -> Addresses:
             loop.call_soon_threadsafe(settle, found, trouble)
 
     threading.Thread(target=ask, name="node-addresses", daemon=True).start()
-    return await answer
+    return answer

@@ -287,9 +287,9 @@ class SyncLoop:
         return [pod for pod in self._services.merge.pods() if pods.uid_of(pod) in missing and not pods.is_mirror(pod)]
 
 
-def _running_in(status: core_v1.PodStatus | None) -> set[str]:
-    """The names of the containers that run."""
+def _running_in(status: core_v1.PodStatus | None) -> set[str] | None:
+    """The names of the containers that run; None for a pod that this agent has not looked at yet."""
     if status is None:
-        return set()
+        return None
     listed = (*(status.initContainerStatuses or ()), *(status.containerStatuses or ()))
     return {entry.name for entry in listed if entry.state is not None and entry.state.running is not None}

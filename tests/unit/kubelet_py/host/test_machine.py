@@ -82,6 +82,17 @@ def test_without_a_default_route_any_global_address_will_do(host: object, monkey
     assert ips() == ["10.200.0.1"]
 
 
+def test_what_another_interface_has_is_not_the_nodes_when_the_link_is_down(
+    host: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The address of before stays while it is there, and none takes its place when it has gone."""
+    assert [str(each) for each in node_ips(AddressWish("n1", "n1"))] == ["192.0.2.2"]
+    monkeypatch.setattr(machine, "_default_route_interfaces", list)
+    assert [str(each) for each in node_ips(AddressWish("n1", "n1"), ["192.0.2.2", "n1"])] == ["192.0.2.2"]
+    with pytest.raises(NodeAddressUnknown):
+        node_ips(AddressWish("n1", "n1"), ["192.0.2.99", "n1"])
+
+
 def test_the_nodes_name_in_dns_goes_first(host: object, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = [ipaddress.ip_address(each) for each in ("127.0.0.1", "198.51.100.9", "10.200.0.1")]
     monkeypatch.setattr(machine, "_resolve", lambda name: answers)

@@ -53,6 +53,8 @@ async def test_a_pod_takes_what_it_was_given_and_what_it_still_has(node: Node) -
     assert resources_of(node.known.occupied(a_pod("1"), {"app"})).containers["app"].requests == {"cpu": "2"}
     assert node.known.occupied(a_pod("1"), {"other"}) == a_pod("1"), "what does not run holds nothing"
     assert node.known.occupied(a_pod("1"), ()) == a_pod("1")
+    unseen = resources_of(node.known.occupied(a_pod("1"), None)).containers["app"]
+    assert unseen.requests == {"cpu": "2"}, "who was not looked at yet may run"
     node.known.allocate(a_pod("4"))
     assert node.known.occupied(a_pod("4"), {"app"}) == a_pod("4")
 
