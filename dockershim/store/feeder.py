@@ -28,18 +28,20 @@ from dockershim.store.image_feed import IMAGE_ACTIONS, ImageFeed
 from dockershim.tasks import Tasks
 from dockershim.translate import names
 from dockershim.translate.clocks import monotonic_time
-from dockershim.translate.listed import listed_as_inspected
+from dockershim.translate.listed import listed_as_inspected, listed_exit_code, not_inspected
 from dockershim.translate.users import ContainerUser, container_user
 from dockershim.translate.views import (
     ContainerView,
     SandboxRecord,
     SandboxView,
     container_view,
+    ended_container_view,
     ended_sandbox_view,
     foreign_record,
     ghost_sandbox_view,
     kind_of,
     sandbox_view,
+    started_container_view,
 )
 
 _log = structlog.get_logger()
@@ -389,8 +391,10 @@ class Feeder:
         container = self._store.containers.get(identifier)
         if container is None or _unlike(container, running):
             return True
-        if container.status.state == cri.ContainerState.CONTAINER_CREATED and line.get("State") != "created":
-            return True  # it ran and ended unseen
+        if _has_run_unseen(container, line):
+            return True
+        if container.status.state != cri.ContainerState.CONTAINER_CREATED:
+            return container.unseen  # how it is was told by others than Docker's look at it
         # nobody has looked at it yet, and nobody has started it for a while
         return container.unseen and listed_at_ns - container.observed_at_ns > RECONCILE_SECONDS * 10**9
 
@@ -407,7 +411,8 @@ class Feeder:
 
     async def _observe_listed(self, line: dict[str, Any], listed_at_ns: int) -> None:
         """Look at one of a list. What Docker cannot tell of it keeps nobody from the others: what the list tells is
-        shown, so that it can be stopped and removed, and the next comparison looks again."""
+        shown, so that it can be stopped and removed, and the next comparison looks again. What is known already stays:
+        it may be this one answer that failed."""
         identifier, kind = str(line["Id"]), _kind_of_listed(line)
         try:
             await self._observe(identifier, kind)
@@ -415,19 +420,38 @@ class Feeder:
             raise
         except ShimError as error:
             _log.warning("container_shown_as_listed", id=identifier, state=line.get("State"), error=str(error))
-            inspect = listed_as_inspected(line, line.get("State") in RUNNING_STATES, str(error))
             if kind == names.TYPE_SANDBOX:
-                await self._take_sandbox(inspect, listed_at_ns)
+                await self._take_listed_sandbox(line, listed_at_ns, str(error))
             else:
-                await self._take_unseen(inspect, listed_at_ns)
+                await self._take_unseen(line, listed_at_ns, str(error))
 
-    async def _take_unseen(self, inspect: dict[str, Any], listed_at_ns: int) -> None:
-        old = self._store.containers.get(str(inspect["Id"]))
-        after_start = old.after_start if old is not None else self._hooks.changed_limits(str(inspect["Id"]))
-        view = container_view(inspect, self._store.image_name, listed_at_ns, None, after_start)
-        if old is not None and old.running and not view.running:
-            await self._hooks.settle_log(view.id)
-        self._store.put_container(replace(view, unseen=True))
+    async def _take_listed_sandbox(self, line: dict[str, Any], listed_at_ns: int, trouble: str) -> None:
+        old = self._store.sandboxes.get(str(line["Id"]))
+        running = line.get("State") in RUNNING_STATES
+        if old is None or old.ghost or (running and not old.running):
+            await self._take_sandbox(listed_as_inspected(line, running, trouble), listed_at_ns)
+        elif not running:
+            self.sandbox_ended(old.id, listed_at_ns)
+
+    async def _take_unseen(self, line: dict[str, Any], listed_at_ns: int, trouble: str) -> None:
+        identifier, running = str(line["Id"]), line.get("State") in RUNNING_STATES
+        old = self._store.containers.get(identifier)
+        if old is None:
+            inspect, after_start = listed_as_inspected(line, running, trouble), self._hooks.changed_limits(identifier)
+            view = container_view(inspect, self._store.image_name, listed_at_ns, None, after_start)
+            self._store.put_container(replace(view, unseen=True))
+        elif old.observed_at_ns > listed_at_ns:
+            return  # somebody has seen it since
+        elif running and not old.running:
+            self._store.put_container(started_container_view(old, self._clock_ns(), listed_at_ns))
+        elif not running and (old.running or _has_run_unseen(old, line)):
+            await self._take_end(old, listed_exit_code(line), trouble, listed_at_ns)
+
+    async def _take_end(self, view: ContainerView, exit_code: int, trouble: str, observed_at_ns: int) -> None:
+        """Show an end that nobody could look at, with what was known before."""
+        ended = ended_container_view(view, exit_code, not_inspected(trouble), self._clock_ns(), observed_at_ns)
+        await self._hooks.settle_log(view.id)
+        self._store.put_container(ended)
 
     async def _observe(self, identifier: str, kind: str) -> None:
         """Look at one of many. What is in one that cannot be read keeps nobody from the others."""
@@ -568,6 +592,11 @@ def _listed_event(line: dict[str, Any], name: str, listed_at_ns: int) -> EngineE
 def _unlike(view: SandboxView | ContainerView, running: bool) -> bool:
     """Whether a view is not what a list says. One that runs without a process is what an earlier list said."""
     return view.running != running or (running and not view.pid)
+
+
+def _has_run_unseen(view: ContainerView, line: dict[str, Any]) -> bool:
+    """Whether one that was created only has run since, by what a list says."""
+    return view.status.state == cri.ContainerState.CONTAINER_CREATED and line.get("State") != "created"
 
 
 def _is_known(event: EngineEvent, view: SandboxView | ContainerView) -> bool:

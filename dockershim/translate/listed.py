@@ -17,13 +17,23 @@ UNKNOWN_EXIT_CODE = 255
 """Of an end of which nothing else is known: it must not pass for a success."""
 
 
+def listed_exit_code(line: Mapping[str, Any]) -> int:
+    """How a container ended that does not run."""
+    told = _EXITED.match(str(line.get("Status") or ""))
+    return int(told[1]) if told else UNKNOWN_EXIT_CODE
+
+
+def not_inspected(trouble: str) -> str:
+    """What people are told of a container that is shown without an inspect answer."""
+    return f"Docker cannot inspect it: {trouble}"
+
+
 def listed_as_inspected(line: Mapping[str, Any], running: bool, trouble: str) -> dict[str, Any]:
     """The part of an inspect answer that a view is made of. `trouble` is why there is no real one."""
     created = datetime.fromtimestamp(int(line.get("Created") or 0), UTC).isoformat()
     state: dict[str, Any] = {"Running": running, "StartedAt": created}
     if not running:
-        told = _EXITED.match(str(line.get("Status") or ""))
-        state |= {"FinishedAt": created, "ExitCode": int(told[1]) if told else UNKNOWN_EXIT_CODE}
+        state |= {"FinishedAt": created, "ExitCode": listed_exit_code(line)}
     return {
         "Id": str(line["Id"]),
         "Name": next((name for name in line.get("Names") or () if name.count("/") == 1), ""),  # the others are links
@@ -31,5 +41,5 @@ def listed_as_inspected(line: Mapping[str, Any], running: bool, trouble: str) ->
         "Image": line.get("ImageID"),
         "Config": {"Image": line.get("Image"), "Labels": line.get("Labels")},
         "HostConfig": line.get("HostConfig") or {},
-        "State": {**state, "Error": f"Docker cannot inspect it: {trouble}"},
+        "State": {**state, "Error": not_inspected(trouble)},
     }

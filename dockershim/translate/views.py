@@ -100,7 +100,8 @@ class ContainerView:
     log_spool: str = ""
     """The directory of the spool that its output goes to first; empty when Docker is the first to have it."""
     unseen: bool = False
-    """Whether it is what was asked for, or what a list tells, and nobody has looked yet at what Docker made of it."""
+    """Whether it is what was asked for, or its state is what a list or a stop tells, and nobody has looked yet at what
+    Docker made of it."""
     exec_user: str = ""
     """User and group of processes that are added, where Docker would give them more groups than the first one has."""
 
@@ -419,6 +420,36 @@ def _container_status(inspect: Mapping[str, Any], metadata: cri.ContainerMetadat
     else:
         status.state = cri.ContainerState.CONTAINER_CREATED
     return status
+
+
+def started_container_view(view: ContainerView, started_at_ns: int, observed_at_ns: int) -> ContainerView:
+    """The same container after a start of which nothing else is known yet, not even its process."""
+    status = cri.ContainerStatus()
+    status.CopyFrom(view.status)
+    status.state = cri.ContainerState.CONTAINER_RUNNING
+    status.started_at, status.finished_at = started_at_ns, 0
+    status.exit_code, status.reason, status.message = 0, "", ""
+    return _in_another_state(view, status, observed_at_ns)
+
+
+def ended_container_view(
+    view: ContainerView, exit_code: int, trouble: str, finished_at_ns: int, observed_at_ns: int
+) -> ContainerView:
+    """The same container after an end of which Docker tells no more. `trouble` is why."""
+    status = cri.ContainerStatus()
+    status.CopyFrom(view.status)
+    status.state = cri.ContainerState.CONTAINER_EXITED
+    status.finished_at = max(status.started_at, finished_at_ns)
+    status.started_at = status.started_at or status.finished_at
+    status.exit_code, status.reason, status.message = exit_code, _exit_reason(False, exit_code), trouble
+    return _in_another_state(view, status, observed_at_ns)
+
+
+def _in_another_state(view: ContainerView, status: cri.ContainerStatus, observed_at_ns: int) -> ContainerView:
+    item = cri.Container()
+    item.CopyFrom(view.item)
+    item.state = status.state
+    return replace(view, pid=0, observed_at_ns=observed_at_ns, item=item, status=status, unseen=True)
 
 
 def _exit_reason(oom_killed: bool, exit_code: int) -> str:

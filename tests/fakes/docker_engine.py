@@ -13,7 +13,8 @@ import hashlib
 import re
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -176,6 +177,16 @@ class FakeDockerEngine:
         """A container's process ends by itself."""
         container = self._find(reference)
         self._end(container, exit_code, oom=oom)
+
+    @contextmanager
+    def unheard(self) -> Iterator[None]:
+        """What happens meanwhile is in no event, not even for those who subscribe into the past."""
+        told, streams = self._told, self._streams
+        self._streams = []
+        try:
+            yield
+        finally:
+            self._told, self._streams = told, streams
 
     def cut_events(self) -> None:
         """Every subscription ends."""

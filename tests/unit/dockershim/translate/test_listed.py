@@ -8,9 +8,10 @@ import pytest
 
 from cri_proto import runtime_v1 as cri
 from dockershim.translate.listed import UNKNOWN_EXIT_CODE, listed_as_inspected
-from dockershim.translate.views import container_view
+from dockershim.translate.views import container_view, ended_container_view, started_container_view
 
 EXITED = cri.ContainerState.CONTAINER_EXITED
+RUNNING = cri.ContainerState.CONTAINER_RUNNING
 LINE: dict[str, Any] = {
     "Id": "a" * 64,
     "Names": ["/other/alias", "/k8s_main_web_default_uid_2"],
@@ -52,3 +53,21 @@ def test_a_line_that_tells_next_to_nothing_is_shown_too() -> None:
     """Somebody has to be able to remove it."""
     view = container_view(listed_as_inspected({"Id": "a"}, False, ""), lambda _: "", 7)
     assert (view.id, view.name, view.status.state) == ("a", "", EXITED)
+
+
+def test_an_end_is_never_before_the_start() -> None:
+    """The node's time may have been set back; one that was not seen to run has begun when it ended."""
+    view = container_view(listed_as_inspected({**LINE, "Status": "Up 2 hours"}, True, "no layer"), lambda _: "", 7)
+    started_ns = view.status.started_at
+    ended = ended_container_view(view, 0, "why", started_ns - 1, 8)
+    assert (ended.status.started_at, ended.status.finished_at) == (started_ns, started_ns)
+    assert (ended.status.state, ended.item.state, ended.status.reason) == (EXITED, EXITED, "Completed")
+    assert (ended.observed_at_ns, ended.unseen, view.status.state) == (8, True, RUNNING)
+
+
+def test_one_that_starts_again_has_no_end() -> None:
+    """Nor what was told of it."""
+    view = container_view(listed_as_inspected({**LINE, "Status": "Exited (3)"}, False, "no layer"), lambda _: "", 7)
+    status = started_container_view(view, 9, 8).status
+    assert (status.state, status.started_at, status.finished_at) == (RUNNING, 9, 0)
+    assert (status.exit_code, status.reason, status.message) == (0, "", "")
