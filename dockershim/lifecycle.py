@@ -18,7 +18,17 @@ from typing import Any
 import structlog
 
 from dockershim.engine import NewContainer
-from dockershim.errors import AlreadyExists, EngineFailed, NameConflict, NotFound, NotRunning, ResourceExhausted
+from dockershim.errors import (
+    AlreadyExists,
+    DeadlineExceeded,
+    EngineFailed,
+    NameConflict,
+    NotFound,
+    NotRunning,
+    ResourceExhausted,
+    ShimError,
+    Unavailable,
+)
 from dockershim.network import NetworkFailed, NetworkRequest
 from dockershim.node import Node
 from dockershim.translate.views import ContainerView, SandboxRecord, SandboxView
@@ -70,12 +80,20 @@ class Lifecycle:
     # ---- containers
 
     async def stop_container(self, view: ContainerView, timeout_seconds: int) -> None:
-        """Stop a container and wait until the store shows it."""
+        """Stop a container and wait until the store shows it. That Docker cannot tell how it ended is no failure:
+        it has stopped, as was asked for."""
         if not view.running:
             return
         with contextlib.suppress(NotFound, NotRunning):
             await self._node.engine.stop_container(view.id, timeout_seconds)
-        after = await self._node.feeder.observe_end(view.id)
+        try:
+            after = await self._node.feeder.observe_end(view.id)
+        except (Unavailable, DeadlineExceeded):  # Docker itself: it can tell when it is asked again
+            raise
+        except ShimError as error:
+            _log.warning("container_end_unseen", id=view.id, error=str(error))
+            await self._node.feeder.container_ended(view.id, str(error))
+            return
         if after is not None and after.running:
             raise EngineFailed(f"container {view.id} still runs after Docker said it stopped")
 

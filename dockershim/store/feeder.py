@@ -28,7 +28,7 @@ from dockershim.store.image_feed import IMAGE_ACTIONS, ImageFeed
 from dockershim.tasks import Tasks
 from dockershim.translate import names
 from dockershim.translate.clocks import monotonic_time
-from dockershim.translate.listed import listed_as_inspected, listed_exit_code, not_inspected
+from dockershim.translate.listed import UNKNOWN_EXIT_CODE, listed_as_inspected, listed_exit_code, not_inspected
 from dockershim.translate.users import ContainerUser, container_user
 from dockershim.translate.views import (
     ContainerView,
@@ -194,6 +194,12 @@ class Feeder:
             await look.over.wait()
         view = self._store.containers.get(container_id)
         return await self.observe_container(container_id) if view is not None and view.running else view
+
+    async def container_ended(self, container_id: str, trouble: str) -> None:
+        """A container does not run any more, and Docker cannot tell how it ended. `trouble` is why."""
+        view = self._store.containers.get(container_id)
+        if view is not None and view.running:
+            await self._take_end(view, UNKNOWN_EXIT_CODE, trouble, self._monotonic_ns())
 
     async def observe_sandbox(self, sandbox_id: str) -> None:
         """The same as for a container."""
