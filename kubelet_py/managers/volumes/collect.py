@@ -69,8 +69,9 @@ class PayloadCollector:
     async def _projected_files(self, pod: core_v1.Pod, source: core_v1.ProjectedVolumeSource) -> Payload:
         mode = payloads.default_mode_of(source.defaultMode)
         owner = plan.common_run_as_user(pod)
+        bundles = _Once(self._trust_bundles)
         files: dict[str, payloads.ProjectedFile] = {}
-        problems: list[str] = []
+        problems: dict[str, None] = {}  # equal ones are said once
         for projection in source.sources or ():
             try:
                 if projection.configMap is not None:
@@ -85,14 +86,14 @@ class PayloadCollector:
                     files[path] = payloads.owned_file(token.encode(), mode, owner, plan.fs_group_of(pod))
                 elif projection.clusterTrustBundle is not None:
                     path = payloads.checked_path(projection.clusterTrustBundle.path)
-                    anchors = await self._trust_anchors(pod, projection.clusterTrustBundle)
+                    anchors = trust_anchors(projection.clusterTrustBundle, await bundles.get(), uid_of(pod))
                     files[path] = payloads.owned_file(anchors, mode, owner, plan.fs_group_of(pod))
                 else:
                     raise PayloadError("a projected source of a type that this agent does not serve")
             except PayloadError as error:
-                problems.append(str(error))
+                problems[str(error)] = None
         if problems:
-            raise PayloadError(problems[0] if len(problems) == 1 else f"[{', '.join(problems)}]")
+            raise PayloadError(", ".join(problems) if len(problems) == 1 else f"[{', '.join(problems)}]")
         return files
 
     async def _config_map_files(
@@ -140,17 +141,34 @@ class PayloadCollector:
         except ApiError as error:
             raise PayloadError(f"failed to fetch token: {error}") from error
 
-    async def _trust_anchors(self, pod: core_v1.Pod, source: core_v1.ClusterTrustBundleProjection) -> bytes:
+    async def _trust_bundles(self) -> Mapping[str, TrustBundle]:
         try:
-            bundles = await self._need_sources("a ClusterTrustBundle").trust_bundles()
+            return await self._need_sources("a ClusterTrustBundle").trust_bundles()
         except ApiError as error:
             raise PayloadError(f"failed to fetch ClusterTrustBundles: {error}") from error
-        return trust_anchors(source, bundles, uid_of(pod))
 
     def _need_sources(self, what: str) -> VolumeSources:
         if self._sources is None:
             raise PayloadError(f"{what} is needed, but this agent runs without an API server")
         return self._sources
+
+
+class _Once:
+    """One answer, or one failure, for all who ask within a volume: each would wait as long for the API server again."""
+
+    def __init__(self, ask: Callable[[], Coroutine[object, object, Mapping[str, TrustBundle]]]) -> None:
+        self._ask = ask
+        self._answer: Mapping[str, TrustBundle] | PayloadError | None = None
+
+    async def get(self) -> Mapping[str, TrustBundle]:
+        if self._answer is None:
+            try:
+                self._answer = await self._ask()
+            except PayloadError as error:
+                self._answer = error
+        if isinstance(self._answer, PayloadError):
+            raise self._answer
+        return self._answer
 
 
 async def _found(asking: Coroutine[object, object, _T | None], what: str) -> _T | None:

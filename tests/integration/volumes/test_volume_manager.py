@@ -30,6 +30,7 @@ class ApiObjects:
         self.config_maps: dict[tuple[str, str], core_v1.ConfigMap] = {}
         self.secrets: dict[tuple[str, str], core_v1.Secret] = {}
         self.bundles: dict[str, TrustBundle] = {}
+        self.bundle_asks = 0
         self.tokens = 0
         self.down = False
 
@@ -45,6 +46,7 @@ class ApiObjects:
         return f"token-{self.tokens}-of-{ask.service_account}-for-{ask.audience or 'the API'}"
 
     async def trust_bundles(self) -> Mapping[str, TrustBundle]:
+        self.bundle_asks += 1
         if self.down:
             raise ApiUnavailable(0, "", "connection refused")
         return self.bundles
@@ -302,11 +304,12 @@ def test_trust_bundles_are_named_when_missing_and_their_files_follow_changes(roo
         api.bundles = {"roots": TrustBundle("s/t", {}, ())}
         await manager.ensure_volumes(pod)
         assert (path / "all.pem").read_text() == ""
-        api.down = True
+        asked, api.down = api.bundle_asks, True
         complaints: list[str] = []
         await manager.ensure_volumes(pod, complaints.append)
         away = "failed to fetch ClusterTrustBundles: connection refused"
-        assert complaints == [f'MountVolume.SetUp failed for volume "t" : [{away}, {away}]']
+        assert complaints == [f'MountVolume.SetUp failed for volume "t" : {away}']
+        assert api.bundle_asks == asked + 1
 
     run_with_manager(root, scenario, api)
 
