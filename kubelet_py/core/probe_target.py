@@ -18,6 +18,9 @@ MAX_REDIRECTS = 10
 MAX_OUTPUT_BYTES = 10 * 1024
 
 _SERVING_STATUS = {0: "UNKNOWN", 1: "SERVING", 2: "NOT_SERVING", 3: "SERVICE_UNKNOWN"}
+_OF_HTTP1 = frozenset(
+    {"host", "connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", "te", "http2-settings"}
+)
 _PRINTABLE_ASCII = range(0x21, 0x7F)
 
 
@@ -40,6 +43,16 @@ class HttpTarget:
     def request(self) -> bytes:
         """What goes over the wire."""
         return f"GET {self.path} HTTP/1.1\r\n{self.headers}\r\n\r\n".encode("utf-8", "surrogateescape")
+
+    @property
+    def http2_headers(self) -> list[tuple[bytes, bytes]]:
+        """The same request in HTTP/2: names in lower case, the host as authority, nothing about the connection."""
+        lines = [line.partition(":") for line in self.headers.split("\r\n")]
+        named = [(name.lower(), value.strip()) for name, _, value in lines]
+        authority = next(value for name, value in named if name == "host")
+        pseudo = [(":method", "GET"), (":scheme", self.scheme), (":authority", authority), (":path", self.path)]
+        fields = pseudo + [(name, value) for name, value in named if name not in _OF_HTTP1]
+        return [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in fields]
 
 
 def resolve_port(port: int | str | None, container: AnyContainer) -> int:

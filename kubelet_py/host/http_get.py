@@ -1,7 +1,8 @@
 """One GET over a fresh connection, for probes and hooks.
 
 Owns connecting and reading; must not know probes. No deadline of its own: the caller has one. Written for hundreds of
-requests a second: a plain request costs a socket and a few reads, no connection pool, no parser objects.
+requests a second: a plain request costs a socket and a few reads, no connection pool, no parser objects. With TLS a
+server may choose HTTP/2; DISABLE_HTTP2 in the environment offers it to nobody.
 
 Upstream counterpart: pkg/probe/http/http.go and pkg/probe/tcp/tcp.go. Deliberate difference: no SO_LINGER, because
 closing such a socket blocks the thread, and here that is the event loop.
@@ -13,9 +14,11 @@ import os
 import re
 import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 
 from kubelet_py.core.probe_target import (
     MAX_OUTPUT_BYTES,
@@ -30,6 +33,8 @@ _READ_BYTES = 16 * 1024
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _STATUS_LINE = re.compile(rb"HTTP/\d(?:\.\d)? (\d{3})")
 _NO_BODY = (204, 304)
+_HTTP1, _HTTP2 = "http/1.1", "h2"
+_HTTP2_MODULE = "kubelet_py.host.http2_get"
 _NOT_TLS = frozenset({"WRONG_VERSION_NUMBER", "PACKET_LENGTH_TOO_LONG", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"})
 
 
@@ -160,6 +165,8 @@ async def _get_tls(target: HttpTarget) -> HttpAnswer:
         connection.close()
         raise
     try:
+        if writer.get_extra_info("ssl_object").selected_alpn_protocol() == _HTTP2:
+            return await _exchange_http2(target, reader, writer)
         writer.write(target.request)
         return await _read_answer(lambda: reader.read(_READ_BYTES))
     except (ssl.SSLError, OSError) as error:
@@ -175,7 +182,22 @@ def _unverified_context() -> ssl.SSLContext:
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     context.set_ciphers("DEFAULT:@SECLEVEL=0")
+    context.set_alpn_protocols([_HTTP1] if os.environ.get("DISABLE_HTTP2") else [_HTTP2, _HTTP1])
     return context
+
+
+async def _exchange_http2(target: HttpTarget, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> HttpAnswer:
+    if _HTTP2_MODULE not in sys.modules:
+        await asyncio.to_thread(import_module, _HTTP2_MODULE)  # tens of milliseconds, and few agents need it
+    from kubelet_py.host import http2_get
+
+    try:
+        get = http2_get.Http2Get(target.http2_headers, MAX_OUTPUT_BYTES)
+        await http2_get.exchange(get, writer.write, lambda: reader.read(_READ_BYTES))
+    except http2_get.Http2Error as error:
+        raise HttpError(str(error)) from error
+    location = get.headers.get(b"location", b"").decode("utf-8", "replace")
+    return HttpAnswer(get.status, location, bytes(get.body[:MAX_OUTPUT_BYTES]))
 
 
 async def _read_answer(receive: Callable[[], Awaitable[bytes]]) -> HttpAnswer:

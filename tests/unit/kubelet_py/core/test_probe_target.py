@@ -59,6 +59,21 @@ def test_headers_of_the_action_win() -> None:
     ]
 
 
+def test_http2_has_the_host_as_authority_and_nothing_of_the_connection() -> None:
+    """Names are in lower case, what belongs to HTTP/1.1's connection is left out."""
+    given = [{"name": "Host", "value": "shop.example"}, {"name": "X-One", "value": "a"}, {"name": "TE", "value": "x"}]
+    found = target(scheme="HTTPS", path="/a?b", httpHeaders=given)
+    assert found.http2_headers == [
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":authority", b"shop.example"),
+        (b":path", b"/a?b"),
+        (b"user-agent", b"kube-probe/1.37"),
+        (b"accept", b"*/*"),
+        (b"x-one", b"a"),
+    ]
+
+
 def test_an_ipv6_address_is_bracketed() -> None:
     """In the URL and in the Host header."""
     found = probe_target.http_target(core_v1.HTTPGetAction(port=80), CONTAINER, "fd00::7", "x")

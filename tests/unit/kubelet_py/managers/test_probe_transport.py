@@ -5,6 +5,7 @@ import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ import grpc
 import grpc.aio
 import pytest
 from blockbuster import blockbuster_ctx
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.events import RequestReceived
 
 from cri_proto import runtime_v1 as cri
 from kubelet_py.api import codec, core_v1
@@ -178,6 +182,44 @@ async def test_https_takes_any_certificate(tmp_path: Path) -> None:
         plain = await ask({"httpGet": {"port": listener.sockets[0].getsockname()[1], "scheme": "HTTPS"}})
     assert plain.result is FAILURE
     assert "server gave HTTP response to HTTPS client" in plain.output
+
+
+async def test_https_speaks_http2_with_servers_that_want_it(tmp_path: Path) -> None:
+    """And with those that speak nothing else."""
+    credentials = Authority(tmp_path, "ca").issue("server", "server", server_names=["elsewhere.example"])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(credentials.certificate, credentials.key)
+    context.set_alpn_protocols(["h2"])
+    for status, expected in (
+        ("200", ProbeAnswer(SUCCESS, "as asked: /healthz")),
+        ("503", ProbeAnswer(FAILURE, "HTTP probe failed with statuscode: 503")),
+    ):
+        listener = await asyncio.start_server(partial(_speak_http2, status), "127.0.0.1", 0, ssl=context)
+        async with listener:
+            port = listener.sockets[0].getsockname()[1]
+            assert await ask({"httpGet": {"port": port, "scheme": "HTTPS", "path": "/healthz"}}) == expected
+    listener = await asyncio.start_server(partial(_speak_http2, ""), "127.0.0.1", 0, ssl=context)
+    async with listener:
+        closed = await ask({"httpGet": {"port": listener.sockets[0].getsockname()[1], "scheme": "HTTPS"}})
+    assert closed.result is FAILURE
+    assert closed.output.endswith(": unexpected EOF")
+
+
+async def _speak_http2(status: str, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """A server that hangs up without a word where it has no status."""
+    connection = H2Connection(H2Configuration(client_side=False))
+    connection.initiate_connection()
+    path = ""
+    while not path:
+        for event in connection.receive_data(await reader.read(1000)):
+            if isinstance(event, RequestReceived):
+                path = dict(event.headers)[b":path"].decode()
+    if status:
+        connection.send_headers(1, [(":status", status)])
+        connection.send_data(1, f"as asked: {path}".encode(), end_stream=True)
+    writer.write(connection.data_to_send())
+    await writer.drain()
+    writer.close()
 
 
 async def _speak_http(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
