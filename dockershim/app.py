@@ -47,7 +47,8 @@ from dockershim.service import add_services
 from dockershim.stats import Statistics
 from dockershim.stats.layers import LayerUsage
 from dockershim.store import Store
-from dockershim.store.feeder import Feeder, FeederHooks
+from dockershim.store.feeder import Feeder
+from dockershim.store.observer import FeederHooks
 from dockershim.streaming.certificate import Certificate
 from dockershim.systemd import Notifier, take_passed_socket
 from dockershim.tasks import Tasks

@@ -87,12 +87,12 @@ class Lifecycle:
         with contextlib.suppress(NotFound, NotRunning):
             await self._node.engine.stop_container(view.id, timeout_seconds)
         try:
-            after = await self._node.feeder.observe_end(view.id)
+            after = await self._node.feeder.observer.observe_end(view.id)
         except (Unavailable, DeadlineExceeded):  # Docker itself: it can tell when it is asked again
             raise
         except ShimError as error:
             _log.warning("container_end_unseen", id=view.id, error=str(error))
-            await self._node.feeder.container_ended(view.id, str(error))
+            await self._node.feeder.observer.container_ended(view.id, str(error))
             return
         if after is not None and after.running:
             raise EngineFailed(f"container {view.id} still runs after Docker said it stopped")
@@ -132,9 +132,9 @@ class Lifecycle:
             with contextlib.suppress(NotRunning):
                 await self._node.engine.kill_container(sandbox_id, "SIGKILL")  # pause has nothing to finish
         except NotFound:
-            await feeder.observe_sandbox(sandbox_id)
+            await feeder.observer.observe_sandbox(sandbox_id)
         else:
-            feeder.sandbox_ended(sandbox_id, self._node.monotonic_ns())
+            feeder.observer.sandbox_ended(sandbox_id, self._node.monotonic_ns())
 
     async def disconnect(self, view: SandboxView) -> None:
         """Tear the network down once."""
@@ -168,7 +168,7 @@ class Lifecycle:
         await self.remove_quietly(view.id)
         await self._node.sandbox_files.delete(view.id)
         await self._node.checkpoints.delete(view.id)
-        self._node.feeder.record_removed(view.id)
+        self._node.feeder.observer.record_removed(view.id)
         self._node.store.remove_sandbox(view.id)
 
 

@@ -189,7 +189,7 @@ class CheckpointAndRestore:
             found = await files.read_container(source, field, directory)
             former_id = self._check_image(found, source, create.config.image.image)
             container_id = (await self._create(create)).container_id
-            view = await self._node.feeder.observe_container(container_id)  # only Docker knows its layer
+            view = await self._node.feeder.observer.observe_container(container_id)  # only Docker knows its layer
             if view is None:
                 raise NotFound("container", container_id)
             if found.layer is not None:

@@ -96,7 +96,7 @@ class ContainerCreate:
             made = await mutation.step(self._create(name, body, created, config))
             await self._check_volumes(made.id, volumes, trees)
             if made.warnings:  # Docker has left something out, and the store shall not say otherwise
-                if await mutation.step(self._node.feeder.observe_container(made.id)) is None:
+                if await mutation.step(self._node.feeder.observer.observe_container(made.id)) is None:
                     raise EngineFailed(f"container {made.id} vanished right after its creation")
             else:
                 self._node.store.put_container(self._view(name, made.id, body, image, before_ns))

@@ -56,9 +56,9 @@ class ContainerLifecycle:
             try:
                 await self._node.engine.start_container(view.id, checkpoint)
             except ShimError:
-                await self._node.feeder.observe_container(view.id)
+                await self._node.feeder.observer.observe_container(view.id)
                 raise
-            started = await self._node.feeder.observe_container(view.id)
+            started = await self._node.feeder.observer.observe_container(view.id)
             if started is None:
                 raise NotFound("container", view.id)
             if started.running:
@@ -141,7 +141,7 @@ class ContainerLifecycle:
                     await self._node.changed_limits.save(view.id, now)
                     current = self._node.store.require_container(view.id)
                 self._node.store.put_container(dataclasses.replace(current, after_start=now))
-            await self._node.feeder.observe_container(view.id)
+            await self._node.feeder.observer.observe_container(view.id)
         return cri.UpdateContainerResourcesResponse()
 
     async def _change_oom_score(self, view: ContainerView, wanted: int) -> None:

@@ -1,4 +1,4 @@
-"""A line of Docker's list written as an inspect answer: for a container that Docker lists and cannot inspect.
+"""What a line of Docker's list says, also where nothing else does: for a container that Docker cannot inspect.
 
 Pure. After a power cut an image or container may have lost what only the inspect answer shows, and is still there and
 has to be removed by somebody, who must see it first. Upstream counterpart: containerd's recovery, which shows what it
@@ -12,9 +12,27 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
+from cri_proto import runtime_v1 as cri
+from dockershim.translate.views import ContainerView, kind_of
+
 _EXITED = re.compile(r"^Exited \((\d{1,3})\)")
 UNKNOWN_EXIT_CODE = 255
 """Of an end of which nothing else is known: it must not pass for a success."""
+
+
+def kind_of_listed(line: Mapping[str, Any]) -> str:
+    """Sandbox, container, or "" for what is not ours."""
+    return kind_of(line.get("Names") or (), line["Labels"])
+
+
+def is_running(line: Mapping[str, Any]) -> bool:
+    """Whether it has processes, paused ones too."""
+    return line.get("State") in ("running", "paused", "restarting")
+
+
+def has_run_unseen(view: ContainerView, line: Mapping[str, Any]) -> bool:
+    """Whether one that was created only has run since."""
+    return view.status.state == cri.ContainerState.CONTAINER_CREATED and line.get("State") != "created"
 
 
 def listed_exit_code(line: Mapping[str, Any]) -> int:

@@ -197,7 +197,7 @@ async def test_what_cannot_be_checkpointed_is_said(api: Api, tmp_path: Path) -> 
     with pytest.raises(InvalidArgument, match=r"^timeout: "):
         await api.checkpoint(container_id, location, timeout=-1)
     api.engine.end(container_id, 0)
-    await api.node.feeder.observe_container(container_id)
+    await api.node.feeder.observer.observe_container(container_id)
     with pytest.raises(NotRunning, match="does not run"):
         await api.checkpoint(container_id, location)
     with pytest.raises(FailedPrecondition, match="no container of sandbox"):
@@ -285,7 +285,7 @@ async def test_a_pod_comes_back(api: Api, tmp_path: Path) -> None:
     """Its running containers, each from its own images and with its own files; others are the caller's to create."""
     sandbox_id, (first, second, ended) = await api.pod("first", "second", "ended")
     api.engine.end(ended, 0)
-    await api.node.feeder.observe_container(ended)
+    await api.node.feeder.observer.observe_container(ended)
     path = tmp_path / "pod"
     await api.checkpoint_pod(sandbox_id, path)
     assert sorted(each.name for each in path.iterdir()) == ["first.tar", "pod.dump", "pod.options", "second.tar"]
@@ -311,7 +311,7 @@ async def test_some_containers_of_a_pod(api: Api, tmp_path: Path) -> None:
     await api.checkpoint_pod(sandbox_id, tmp_path / "pod", container_ids=[second, first])
     assert json.loads((tmp_path / "pod" / "pod.options").read_bytes())["containers"] == ["first", "second"]
     api.engine.end(other_id, 0)
-    await api.node.feeder.observe_container(other_id)
+    await api.node.feeder.observer.observe_container(other_id)
     with pytest.raises(NotRunning):
         await api.checkpoint_pod(sandbox_id, tmp_path / "again", container_ids=[other_id])
 

@@ -76,7 +76,7 @@ async def test_a_new_container_is_shown_as_docker_has_it(api: Api) -> None:
     assert looks(api) == 0
     before = api.world.node.store.containers[container_id]
     assert before.status.state == CREATED
-    seen = await api.world.node.feeder.observe_container(container_id)
+    seen = await api.world.node.feeder.observer.observe_container(container_id)
     assert seen is not None
     assert (seen.status, seen.item) == (before.status, before.item)
     assert (before.unseen, seen.unseen) == (True, False)
@@ -157,7 +157,7 @@ async def test_an_end_between_two_event_streams_is_seen_also_by_who_was_busy_wit
     view = api.world.node.store.containers[container_id]
     feeder, engine = api.world.node.feeder, api.world.engine
     await quiet(api)
-    async with feeder.claim(view.name) if busy == "claim" else feeder._look(container_id):
+    async with feeder.claim(view.name) if busy == "claim" else feeder.observer._look(container_id):
         engine.cut_events()
         engine.end(container_id, 3)
         await until(lambda: engine.calls["list_containers"] == 1 and feeder._following)
@@ -236,7 +236,7 @@ async def test_a_stop_that_looks_in_the_moment_of_the_event_takes_the_only_look(
     engine.end(container_id, 7)
     view = api.world.node.store.containers[container_id]
     feeder._handle_container_event(EngineEvent("container", "die", container_id, view.name, feeder._monotonic_ns(), {}))
-    await feeder.observe_end(container_id)
+    await feeder.observer.observe_end(container_id)
     await asyncio.sleep(0.02)
     assert api.world.node.store.containers[container_id].status.exit_code == 7
     assert looks(api) == 1

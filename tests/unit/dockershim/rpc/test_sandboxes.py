@@ -382,7 +382,7 @@ async def test_an_images_labels_reach_nothing_on_the_host(api: Api, tmp_path: Pa
     if before:
         labels |= image["Config"]["Labels"]
         labels[names.KEYS_LABEL] = "[]"
-    assert await api.world.node.feeder.observe_container(container_id) is not None
+    assert await api.world.node.feeder.observer.observe_container(container_id) is not None
     await api.start(container_id)
     view = api.world.node.store.containers[container_id]
     assert view.running

@@ -77,7 +77,7 @@ async def test_a_sandbox_of_cri_dockerd_keeps_its_address(
         assert (status.state, status.network.ip) == (READY, "10.9.0.7")
         assert [ip.ip for ip in status.network.additional_ips] == ["fd00::7"]
         assert status.metadata == cri.PodSandboxMetadata(name="old", namespace="default", uid="uid-old")
-        await world.node.feeder.observe_sandbox(sandbox_id)
+        await world.node.feeder.observer.observe_sandbox(sandbox_id)
         assert len(inside) == 1
         await Lifecycle(world.node).stop_sandbox(world.node.store.sandboxes[sandbox_id])
     async with running_node(tmp_path, engine) as world:  # the record is ours now, and still says what it is of
@@ -166,7 +166,7 @@ async def test_the_oom_score_changes_with_the_resources(
         await running.update(memory_limit_in_bytes=1 << 20)
         await api.start(container_id)
         engine.containers[container_id]["State"]["Pid"] = process.pid
-        await world.node.feeder.observe_container(container_id)
+        await world.node.feeder.observer.observe_container(container_id)
         await running.update(oom_score_adj=900)
         score = Path(f"/proc/{process.pid}/oom_score_adj")
         assert await asyncio.to_thread(score.read_text) == "900\n"
@@ -258,7 +258,7 @@ async def test_huge_pages_are_limited_when_they_are_reserved(
         container_id = await api.container(await api.sandbox())
         await api.start(container_id)
         engine.containers[container_id]["State"]["Pid"] = process.pid
-        await world.node.feeder.observe_container(container_id)
+        await world.node.feeder.observer.observe_container(container_id)
         limits = [cri.HugepageLimit(page_size="2MB", limit=4096)]
         await Running(world, container_id).update(hugepage_limits=limits)
         for paths in files.values():
@@ -327,7 +327,7 @@ async def test_the_user_is_what_the_containers_files_say(tmp_path: Path, engine:
         assert not world.node.store.containers[container_id].status.HasField("user")
         await api.start(container_id)
         engine.containers[container_id]["State"]["Pid"] = os.getpid()  # our own root stands for the container's
-        await world.node.feeder.observe_container(container_id)
+        await world.node.feeder.observer.observe_container(container_id)
         assert world.node.store.containers[container_id].status.user.linux.uid == 0
         engine.containers[container_id]["State"]["Pid"] = 0
         engine.end(container_id, 0)

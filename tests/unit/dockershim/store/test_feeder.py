@@ -167,7 +167,7 @@ async def test_a_pod_that_is_known_stays_so(tmp_path: Path, engine: FakeDockerEn
         with engine.unheard():
             if ends:
                 engine.end(sandbox, 137)
-        await world.node.feeder._observe_listed((await engine.list_containers())[0], known.observed_at_ns + 1)
+        await world.node.feeder.observer.observe_listed((await engine.list_containers())[0], known.observed_at_ns + 1)
         view = world.node.store.sandboxes[sandbox]
         assert view.running is not ends
         assert (view.resolv_conf_path, view.created_at_ns) == (known.resolv_conf_path, known.created_at_ns)
@@ -180,7 +180,7 @@ async def test_what_somebody_has_seen_since_counts_for_more(tmp_path: Path, engi
         known = world.node.store.containers[container]
         line = {**(await engine.list_containers())[0], "State": "exited"}
         engine.broken = {container}
-        await world.node.feeder._observe_listed(line, known.observed_at_ns - 1)
+        await world.node.feeder.observer.observe_listed(line, known.observed_at_ns - 1)
         assert world.node.store.containers[container] is known
         assert not world.logs.finished
 
