@@ -28,8 +28,7 @@ from cri_proto.runtime_v1 import api_pb2_grpc
 from dockershim import app
 from dockershim.config import Config
 from dockershim.node import NodeSettings
-from tests.fakes.docker_engine import FakeDockerEngine
-from tests.fakes.docker_node import IMAGE, PAUSE, FakeLogs, FakePodNetwork
+from tests.fakes.docker_node import IMAGE, PAUSE, FakeLogs, FakePodNetwork, stocked_engine
 
 WARM_UP_CYCLES = 5_000
 """Until all is full that has a bound: the removed sandboxes and containers it remembers, and the allocator's own."""
@@ -120,9 +119,7 @@ def _cycle(runtime: Any, uid: str) -> None:
 
 
 def _serve(root: Path) -> tuple[FakeLogs, asyncio.AbstractEventLoop, Callable[[], None], threading.Thread]:
-    engine, logs, started = FakeDockerEngine(), FakeLogs(), threading.Event()
-    engine.add_image(PAUSE)
-    engine.add_image(IMAGE)
+    engine, logs, started = stocked_engine(), FakeLogs(), threading.Event()
     settings = NodeSettings(pause_image=PAUSE, cgroup_root=str(root))
     running: list[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = []
 

@@ -125,6 +125,14 @@ class World:
         self.node = node
 
 
+def stocked_engine() -> FakeDockerEngine:
+    """A Docker that has the images PAUSE and IMAGE."""
+    engine = FakeDockerEngine()
+    engine.add_image(PAUSE)
+    engine.add_image(IMAGE)
+    return engine
+
+
 @asynccontextmanager
 async def running_node(
     root: Path,
@@ -134,9 +142,7 @@ async def running_node(
 ) -> AsyncIterator[World]:
     """A node that has caught up with its engine."""
     if engine is None:
-        engine = FakeDockerEngine()
-        engine.add_image(PAUSE)
-        engine.add_image(IMAGE)
+        engine = stocked_engine()
     network, logs = FakePodNetwork(), logs or FakeLogs()
     parts = app.Parts(engine, network, logs, settings or NodeSettings(pause_image=PAUSE))
     async with Tasks() as tasks:

@@ -18,8 +18,7 @@ from cri_proto.runtime_v1 import api_pb2_grpc
 from dockershim import app
 from dockershim.config import Config
 from dockershim.node import NodeSettings
-from tests.fakes.docker_engine import FakeDockerEngine
-from tests.fakes.docker_node import IMAGE, PAUSE, FakeLogs, FakePodNetwork
+from tests.fakes.docker_node import IMAGE, PAUSE, FakeLogs, FakePodNetwork, stocked_engine
 from tests.fuzz import cri_requests
 from tests.fuzz.cri_requests import RPCS, placed, requests
 
@@ -34,7 +33,7 @@ class Node:
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self._engine = FakeDockerEngine()
+        self._engine = stocked_engine()
         self._started = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="fuzzed dockershim")
         self._thread.start()
@@ -47,8 +46,6 @@ class Node:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        self._engine.add_image(PAUSE)
-        self._engine.add_image(IMAGE)
         parts = app.Parts(
             self._engine, FakePodNetwork(), FakeLogs(), NodeSettings(pause_image=PAUSE, cgroup_root=str(self.root))
         )

@@ -13,15 +13,12 @@ from dockershim.lifecycle import Lifecycle
 from dockershim.translate import names
 from dockershim.translate.listed import UNKNOWN_EXIT_CODE
 from tests.fakes.docker_engine import FakeDockerEngine
-from tests.fakes.docker_node import IMAGE, PAUSE, World, running_node
+from tests.fakes.docker_node import IMAGE, World, running_node, stocked_engine
 
 
 @pytest.fixture
 def engine() -> FakeDockerEngine:
-    made = FakeDockerEngine()
-    made.add_image(PAUSE)
-    made.add_image(IMAGE)
-    return made
+    return stocked_engine()
 
 
 async def make(engine: FakeDockerEngine, kind: str, name: str, sandbox_id: str = "") -> str:

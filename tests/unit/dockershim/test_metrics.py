@@ -18,8 +18,7 @@ from dockershim.config import Config, parse_arguments
 from dockershim.errors import ConfigError
 from dockershim.metrics import Metrics
 from dockershim.node import NodeSettings
-from tests.fakes.docker_engine import FakeDockerEngine
-from tests.fakes.docker_node import IMAGE, PAUSE, FakeLogs, FakePodNetwork, sandbox_config
+from tests.fakes.docker_node import PAUSE, FakeLogs, FakePodNetwork, sandbox_config, stocked_engine
 from tests.unit.dockershim.test_service import Client, ready
 
 
@@ -39,9 +38,7 @@ def scrape(port: int) -> dict[str, float]:
 
 async def test_what_is_counted(tmp_path: Path) -> None:
     """Calls by code, events, and what the store has at the moment; nothing is left listening at the end."""
-    engine = FakeDockerEngine()
-    engine.add_image(PAUSE)
-    engine.add_image(IMAGE)
+    engine = stocked_engine()
     port = free_port()
     metrics = Metrics()
     parts = app.Parts(engine, FakePodNetwork(), FakeLogs(), NodeSettings(pause_image=PAUSE), metrics=metrics)

@@ -21,7 +21,7 @@ from dockershim.config import Config
 from dockershim.interceptor import CODES, code_of
 from dockershim.node import NodeSettings
 from tests.fakes.docker_engine import FakeDockerEngine
-from tests.fakes.docker_node import IMAGE, PAUSE, FakeLogs, FakePodNetwork
+from tests.fakes.docker_node import PAUSE, FakeLogs, FakePodNetwork, stocked_engine
 
 SERVICES = {name: api_pb2.DESCRIPTOR.services_by_name[name] for name in ("RuntimeService", "ImageService")}
 RPCS = [(service, method.name) for service, found in SERVICES.items() for method in found.methods]
@@ -80,10 +80,7 @@ async def serving(root: Path, engine: FakeDockerEngine) -> AsyncIterator[Client]
 
 @pytest.fixture
 def engine() -> FakeDockerEngine:
-    made = FakeDockerEngine()
-    made.add_image(PAUSE)
-    made.add_image(IMAGE)
-    return made
+    return stocked_engine()
 
 
 async def ready(client: Client) -> None:

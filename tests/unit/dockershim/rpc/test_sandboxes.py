@@ -36,7 +36,15 @@ from dockershim.rpc.sandbox_stop import SandboxStop
 from dockershim.store import feeder
 from dockershim.translate import names
 from tests.fakes.docker_engine import FakeDockerEngine
-from tests.fakes.docker_node import IMAGE, PAUSE, FakeLogs, World, container_config, running_node, sandbox_config
+from tests.fakes.docker_node import (
+    IMAGE,
+    FakeLogs,
+    World,
+    container_config,
+    running_node,
+    sandbox_config,
+    stocked_engine,
+)
 
 READY = cri.PodSandboxState.SANDBOX_READY
 EXITED = cri.ContainerState.CONTAINER_EXITED
@@ -493,9 +501,7 @@ async def test_what_somebody_else_runs_is_not_ours_whatever_its_image_says(api: 
 @pytest.mark.parametrize("call", ["connect", "list_images", "list_containers"])
 async def test_nothing_ends_the_feed(tmp_path: Path, call: str) -> None:
     """What nobody foresaw, at the start and in a comparison, is like an outage: it is tried again."""
-    engine = FakeDockerEngine()
-    engine.add_image(PAUSE)
-    engine.add_image(IMAGE)
+    engine = stocked_engine()
     engine.fail_next(call, RuntimeError("unforeseen"))
     async with running_node(tmp_path, engine) as world:
         api = Api(world)

@@ -20,7 +20,7 @@ from dockershim.node import NodeSettings
 from dockershim.rpc.container_lifecycle import ContainerLifecycle
 from dockershim.store import feeder
 from tests.fakes.docker_engine import FakeDockerEngine
-from tests.fakes.docker_node import IMAGE, PAUSE, World, container_config, running_node
+from tests.fakes.docker_node import PAUSE, World, container_config, running_node, stocked_engine
 from tests.unit.dockershim.rpc.test_sandboxes import Api, until
 
 READY = cri.PodSandboxState.SANDBOX_READY
@@ -47,10 +47,7 @@ async def add_foreign(engine: FakeDockerEngine, root: Path, *, checkpoint: bool 
 
 @pytest.fixture
 def engine() -> FakeDockerEngine:
-    made = FakeDockerEngine()
-    made.add_image(PAUSE)
-    made.add_image(IMAGE)
-    return made
+    return stocked_engine()
 
 
 @pytest.fixture
