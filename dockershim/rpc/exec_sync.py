@@ -53,7 +53,7 @@ class ExecSync:
         output = _Output(OUTPUT_LIMIT_BYTES)
         try:
             async with asyncio.timeout(request.timeout or None):
-                exit_code = await self._run(exec_id, output)
+                exit_code = await self._run(view.id, exec_id, output)
         except TimeoutError:
             await self._node.tasks.complete(
                 execs.kill(self._node.engine, view.id, exec_id), f"kill exec {exec_id[:12]}"
@@ -66,14 +66,14 @@ class ExecSync:
             raise
         return cri.ExecSyncResponse(stdout=bytes(output.stdout), stderr=bytes(output.stderr), exit_code=exit_code)
 
-    async def _run(self, exec_id: str, output: _Output) -> int:
-        with self._node.feeder.exec_exits.expect(exec_id) as told:
+    async def _run(self, container_id: str, exec_id: str, output: _Output) -> int:
+        with self._node.feeder.exec_exits.expect(exec_id, container_id) as end:
             stream = await self._node.engine.exec_start(exec_id, tty=False)
             try:
-                await self._drain(stream, output)
+                await end.follow(self._drain(stream, output))
             finally:
                 await stream.close()
-            return await execs.exit_code(self._node.engine, exec_id, told)
+            return await execs.exit_code(self._node.engine, exec_id, end.told)
 
     async def _drain(self, stream: ExecStream, output: _Output) -> None:
         async for number, data in stream:

@@ -68,7 +68,10 @@ class Feeder:
         self.trouble = "dockershim has not reached Docker yet"
         self.images = ImageFeed(engine, store, monotonic_ns, pinned_images)
         self.exec_exits = ExecExits()
-        self.observer = Observer(engine, store, tasks, hooks, clock_ns, monotonic_ns, self._handle_container_event)
+        self.observer = Observer(
+            engine, store, tasks, hooks, clock_ns, monotonic_ns,
+            self._handle_container_event, self.exec_exits.container_ended,
+        )  # fmt: skip
         self._engine = engine
         self._store = store
         self._tasks = tasks

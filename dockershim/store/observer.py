@@ -94,8 +94,10 @@ class Observer:
         clock_ns: Callable[[], int],
         monotonic_ns: Callable[[], int],
         judge: Callable[[EngineEvent], None],
+        container_ended: Callable[[str], None],
     ) -> None:
-        """`judge` is given the events that came while somebody looked, once the look is over.
+        """`judge` is given the events that came while somebody looked, once the look is over; `container_ended` each
+        container that is seen not to run (any more).
 
         While `settles_ends` is false, ends are shown without waiting for their logs: `take_ended_unseen` has them.
         """
@@ -109,6 +111,7 @@ class Observer:
         self._clock_ns = clock_ns
         self._monotonic_ns = monotonic_ns
         self._judge = judge
+        self._container_ended = container_ended
         self._ended_unseen: list[str] = []
         self._looks: dict[str, _Look] = {}
         self._inspects = asyncio.Semaphore(PARALLEL_INSPECTS)
@@ -224,6 +227,7 @@ class Observer:
         ended = ended_container_view(view, exit_code, not_inspected(trouble), self._clock_ns(), observed_at_ns)
         await self._hooks.settle_log(view.id)
         self._store.put_container(ended)
+        self._container_ended(view.id)
 
     async def observe(self, identifier: str, kind: str) -> None:
         """Look at one of many. What is in one that cannot be read keeps nobody from the others."""
@@ -242,6 +246,8 @@ class Observer:
         user = await self._user_of(inspect, old)
         after_start = old.after_start if old is not None else self._hooks.changed_limits(str(inspect["Id"]))
         view = container_view(inspect, self._store.image_name, observed_at_ns, user, after_start)
+        if not view.running:
+            self._container_ended(view.id)
         has_run = view.status.started_at > 0
         if has_run and (old is None or old.unseen or old.status.started_at == 0):
             self._hooks.follow_log(view)
@@ -300,6 +306,7 @@ class Observer:
             self._store.remove_sandbox(identifier)
         else:
             self._store.remove_container(identifier)
+            self._container_ended(identifier)
             await self._hooks.forget(identifier)
 
     def record_removed(self, sandbox_id: str) -> None:

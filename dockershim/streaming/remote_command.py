@@ -102,14 +102,14 @@ class RemoteCommands:
         }
         exec_id = await self._engine.exec_create(what.container_id, body)
         try:
-            with self._exits.expect(exec_id) as told:
+            with self._exits.expect(exec_id, what.container_id) as end:
                 stream = await self._engine.exec_start(exec_id, tty=tty)
 
                 async def resize(size: wire.TerminalSize) -> None:
                     await self._engine.exec_resize(exec_id, size.width, size.height)
 
-                await _join(channels, stream, resize, half_close=not tty, stdin=what.streams.stdin)
-                return wire.Outcome(await execs.exit_code(self._engine, exec_id, told))
+                await end.follow(_join(channels, stream, resize, half_close=not tty, stdin=what.streams.stdin))
+                return wire.Outcome(await execs.exit_code(self._engine, exec_id, end.told))
         except (asyncio.CancelledError, Gone):
             kill = execs.kill(self._engine, what.container_id, exec_id)
             self._tasks.spawn_logged(kill, f"kill exec {exec_id[:12]}")

@@ -1,14 +1,16 @@
 """Runs postStart and preStop hooks.
 
 Owns exec, HTTP and sleep as hooks mean them, and the events about failures. Must not know when a hook is due: the
-start and the stop of containers do. Hooks have no deadline of their own; the caller cancels.
+start and the stop of containers do. postStart hooks have no deadline of their own; the caller cancels.
 
 Upstream counterpart: pkg/kubelet/lifecycle/handlers.go.
 """
 
 import asyncio
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 import structlog
@@ -32,6 +34,9 @@ from kubelet_py.host import http_get
 from kubelet_py.sync.ports import EventSink
 
 log = structlog.get_logger()
+
+HOOK_ENDS_WITHIN_SECONDS = 1.0
+"""How long the end of a command is waited for once its container is gone, to tell of it."""
 
 
 class HookError(KubeletError):
@@ -68,26 +73,53 @@ class LifecycleHooks:
         if handler is not None:
             await self._run_told(Hook.POST_START, pod, container, container_id, handler)
 
-    async def pre_stop(self, pod: core_v1.Pod, container_name: str, container_id: str, grace_seconds: int) -> None:
-        """The container's preStop hook, if it has one, for at most the grace period; a failure holds no stop up.
+    @asynccontextmanager
+    async def pre_stop(
+        self, pod: core_v1.Pod, container_name: str, container_id: str, grace_seconds: int
+    ) -> AsyncIterator[None]:
+        """Runs the container's preStop hook, if it has one. The body stops the container, after a failure too.
 
-        Called again for the same container, a hook that was through is not repeated, and a sleep goes on.
+        It begins when the hook is through or the grace period over. A hook that is not through then goes on beside it:
+        it ends with the container. Entered again for the same container, a hook that was through is not repeated, and a
+        sleep goes on.
         """
         container = next((c for c in pods.all_containers_of(pod) if c.name == container_name), None)
         handler = handler_of(container, Hook.PRE_STOP) if container is not None else None
         if container is None or handler is None or grace_seconds <= 0:
+            yield
             return
         hook = self._pre_stops.setdefault(container_id, _PreStop(self._clock()))
         if hook.is_done:
+            yield
             return
-        try:
-            async with asyncio.timeout(grace_seconds):
-                await self._run_told(Hook.PRE_STOP, pod, container, container_id, handler, self._clock() - hook.began)
-        except TimeoutError:
-            log.info("pre_stop_hook_outlived_grace_period", container=container_name, grace_seconds=grace_seconds)
-        except HookError:
-            pass  # its event was recorded; the container stops all the same
-        hook.is_done = True
+        failure: Exception | None = None
+        async with asyncio.TaskGroup() as group:
+            slept = self._clock() - hook.began
+            running = group.create_task(self._run_pre_stop(pod, container, container_id, handler, slept))
+            await asyncio.wait((running,), timeout=grace_seconds)
+            hook.is_done = True
+            if not running.done():
+                log.info("pre_stop_hook_outlived_grace_period", container=container_name, grace_seconds=grace_seconds)
+            try:
+                yield
+            except Exception as error:  # the group would wrap it
+                failure = error
+            if not running.done() and handler.exec is not None and failure is None:
+                await asyncio.wait((running,), timeout=HOOK_ENDS_WITHIN_SECONDS)
+            running.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _run_pre_stop(
+        self,
+        pod: core_v1.Pod,
+        container: AnyContainer,
+        container_id: str,
+        handler: core_v1.LifecycleHandler,
+        slept_seconds: float,
+    ) -> None:
+        with contextlib.suppress(HookError):  # its event is recorded; the container stops all the same
+            await self._run_told(Hook.PRE_STOP, pod, container, container_id, handler, slept_seconds)
 
     def forget(self, container_id: str) -> None:
         """The container is stopped."""

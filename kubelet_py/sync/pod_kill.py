@@ -51,8 +51,8 @@ class PodKiller:
         """One container, its Killing event first."""
         self._events(pod, "Normal", "Killing", message or f"Stopping container {container_name}", container_name)
         began = self._clock()
-        await self._hooks.pre_stop(pod, container_name, container_id, grace_seconds)
-        await self._stop(container_id, container_name, stop_timeout_seconds(grace_seconds, self._clock() - began))
+        async with self._hooks.pre_stop(pod, container_name, container_id, grace_seconds):
+            await self._stop(container_id, container_name, stop_timeout_seconds(grace_seconds, self._clock() - began))
 
     async def kill_pod(self, pod: core_v1.Pod, observed: ObservedPod, grace_override: int | None = None) -> None:
         """Every container, then every sandbox."""
@@ -69,11 +69,12 @@ class PodKiller:
         grace_seconds = container_grace_period_seconds(pod, grace_override)
         self._events(pod, "Normal", "Killing", f"Stopping container {step.container_name}", step.container_name)
         try:
-            await self._hooks.pre_stop(pod, step.container_name, step.container_id, grace_seconds)
-            await _wait_for(step, ends, grace_seconds - (self._clock() - began))
-            timeout = stop_timeout_seconds(grace_seconds, self._clock() - began)
-            await self._stop(step.container_id, step.container_name, timeout)
-            end.is_good = True
+            async with self._hooks.pre_stop(pod, step.container_name, step.container_id, grace_seconds):
+                await _wait_for(step, ends, grace_seconds - (self._clock() - began))
+                timeout = stop_timeout_seconds(grace_seconds, self._clock() - began)
+                await self._stop(step.container_id, step.container_name, timeout)
+                end.is_good = True
+                end.came.set()
         finally:
             end.came.set()
 

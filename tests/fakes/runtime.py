@@ -363,11 +363,17 @@ class FakeRuntimeClient:
     async def exec_sync(self, container_id: str, command: list[str], timeout_seconds: int) -> cri.ExecSyncResponse:
         """ExecSync: what `exec_results` says; else nothing, with success."""
         async with self._rpc("ExecSync", container_id):
-            if not self._container("ExecSync", container_id).runs:
+            container = self._container("ExecSync", container_id)
+            if not container.runs:
                 raise _error("ExecSync", "UNKNOWN", f"container {container_id} is not running")
             if tuple(command) in self.exec_hangs:
-                await asyncio.sleep(timeout_seconds or 1_000_000)
-                raise RuntimeTimeout("ExecSync", "DEADLINE_EXCEEDED", f"timeout {timeout_seconds}s exceeded")
+                try:
+                    async with asyncio.timeout(timeout_seconds or None):
+                        await container.ended.wait()
+                except TimeoutError as error:
+                    text = f"timeout {timeout_seconds}s exceeded"
+                    raise RuntimeTimeout("ExecSync", "DEADLINE_EXCEEDED", text) from error
+                return cri.ExecSyncResponse(exit_code=KILLED)
             stdout, stderr, exit_code = self.exec_results.get(tuple(command), (b"", b"", 0))
             return cri.ExecSyncResponse(stdout=stdout, stderr=stderr, exit_code=exit_code)
 

@@ -173,6 +173,17 @@ async def test_a_command_that_takes_too_long_is_a_timeout(runtime: Runtime) -> N
         await runtime.client.exec_sync(container_id, list(SLEEP), 1)
 
 
+async def test_a_command_without_a_timeout_ends_with_its_container(runtime: Runtime) -> None:
+    """A preStop hook that is not through has until then."""
+    container_id = await runtime.run(await runtime.run_sandbox())
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(runtime.client.exec_sync(container_id, list(SLEEP), 0))
+        await asyncio.wait((running,), timeout=1)
+        assert not running.done()
+        await runtime.client.stop_container(container_id, 0)
+        assert (await running).exit_code  # 137, or 127 where Docker does not see the end
+
+
 async def test_a_command_needs_a_running_container(runtime: Runtime) -> None:
     container_id = await runtime.run(await runtime.run_sandbox(), SUCCEEDS)
     await runtime.ended(container_id)

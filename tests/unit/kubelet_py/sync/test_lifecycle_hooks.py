@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 
 from kubelet_py.api import core_v1
 from kubelet_py.core.observed import ProbeResult, ProbeVerdict
+from kubelet_py.errors import RuntimeCallError, SyncError
 from kubelet_py.sync.lifecycle_hooks import HookError, LifecycleHooks
 from tests.unit.kubelet_py.sync.rig import UID, InlineExecutor, LoopClock, Rig, a_container, a_pod
 
@@ -109,14 +110,42 @@ async def test_pre_stop_eats_of_the_grace_period(rig: Rig) -> None:
 
 
 @in_virtual_time
-async def test_a_pre_stop_hook_never_outlives_the_grace_period(rig: Rig) -> None:
-    """Then the container still has two seconds."""
+async def test_a_pre_stop_hook_that_outlives_the_grace_period_goes_on_with_its_container(rig: Rig) -> None:
+    """The container has two seconds more, and so has the command in it; its end is a failure that is told."""
+    rig.fake.exec_hangs.add(HOOK)
+    rig.fake.stubborn.add("main")
+    pod = a_pod(a_container(**exec_hook("preStop")))
+    await start(rig, pod)
+    began = asyncio.get_running_loop().time()
+    async with asyncio.TaskGroup() as group:
+        stopping = group.create_task(stop(rig, pod, 30))
+        await asyncio.sleep(31.5)
+        assert "FailedPreStopHook" not in rig.reasons
+        assert await stopping == pytest.approx(32, abs=0.5)
+    assert asyncio.get_running_loop().time() - began == pytest.approx(32, abs=0.5)
+    assert stop_timeouts(rig) == [2]
+    assert ("Warning", "FailedPreStopHook", "PreStopHook failed") in rig.events
+
+
+@in_virtual_time
+async def test_a_sleep_that_outlives_the_grace_period_holds_nothing_up(rig: Rig) -> None:
+    """The container has two seconds and needs none of them."""
+    pod = a_pod(a_container(**sleep_hook(50)))
+    await start(rig, pod)
+    assert await stop(rig, pod, 30) == pytest.approx(30, abs=0.5)
+    assert "FailedPreStopHook" not in rig.reasons
+
+
+@in_virtual_time
+async def test_a_container_that_would_not_stop_is_told_of_with_its_hook_under_way(rig: Rig) -> None:
+    """The runtime's word comes out as it is, and the next stop does not run the hook again."""
     rig.fake.exec_hangs.add(HOOK)
     pod = a_pod(a_container(**exec_hook("preStop")))
     await start(rig, pod)
-    assert await stop(rig, pod, 30) == pytest.approx(30, abs=0.5)
-    assert stop_timeouts(rig) == [2]
-    assert "FailedPreStopHook" not in rig.reasons
+    rig.fake.fail("StopContainer", RuntimeCallError("StopContainer", "UNKNOWN", "device or resource busy"))
+    with pytest.raises(SyncError, match="device or resource busy"):
+        await stop(rig, pod, 30)
+    assert await stop(rig, pod, 30) == pytest.approx(0, abs=0.5)
 
 
 @in_virtual_time
