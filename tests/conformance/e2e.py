@@ -3,8 +3,10 @@
 Without further choice these are the specs of test/e2e/common with [NodeConformance] that are not [Serial], [Slow] or
 [Disruptive]. SPECS=slow and SPECS=serial are those of test/e2e/common/node that take long or want the node for
 themselves, without those whose features are alpha and off; SPECS=auth those of test/e2e/auth that mount certificates
-which the cluster gives out. Makes a lab with the registry of test images, tells each spec that ends, and compares with
-e2e.toml. Writes report.json, junit.xml, summary.md and the logs of all programs below tests/conformance/out.
+which the cluster gives out; SPECS=node and SPECS=node-serial those of the node suite, test/e2e_node: the second restart
+the agent. Makes a lab with the registry of test images, tells each spec that
+ends, and compares with e2e.toml. Writes report.json, junit.xml, summary.md and the logs of all programs below
+tests/conformance/out.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from tests.lab.images import catalog
 from tests.lab.lab import Lab
 from tests.lab.process import LabError, LabProcess
 from tests.lab.progress import say, step
+from tests.lab.unit import Unit
 
 HERE = Path(__file__).resolve().parent
 LIST = HERE / "e2e.toml"
@@ -38,7 +41,17 @@ SPECS = {
     "slow": ginkgo.Choice("Slow && !Disruptive && !Alpha", "test/e2e/common/node/"),
     "serial": ginkgo.Choice("Serial && !Disruptive && !Alpha", "test/e2e/common/node/"),
     "auth": ginkgo.Choice("Conformance", "test/e2e/auth/projected_clustertrustbundle"),
+    "node": ginkgo.Choice("NodeConformance && !Serial && !Slow && !Disruptive && !Alpha", "test/e2e_node/"),
+    "node-serial": ginkgo.Choice(
+        "NodeConformance && Serial && !Disruptive && !Alpha && Feature: isEmpty", "test/e2e_node/"
+    ),
 }
+NODE_SUITE = ("node", "node-serial")
+"""The specs of e2e_node.test, which knows no kubeconfig; the others are e2e.test's."""
+NODE_SUITE_CONFIGURATION = "kubelet-config"
+"""Where the node suite writes another configuration for the agent, in the directory that its program is in."""
+SETTINGS = {"readOnlyPort": 10255}
+"""Of the agent; the node suite asks this port."""
 TIMEOUT = "6h"
 LOOK_AGAIN_SECONDS = 0.2
 
@@ -76,7 +89,10 @@ def _parser() -> argparse.ArgumentParser:
 
 def run(options: argparse.Namespace, out: Path) -> None:
     """One run of the suite in a lab of its own; its report is in `out`."""
-    runner, suite_program = gotools.ensure("ginkgo"), gotools.ensure("e2e.test")
+    is_node_suite = options.specs in NODE_SUITE
+    runner, suite_program = gotools.ensure("ginkgo"), gotools.ensure("e2e_node.test" if is_node_suite else "e2e.test")
+    if is_node_suite:
+        suite_program = Path(shutil.copy(suite_program, out))
     on_docker = options.runtime == "docker"
     with step("starting the engine and the registry"):
         lab = Lab.start(
@@ -89,25 +105,22 @@ def run(options: argparse.Namespace, out: Path) -> None:
             with step(f"starting the control plane and the node ({options.kubelet} on {options.runtime})"):
                 cluster = Cluster.start(lab)
                 endpoint = node.start_dockershim(lab).socket if on_docker else lab.containerd_socket
-                if options.kubelet == "go":
-                    agent = gokubelet.start(cluster, endpoint, node=NODE)
-                else:
-                    agent = node.start_kubelet_py(cluster, endpoint, node=NODE, flags=["-v=4"])
+                unit = Unit(lab)
+                start = gokubelet.start if options.kubelet == "go" else node.start_kubelet_py
+                file = out / NODE_SUITE_CONFIGURATION
+                agent = start(
+                    cluster, endpoint, node=NODE, settings=SETTINGS, flags=["-v=4"], file=file, under=unit.command
+                )
             named = SPECS[options.specs]
             choice = ginkgo.Choice(
                 options.labels or named.labels, options.files or named.files, options.focus, options.skip
             )
-            flags = [
-                f"--kubeconfig={cluster.kubeconfig}",
-                "--provider=skeleton",
-                f"--kubectl-path={cluster.programs['kubectl']}",
-                f"--container-runtime-endpoint=unix://{endpoint}",
-                "--disable-log-dump",
-            ]
+            flags = _node_suite_flags(cluster) if is_node_suite else _suite_flags(cluster)
+            flags += [f"--container-runtime-endpoint=unix://{endpoint}"]
             command = ginkgo.command(
                 runner, suite_program, choice, out, flags, processes=options.processes, timeout=TIMEOUT
             )
-            suite = lab.popen(command, log="e2e", directory=out)
+            suite = lab.popen(command, log="e2e", directory=out, environment={"PATH": unit.path})
             _tell(suite, lab.logs / "e2e.log")
             if agent.poll() is not None:
                 raise LabError(f"the agent ended with {agent.returncode}:\n{agent.log_tail()}")
@@ -115,6 +128,29 @@ def run(options: argparse.Namespace, out: Path) -> None:
                 raise LabError(f"the suite ended with {suite.returncode} and left no report:\n{suite.log_tail()}")
         finally:
             shutil.copytree(lab.logs, out / "logs", dirs_exist_ok=True)
+            (out / "e2e_node.test").unlink(missing_ok=True)
+
+
+def _suite_flags(cluster: Cluster) -> list[str]:
+    return [
+        f"--kubeconfig={cluster.kubeconfig}",
+        "--provider=skeleton",
+        f"--kubectl-path={cluster.programs['kubectl']}",
+        "--disable-log-dump",
+    ]
+
+
+def _node_suite_flags(cluster: Cluster) -> list[str]:
+    """The node suite uses what runs already, and comes with a token instead of a kubeconfig."""
+    return [
+        f"--host={cluster.server}",
+        f"--bearer-token={cluster.admin_token()}",
+        f"--node-name={NODE}",
+        "--dns-domain=cluster.local",
+        "--start-services=false",
+        "--stop-services=false",
+        "--prepull-images=false",
+    ]
 
 
 def _tell(suite: LabProcess, log: Path) -> None:

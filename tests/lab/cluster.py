@@ -27,6 +27,7 @@ VIRTUAL_MACHINE_HOST = "10.0.2.2"
 """How QEMU's user network calls the loopback of the machine that it runs on."""
 COMPONENTS = ("kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubectl")
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
+ADMIN_ACCOUNT = "lab-admin"
 
 
 def prepare() -> dict[str, str]:
@@ -233,18 +234,24 @@ class Cluster:
             raise LabError(f"POST {path}: {status} {answer}")
         return answer
 
+    def admin_token(self, valid_seconds: int = 24 * 3600) -> str:
+        """A token for clients that know no certificates: of a service account that may do everything."""
+        accounts = "/api/v1/namespaces/kube-system/serviceaccounts"
+        self.create(accounts, {"metadata": {"name": ADMIN_ACCOUNT}})
+        subject = {"kind": "ServiceAccount", "name": ADMIN_ACCOUNT, "namespace": "kube-system"}
+        self._bind_cluster_role(ADMIN_ACCOUNT, "cluster-admin", subject)
+        asked = self.create(f"{accounts}/{ADMIN_ACCOUNT}/token", {"spec": {"expirationSeconds": valid_seconds}})
+        return str(asked["status"]["token"])
+
     def _allow_kubelet_client(self) -> None:
+        subject = {"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": KUBELET_CLIENT}
+        self._bind_cluster_role(KUBELET_CLIENT, "system:kubelet-api-admin", subject)
+
+    def _bind_cluster_role(self, name: str, role: str, subject: Mapping[str, str]) -> None:
+        reference = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role}
         self.create(
             "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings",
-            {
-                "metadata": {"name": KUBELET_CLIENT},
-                "roleRef": {
-                    "apiGroup": "rbac.authorization.k8s.io",
-                    "kind": "ClusterRole",
-                    "name": "system:kubelet-api-admin",
-                },
-                "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": KUBELET_CLIENT}],
-            },
+            {"metadata": {"name": name}, "roleRef": reference, "subjects": [subject]},
         )
 
     def kubectl(self, *arguments: str, text_input: str = "", check: bool = True, timeout_seconds: float = 120.0) -> str:

@@ -48,20 +48,24 @@ def start(
     lab: Sandbox | None = None,
     settings: Mapping[str, Any] | None = None,
     flags: Sequence[str] = (),
+    file: Path | None = None,
+    under: Sequence[str] = (),
     wait: bool = True,
 ) -> LabProcess:
     """Start the Go kubelet against a CRI socket and wait until its node is Ready.
 
-    It runs beside the control plane, or in another lab host that joined it.
+    It runs beside the control plane, or in another lab host that joined it. The configuration goes to `file`; `under`
+    is the beginning of the command, of a program that runs the kubelet.
     """
     program = gotools.ensure("kubelet")
     lab = lab or cluster.lab
-    file = cluster.directory / f"kubelet-{node}.json"
+    file = file or cluster.directory / f"kubelet-{node}.json"
     file.write_text(json.dumps(configuration(cluster, endpoint, settings or {}), indent=2))
     lab.run(["mkdir", "-p", "/etc/kubernetes/manifests"])
     kubeconfig = cluster.node_credentials(node)
     process = lab.popen(
         [
+            *under,
             program,
             f"--config={file}",
             f"--kubeconfig={kubeconfig}",

@@ -47,19 +47,22 @@ def start_kubelet_py(
     lab: Sandbox | None = None,
     settings: Mapping[str, Any] | None = None,
     flags: Sequence[str] = (),
+    file: Path | None = None,
+    under: Sequence[str] = (),
     wait: bool = True,
 ) -> LabProcess:
     """Start kubelet-py with the configuration that the Go kubelet gets here, and wait until it knows its pods and its
-    node is Ready, which it may still be called since the agent before."""
+    node is Ready, which it may still be called since the agent before. The configuration goes to `file`; `under` is the
+    beginning of the command, of a program that runs the agent."""
     lab = lab or cluster.lab
-    file = cluster.directory / f"kubelet-py-{node}.json"
+    file = file or cluster.directory / f"kubelet-py-{node}.json"
     file.write_text(json.dumps(gokubelet.configuration(cluster, endpoint, settings or {}), indent=2))
     lab.run(["mkdir", "-p", "/etc/kubernetes/manifests"])
     log = lab.logs / f"kubelet-py-{node}.log"
     old_bytes = log.stat().st_size if log.exists() else 0
     process = lab.popen(
         [
-            sys.executable, "-m", "kubelet_py",
+            *under, sys.executable, "-m", "kubelet_py",
             f"--config={file}", f"--kubeconfig={cluster.node_credentials(node)}",
             f"--container-runtime-endpoint=unix://{endpoint}", f"--hostname-override={node}",
             f"--node-ip={lab.node_address}", "--root-dir=/var/lib/kubelet", *flags,

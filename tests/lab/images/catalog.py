@@ -50,6 +50,10 @@ def _busybox(
     return Image((content.USERLAND, content.APPLETS, *layers), command=command, user=user, labels=labels, ports=ports)
 
 
+def _e2e_busybox(version: str) -> Image:
+    return _busybox(content.EITHER_SHELL, content.MILLISECONDS, version=version)
+
+
 def _nginx(version: str) -> Image:
     return _busybox(content.NGINX, version=version, command=("nginx",), ports=("80/tcp",))
 
@@ -82,7 +86,7 @@ def _stored(kind: str, digest: str) -> str:
 
 def _agnhost(version: str) -> Image:
     served = served_layer("registry.k8s.io/pause:3.10.2", "pause", "testing")
-    layers = (content.AGNHOST_USERLAND, content.AGNHOST, served)
+    layers = (content.AGNHOST_USERLAND, content.MILLISECONDS, content.AGNHOST, served)
     return Image(layers, entrypoint=("/agnhost",), command=("pause",), labels={"version": version}, ports=("80/tcp",))
 
 
@@ -94,8 +98,8 @@ IMAGES: dict[str, Image] = {
     **{f"registry.k8s.io/pause:{version}": _pause(version) for version in ("3.9", "3.10", "3.10.1", "3.10.2")},
     "k8s.gcr.io/pause:3.9": _pause("3.9"),
     f"{E2E}/busybox:1.29-2": _busybox(),
-    f"{E2E}/busybox:1.36.1-1": _busybox(content.EITHER_SHELL, version="1.36.1-1"),
-    f"{E2E}/busybox:1.37.0-2": _busybox(content.EITHER_SHELL, version="1.37.0-2"),
+    f"{E2E}/busybox:1.36.1-1": _e2e_busybox("1.36.1-1"),
+    f"{E2E}/busybox:1.37.0-2": _e2e_busybox("1.37.0-2"),
     **{f"{E2E}/nginx:{version}": _nginx(version) for version in ("1.14-2", "1.27.0-2", "1.28.0-2")},
     f"{E2E}/httpd:2.4.39-4": _busybox(content.HTTPD, command=("httpd-foreground",), ports=("80/tcp",)),
     **{

@@ -140,6 +140,9 @@ APPLETS = Layer("applets", "3", _write_applets)
 EITHER_SHELL = Layer(
     "either-shell", _source_key("sh.c"), lambda layer: layer.file("usr/bin/sh", _compile("sh.c"), 0o755)
 )
+MILLISECONDS = Layer(
+    "milliseconds", _source_key("nmeter.c"), lambda layer: layer.file("usr/bin/nmeter", _compile("nmeter.c"), 0o755)
+)
 NGINX = Layer("nginx", f"2 {NGINX_CONFIGURATION}{NGINX_PAGE}", _write_nginx)
 NGINX_ON_12003 = Layer(
     "nginx-on-12003",
