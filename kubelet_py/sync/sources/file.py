@@ -2,20 +2,23 @@
 
 A missing path is an empty set. Each problem is logged once, and again when it changes or is gone. A file that becomes
 unusable keeps its pod for one check interval, so that an editor's half-written file or a short slip restarts nothing.
+A file that is removed and made again is another pod's, however quickly, and whatever it holds.
 
 Upstream counterpart: pkg/kubelet/config/file.go, file_linux.go. Differences: two files with one pod name are a problem
-that is named, and the pod that runs stays (upstream: the file that is read last wins).
+that is named, and the pod that runs stays (upstream: the file that is read last wins); an editor that moves the old
+file away and writes a new one with the same content restarts nothing.
 """
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from kubelet_py.api.pod import SOURCE_FILE
+from kubelet_py.api.pod import SOURCE_FILE, PodUid, uid_of
 from kubelet_py.core.source_merge import PodSet, SourceProblem
 from kubelet_py.host import inotify
 from kubelet_py.host.inotify import DirectoryWatch
@@ -61,8 +64,8 @@ class FileSource:
                 await self.look()
                 await asyncio.sleep(self._check_seconds)
 
-    async def look(self) -> None:
-        """Looks once and gives the set if it is another one than before."""
+    async def look(self, replaced: Set[PodUid] = frozenset()) -> None:
+        """Looks once and gives the set if it is another one than before; first one without those that were replaced."""
         found = await asyncio.to_thread(self._directory.look, time.time())
         self._look_again = bool(found.problems or found.path_problem or found.unsettled)
         if found.path_problem:
@@ -70,6 +73,9 @@ class FileSource:
             return  # what runs goes on: the path may come back, and then says what shall run
         self._report(found)
         new = PodSet(SOURCE_FILE, found.pods, found.problems)
+        if any(uid_of(pod) in replaced for pod in new.pods):
+            self._last = replace(new, pods=tuple(pod for pod in new.pods if uid_of(pod) not in replaced))
+            await self._emit(self._last)
         if self._last is None or new != self._last:
             self._last = new
             await self._emit(new)
@@ -92,9 +98,10 @@ class FileSource:
                     return
                 if directory != self._path and changes and not any(c.name == self._path.name for c in changes):
                     continue  # a neighbour of the single file
+                replaced = self._directory.pods_of(_replaced(changes))
                 for change in changes:
                     self._directory.forget(change.name)
-                await self.look()
+                await self.look(replaced)
 
     async def _next_changes(self, watch: DirectoryWatch) -> list[inotify.Change]:
         """What happened, once the files that it happened to seem complete; nothing when it is time for a look."""
@@ -131,3 +138,15 @@ class FileSource:
 def _is_complete(changes: list[inotify.Change]) -> bool:
     masks = [change.mask for change in changes]
     return any(mask & _COMPLETE for mask in masks) and not any(mask & _GONE for mask in masks)
+
+
+def _replaced(changes: list[inotify.Change]) -> set[str]:
+    """The names that were removed, or moved away and back. An editor moves the old file away and writes a new one."""
+    moved_away: set[str] = set()
+    replaced: set[str] = set()
+    for change in changes:
+        if change.mask & inotify.DELETE or (change.mask & inotify.MOVED_TO and change.name in moved_away):
+            replaced.add(change.name)
+        elif change.mask & inotify.MOVED_FROM:
+            moved_away.add(change.name)
+    return replaced

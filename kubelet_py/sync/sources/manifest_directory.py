@@ -8,14 +8,14 @@ Upstream counterpart: pkg/kubelet/config/file.go (listConfig, extractFromDir, ex
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as podlib
-from kubelet_py.api.pod import SOURCE_FILE
+from kubelet_py.api.pod import SOURCE_FILE, PodUid
 from kubelet_py.core.manifest import MAX_MANIFEST_BYTES
 from kubelet_py.core.problems import ManifestError
 from kubelet_py.core.source_merge import SourceProblem
@@ -76,6 +76,12 @@ class ManifestDirectory:
         """The file was written to: read it again even if its times and size look the same."""
         for path in [path for path in self._files if os.path.basename(path) == name]:
             del self._files[path]
+
+    def pods_of(self, names: Set[str]) -> frozenset[PodUid]:
+        """The pods that the files of these names gave at the look before."""
+        return frozenset(
+            podlib.uid_of(kept.pod) for path, kept in self._good.items() if os.path.basename(path) in names
+        )
 
     def look(self, now_seconds: float) -> DirectoryLook:
         """What is there now. `now_seconds` is the wall clock's."""

@@ -253,6 +253,25 @@ class TestFileSource:
             after = (await sets.next()).pods
             assert podlib.uid_of(before[0]) in {podlib.uid_of(pod) for pod in after}
 
+    @pytest.mark.parametrize("way", ["removed and written", "moved away and back"])
+    async def test_a_file_that_was_gone_is_a_new_pod(self, tmp_path: Path, way: str) -> None:
+        """However quickly it is back with the same content; its neighbour is the old one."""
+        sets, path = Sets(), tmp_path / "m" / "web.yaml"
+        path.parent.mkdir()
+        path.write_text(_text())
+        (path.parent / "other.yaml").write_text(_text("other"))
+        async with running(FileSource(str(path.parent), "n1", 600, sets).run):
+            before = (await sets.next()).pods
+            if way == "removed and written":
+                path.unlink()
+                path.write_text(_text())
+            else:
+                path.rename(tmp_path / "kept")
+                (tmp_path / "kept").rename(path)
+            assert await sets.names() == ["other-n1"]
+            after = (await sets.next()).pods
+        assert [podlib.uid_of(pod) for pod in after] == [podlib.uid_of(pod) for pod in before]
+
     async def test_a_directory_that_comes_and_goes(self, tmp_path: Path) -> None:
         """No directory is an empty set; its files count from when it is there."""
         sets, path = Sets(), tmp_path / "later"
