@@ -2,7 +2,8 @@
 
 Level-triggered: what the sources say should run against what the API server shows. A mirror pod that is missing is
 created, one of an older static pod (other hash) or being deleted is removed and created again, one without a static pod
-is removed; all of it once the static pod of before has stopped. Must not know statuses.
+is removed; all of it once the static pod of before has stopped. A pod that the API server refuses is tried again after
+a pause of its own, which holds no other up. Must not know statuses.
 
 Upstream counterpart: pkg/kubelet/pod/mirror_client.go and the mirror parts of kubelet.go.
 """
@@ -11,6 +12,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Final
 
 import msgspec
@@ -39,6 +41,23 @@ NAME_TAKEN_SECONDS: Final = 30.0
 """A pod that is no mirror has the name of one: when it goes is not seen here."""
 
 
+@dataclass(slots=True)
+class _Refused:
+    """A mirror that could not be made or removed, for which static pod ("" for none), and when that is tried again."""
+
+    pauses: Backoff
+    static_hash: str = ""
+    again_at: float = 0.0
+
+    def note(self, static_hash: str, now_seconds: float) -> float:
+        """It failed (again); how long to wait now."""
+        if static_hash != self.static_hash:
+            self.pauses.reset()
+        pause = self.pauses.next_seconds(now_seconds)
+        self.static_hash, self.again_at = static_hash, now_seconds + pause
+        return pause
+
+
 class MirrorPodManager:
     """The `on_` methods are called in the loop; `run` works until cancelled."""
 
@@ -57,7 +76,8 @@ class MirrorPodManager:
         self._is_stopping = is_stopping
         self._node = node
         self._node_registered = node_registered
-        self._backoff = Backoff(FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, jitter=0.2, random=random_fraction)
+        self._random_fraction = random_fraction
+        self._refused: dict[str, _Refused] = {}
         self._wanted: dict[str, core_v1.Pod] = {}
         self._seen: dict[str, core_v1.Pod] = {}
         self._complete = False
@@ -90,32 +110,40 @@ class MirrorPodManager:
             await self._news()
             if not self._listed:
                 continue  # what is there is not known yet
-            failures = await self._reconcile()
-            if failures:
-                pause = self._backoff.next_seconds(asyncio.get_running_loop().time())
-                log.warning("mirror_pods_not_updated", errors=failures, again_in_seconds=round(pause, 1))
-                await asyncio.sleep(pause)
-                self._changed.set()
-            else:
-                self._backoff.reset()
+            await self._reconcile()
 
     async def _news(self) -> None:
-        """Returns when something has changed, or a name that was taken may be free."""
+        """Returns when something has changed, a name that was taken may be free, or a pod is to be tried again."""
+        ends = [refused.again_at for refused in self._refused.values()]
+        if self._taken:
+            ends.append(asyncio.get_running_loop().time() + self._taken_seconds)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._taken_seconds if self._taken else None):
+            async with asyncio.timeout_at(min(ends, default=None)):
                 await self._changed.wait()
         self._changed.clear()
 
-    async def _reconcile(self) -> dict[str, str]:
-        """What could not be done, by the pod's full name: one that the API server refuses keeps no other from its."""
-        failures = {}
+    async def _reconcile(self) -> None:
         self._taken = False
-        for name in (*self._seen, *(name for name in self._wanted if name not in self._seen)):
+        names = (*self._seen, *(name for name in self._wanted if name not in self._seen))
+        self._refused = {name: self._refused[name] for name in names if name in self._refused}
+        clock = asyncio.get_running_loop().time
+        for name in names:
+            static, refused = self._wanted.get(name), self._refused.get(name)
+            static_hash = _hash(static) if static is not None else ""
+            if refused is not None and refused.static_hash == static_hash and clock() < refused.again_at:
+                continue
             try:
                 await self._reconcile_one(name)
             except ApiError as error:
-                failures[name] = str(error)
-        return failures
+                if refused is None:
+                    pauses = Backoff(
+                        FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, jitter=0.2, random=self._random_fraction
+                    )
+                    refused = self._refused[name] = _Refused(pauses)
+                pause = refused.note(static_hash, clock())
+                log.warning("mirror_pod_not_updated", pod=name, error=str(error), again_in_seconds=round(pause, 1))
+            else:
+                self._refused.pop(name, None)
 
     async def _reconcile_one(self, name: str) -> None:
         if self._is_stopping(name):

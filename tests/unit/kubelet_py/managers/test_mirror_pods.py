@@ -12,6 +12,7 @@ from kubelet_py.core.source_merge import PodSet
 from kubelet_py.kube.client import Query
 from kubelet_py.kube.pods import ApiPodSource
 from kubelet_py.kube.resources import PODS
+from kubelet_py.managers import mirror_pods
 from kubelet_py.managers.mirror_pods import MirrorPodManager
 from tests.fakes.api_clients import client_for
 from tests.fakes.api_server import FakeApiServer
@@ -144,3 +145,26 @@ async def test_a_mirror_that_the_server_refuses_keeps_no_other_from_its(server: 
         await eventually(lambda: mirror_hash(server, "refused") == "h1")
     made = [r.body["metadata"]["name"] for r in server.asked("POST", "pods")]
     assert made == ["first", "refused", "last", "refused"]
+
+
+async def test_a_mirror_that_is_refused_holds_up_no_news(
+    server: FakeApiServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is tried again after a pause of its own, or when its static pod changes; others come and go meanwhile."""
+    monkeypatch.setattr(mirror_pods, "FIRST_PAUSE_SECONDS", 1_000_000)
+    monkeypatch.setattr(mirror_pods, "LONGEST_PAUSE_SECONDS", 1_000_000)
+    async with mirroring(server) as manager:
+        manager.on_static_pods([static_pod("first")], complete=True)
+        await eventually(lambda: mirror_hash(server, "first") == "h1")
+        server.fail_next(403, reason="Forbidden")
+        manager.on_static_pods([static_pod("refused")], complete=False)
+        await eventually(lambda: len(server.asked("POST", "pods")) == 2)
+        manager.on_static_pods([static_pod("refused"), static_pod("other")], complete=True)
+        await eventually(lambda: mirror_hash(server, "other") == "h1")
+        manager.on_static_pods([static_pod("refused")], complete=True)
+        await eventually(lambda: mirror_hash(server, "other") is None)
+        assert mirror_hash(server, "refused") is None
+        manager.on_static_pods([static_pod("refused", "h2")], complete=True)
+        await eventually(lambda: mirror_hash(server, "refused") == "h2")
+    made = [r.body["metadata"]["name"] for r in server.asked("POST", "pods")]
+    assert made == ["first", "refused", "other", "refused"]
