@@ -56,6 +56,7 @@ from kubelet_py.managers.node import NodeClients, NodeInputs, NodeManager
 from kubelet_py.managers.node_addresses import NodeAddresses
 from kubelet_py.managers.node_allocatable import NodeAllocatable
 from kubelet_py.managers.pleg import Pleg
+from kubelet_py.managers.pod_certificates import PodCertificates
 from kubelet_py.managers.pod_cgroups import PodCgroups
 from kubelet_py.managers.prober import NetworkProbes, ProbeHooks, ProbeManager
 from kubelet_py.managers.runtime_health import RuntimeHealth
@@ -78,6 +79,7 @@ from kubelet_py.sync.sources.merge import SourceMerge
 from kubelet_py.sync.start_gate import StartGate
 
 TRUST_BUNDLES: Final = "ClusterTrustBundleProjection"
+POD_CERTIFICATES: Final = "PodCertificateRequest"
 
 
 class Agent:
@@ -253,14 +255,17 @@ class Agent:
             return StandaloneObjects(self.node)
         strategy = Strategy(self.settings.config.configMapAndSecretChangeDetectionStrategy)
         main, gates = self.clients.main, self.settings.gates
+        name, wake = self.identity.settings.name, self._wake_to_refresh
+        certificates = PodCertificates(main, name, self.node_object, self._pod_event, on_change=wake)
         return ApiObjects(
             main,
             self.node,
-            config_maps(main, strategy=strategy, on_change=self._wake_to_refresh),
-            secrets(main, strategy=strategy, on_change=self._wake_to_refresh),
+            config_maps(main, strategy=strategy, on_change=wake),
+            secrets(main, strategy=strategy, on_change=wake),
             ServiceStore(main),
             ServiceAccountTokens(main),
-            TrustBundleStore(main, on_change=self._wake_to_refresh) if gates.enabled(TRUST_BUNDLES) else None,
+            TrustBundleStore(main, on_change=wake) if gates.enabled(TRUST_BUNDLES) else None,
+            certificates if gates.enabled(POD_CERTIFICATES) else None,
         )
 
     def _make_node_manager(self) -> NodeManager | None:

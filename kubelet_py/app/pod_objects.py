@@ -13,6 +13,7 @@ import structlog
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core.env import EnvSources
+from kubelet_py.core.pod_certificates import Credentials, SourceKey
 from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.trust_bundles import TrustBundle
 from kubelet_py.core.volume_payload import PayloadError, TokenAsk
@@ -22,6 +23,7 @@ from kubelet_py.kube.objects import ObjectKey, ObjectStore, ServiceStore
 from kubelet_py.kube.resources import SERVICE_ACCOUNTS, runtime_classes
 from kubelet_py.kube.trust_bundles import TrustBundleStore
 from kubelet_py.managers.images import PodSecrets
+from kubelet_py.managers.pod_certificates import PodCertificates
 from kubelet_py.sync.ports import NodeView
 
 log = structlog.get_logger()
@@ -86,8 +88,9 @@ class ApiObjects:
         services: ServiceStore,
         tokens: TokenSource,
         trust_bundles: TrustBundleStore | None = None,
+        certificates: PodCertificates | None = None,
     ) -> None:
-        """`trust_bundles` is None where the feature is switched off."""
+        """`trust_bundles` and `certificates` are None where the feature is switched off."""
         self._client = client
         self._node = node
         self._config_maps = config_maps
@@ -95,6 +98,7 @@ class ApiObjects:
         self._services = services
         self._tokens = tokens
         self._trust_bundles = trust_bundles
+        self._certificates = certificates
         self._handlers: dict[str, str] = {}
 
     async def env_sources(self, pod: core_v1.Pod, container: AnyContainer, pod_ips: tuple[str, ...]) -> EnvSources:
@@ -130,6 +134,12 @@ class ApiObjects:
         if self._trust_bundles is None:
             raise PayloadError("the feature gate ClusterTrustBundleProjection is off")
         return await self._trust_bundles.bundles()
+
+    async def pod_certificate(self, pod_uid: str, key: SourceKey) -> Credentials:
+        """What was issued for one source of a pod."""
+        if self._certificates is None:
+            raise PayloadError("the feature gate PodCertificateRequest is off")
+        return await self._certificates.get(pod_uid, key)
 
     async def service_account(self, namespace: str, name: str) -> core_v1.ServiceAccount:
         """One service account, for a credential plugin."""
@@ -173,6 +183,8 @@ class ApiObjects:
         self._secrets.register(uid, (ObjectKey(namespace, name) for name in secrets))
         if self._trust_bundles is not None:
             self._trust_bundles.register(uid, _volume_trust_bundles(pod))
+        if self._certificates is not None:
+            self._certificates.register(pod)
 
     def forget_pod(self, pod_uid: str) -> None:
         """The pod is gone: its references end."""
@@ -180,6 +192,8 @@ class ApiObjects:
         self._secrets.unregister(pod_uid)
         if self._trust_bundles is not None:
             self._trust_bundles.unregister(pod_uid)
+        if self._certificates is not None:
+            self._certificates.unregister(pod_uid)
         self._tokens.forget_pod(pod_uid)
 
     async def run(self) -> None:
@@ -190,6 +204,8 @@ class ApiObjects:
             tasks.create_task(self._services.run(), name="services")
             if self._trust_bundles is not None:
                 tasks.create_task(self._trust_bundles.run(), name="trust-bundles")
+            if self._certificates is not None:
+                tasks.create_task(self._certificates.run(), name="pod-certificates")
 
 
 async def _found(get: Callable[[str, str], Awaitable[T]], namespace: str, name: str) -> T | None:

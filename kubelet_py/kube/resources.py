@@ -121,6 +121,14 @@ def cluster_trust_bundles() -> "Resource[certificates_v1.ClusterTrustBundle]":
 
 
 @cache
+def pod_certificate_requests() -> "Resource[certificates_v1.PodCertificateRequest]":
+    """Requests for certificates of pods."""
+    from kubelet_py.api import certificates_v1
+
+    return Resource(certificates_v1.PodCertificateRequest, "podcertificaterequests", group="certificates.k8s.io")
+
+
+@cache
 def csi_nodes() -> "Resource[storage_v1.CSINode]":
     """What the CSI drivers of a node can do."""
     from kubelet_py.api import storage_v1

@@ -14,6 +14,7 @@ from kubelet_py.api import core_v1
 from kubelet_py.api.pod import metadata_of, spec_of, uid_of
 from kubelet_py.core import volume_payload as payloads
 from kubelet_py.core import volume_plan as plan
+from kubelet_py.core.pod_certificates import Credentials, SourceKey, certificate_files
 from kubelet_py.core.trust_bundles import TrustBundle, trust_anchors
 from kubelet_py.core.volume_payload import NodeFacts, Payload, PayloadError, TokenAsk
 from kubelet_py.core.volume_plan import PlanError
@@ -36,6 +37,9 @@ class VolumeSources(Protocol):
 
     async def trust_bundles(self) -> Mapping[str, TrustBundle]:
         """All ClusterTrustBundles, by name."""
+
+    async def pod_certificate(self, pod_uid: str, key: SourceKey) -> Credentials:
+        """What was issued for one source of a pod."""
 
 
 class PayloadCollector:
@@ -63,16 +67,18 @@ class PayloadCollector:
             mode = payloads.default_mode_of(volume.downwardAPI.defaultMode)
             return self._downward_files(pod, volume.downwardAPI.items, mode)
         if volume.projected is not None:
-            return await self._projected_files(pod, volume.projected)
+            return await self._projected_files(pod, volume.name, volume.projected)
         raise PlanError("the volume has no source")
 
-    async def _projected_files(self, pod: core_v1.Pod, source: core_v1.ProjectedVolumeSource) -> Payload:
+    async def _projected_files(
+        self, pod: core_v1.Pod, volume_name: str, source: core_v1.ProjectedVolumeSource
+    ) -> Payload:
         mode = payloads.default_mode_of(source.defaultMode)
         owner = plan.common_run_as_user(pod)
         bundles = _Once(self._trust_bundles)
         files: dict[str, payloads.ProjectedFile] = {}
         problems: dict[str, None] = {}  # equal ones are said once
-        for projection in source.sources or ():
+        for index, projection in enumerate(source.sources or ()):
             try:
                 if projection.configMap is not None:
                     files |= await self._config_map_files(pod, projection.configMap, mode)
@@ -88,6 +94,9 @@ class PayloadCollector:
                     path = payloads.checked_path(projection.clusterTrustBundle.path)
                     anchors = trust_anchors(projection.clusterTrustBundle, await bundles.get(), uid_of(pod))
                     files[path] = payloads.owned_file(anchors, mode, owner, plan.fs_group_of(pod))
+                elif projection.podCertificate is not None:
+                    issued = await self._certificate(pod, SourceKey(volume_name, index), projection.podCertificate)
+                    files |= certificate_files(projection.podCertificate, issued, mode, owner, plan.fs_group_of(pod))
                 else:
                     raise PayloadError("a projected source of a type that this agent does not serve")
             except PayloadError as error:
@@ -146,6 +155,12 @@ class PayloadCollector:
             return await self._need_sources("a ClusterTrustBundle").trust_bundles()
         except ApiError as error:
             raise PayloadError(f"failed to fetch ClusterTrustBundles: {error}") from error
+
+    async def _certificate(
+        self, pod: core_v1.Pod, key: SourceKey, source: core_v1.PodCertificateProjection
+    ) -> Credentials:
+        sources = self._need_sources(f"a certificate of signer {source.signerName}")
+        return await sources.pod_certificate(uid_of(pod), key)
 
     def _need_sources(self, what: str) -> VolumeSources:
         if self._sources is None:

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from kubelet_py.api import codec, core_v1
+from kubelet_py.core.pod_certificates import Credentials, SourceKey
 from kubelet_py.core.trust_bundles import TrustBundle
-from kubelet_py.core.volume_payload import TokenAsk
+from kubelet_py.core.volume_payload import PayloadError, TokenAsk
 from kubelet_py.errors import ApiUnavailable
 from kubelet_py.managers.volumes import VolumeManager, VolumeSettings
 from tests.integration.volumes.conftest import run
@@ -24,6 +25,7 @@ class ApiObjects:
         self.secrets: dict[tuple[str, str], core_v1.Secret] = {}
         self.bundles: dict[str, TrustBundle] = {}
         self.bundle_asks = 0
+        self.certificates: dict[tuple[str, SourceKey], Credentials] = {}
         self.tokens = 0
         self.down = False
 
@@ -43,6 +45,12 @@ class ApiObjects:
         if self.down:
             raise ApiUnavailable(0, "", "connection refused")
         return self.bundles
+
+    async def pod_certificate(self, pod_uid: str, key: SourceKey) -> Credentials:
+        issued = self.certificates.get((pod_uid, key))
+        if issued is None:
+            raise PayloadError("no certificate")
+        return issued
 
 
 def make_pod(volumes: list[dict[str, Any]], mounts: list[dict[str, Any]] | None = None, **spec: Any) -> core_v1.Pod:

@@ -1,4 +1,4 @@
-"""ConfigMaps, Secrets, tokens, trust bundles and the pod itself as files, on the real file system."""
+"""ConfigMaps, Secrets, tokens, trust bundles, certificates and the pod itself as files, on the real file system."""
 
 import base64
 import os
@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from kubelet_py.api import core_v1
+from kubelet_py.core.pod_certificates import Credentials, SourceKey
 from kubelet_py.core.trust_bundles import TrustBundle
 from kubelet_py.errors import SyncError
 from kubelet_py.host.mounts import is_mount_point, list_mounts_beneath
@@ -127,6 +128,46 @@ def test_trust_bundles_are_named_when_missing_and_their_files_follow_changes(roo
 
     async def standalone(manager: VolumeManager) -> None:
         with pytest.raises(SyncError, match="a ClusterTrustBundle is needed, but this agent runs without an API"):
+            await manager.ensure_volumes(pod)
+
+    run_with_manager(root, standalone)
+
+
+@pytest.mark.parametrize(
+    ("spec", "mode", "owner"), [({}, 0o444, 0), ({"securityContext": {"runAsUser": 1001}}, 0o600, 1001)]
+)
+def test_a_certificate_and_its_key_are_written_together(
+    root: Path, spec: dict[str, Any], mode: int, owner: int
+) -> None:
+    """Each source has its own; a new certificate replaces all files of its source at once."""
+    api = ApiObjects()
+    paths = {"credentialBundlePath": "all.pem", "keyPath": "tls/key", "certificateChainPath": "tls/crt"}
+    sources = [
+        {"podCertificate": {"signerName": "s/t", "keyType": "ED25519", **paths}},
+        {"podCertificate": {"signerName": "s/t", "keyType": "ED25519", "keyPath": "other"}},
+    ]
+    pod = make_pod([{"name": "t", "projected": {"sources": sources, "defaultMode": 0o444}}], **spec)
+    first, second = (UID, SourceKey("t", 0)), (UID, SourceKey("t", 1))
+
+    async def scenario(manager: VolumeManager) -> None:
+        with pytest.raises(SyncError) as caught:
+            await manager.ensure_volumes(pod)
+        assert caught.value.message == 'MountVolume.SetUp failed for volume "t" : no certificate'
+        api.certificates = {first: Credentials(b"K1", b"C1", 0, 0), second: Credentials(b"K2", b"C2", 0, 0)}
+        path = Path((await manager.ensure_volumes(pod))["t"].host_path)
+        names = ("all.pem", "tls/key", "tls/crt", "other")
+        assert [(path / name).read_text() for name in names] == ["K1C1", "K1", "C1", "K2"]
+        for name in names:
+            state = (path / name).stat()
+            assert (stat.S_IMODE(state.st_mode), state.st_uid) == (mode, owner)
+        api.certificates[first] = Credentials(b"K3", b"C3", 0, 0)
+        await manager.ensure_volumes(pod)
+        assert [(path / name).read_text() for name in names] == ["K3C3", "K3", "C3", "K2"]
+
+    run_with_manager(root, scenario, api)
+
+    async def standalone(manager: VolumeManager) -> None:
+        with pytest.raises(SyncError, match="a certificate of signer s/t is needed, but this agent runs without an"):
             await manager.ensure_volumes(pod)
 
     run_with_manager(root, standalone)

@@ -17,6 +17,7 @@ from kubelet_py.core.dns import NodeDns
 from kubelet_py.core.env import EnvSources
 from kubelet_py.core.observed import ObservedContainer, ProbeVerdict
 from kubelet_py.core.pleg_diff import PodRecord
+from kubelet_py.core.pod_certificates import Credentials, SourceKey
 from kubelet_py.core.pod_resources import AnyContainer
 from kubelet_py.core.pod_story import PodStories
 from kubelet_py.core.security import SecuritySettings
@@ -229,6 +230,9 @@ class Sources:
         raise NotImplementedError
 
     async def trust_bundles(self) -> Mapping[str, TrustBundle]:
+        raise NotImplementedError
+
+    async def pod_certificate(self, pod_uid: str, key: SourceKey) -> Credentials:
         raise NotImplementedError
 
 
