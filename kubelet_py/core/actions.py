@@ -117,9 +117,10 @@ class StartContainer:
     """Pull the image if need be, create and start a container in the ready sandbox.
 
     `after_exit_at_ns` is when the run before it ended; where it is set, the shell notes the restart under
-    `backoff_key` with `backoff.next_entry`. `required`: what follows in the plan needs this container. `leftovers` are
-    the ids of its copies that were created and never started: they are removed first, since a start whose reply was
-    lost can come true, and would pile up otherwise.
+    `backoff_key` with `backoff.next_entry`. `required`: what follows in the plan needs this container. `has_hook`: it
+    has a postStart hook, and the main containers after it start when that is through, well or not. `leftovers` are the
+    ids of its copies that were created and never started: they are removed first, since a start whose reply was lost
+    can come true, and would pile up otherwise.
     """
 
     container_name: str
@@ -129,6 +130,7 @@ class StartContainer:
     after_exit_at_ns: int | None = None
     backoff_key: str = ""
     required: bool = False
+    has_hook: bool = False
     leftovers: tuple[str, ...] = ()
 
     @property
@@ -159,11 +161,11 @@ class BackOff:
 Action = KillPod | KillContainer | RemoveContainer | CreateSandbox | ResizePod | StartContainer | BackOff
 
 
-def _may_join(action: Action, first: Action) -> bool:
-    match action, first:
+def _may_join(action: Action, last: Action) -> bool:
+    match action, last:
         case KillContainer(), KillContainer():
             return True
-        case StartContainer(kind=ContainerKind.MAIN), StartContainer(kind=ContainerKind.MAIN):
+        case StartContainer(kind=ContainerKind.MAIN), StartContainer(kind=ContainerKind.MAIN, has_hook=False):
             return True
         case _:
             return False
@@ -172,12 +174,13 @@ def _may_join(action: Action, first: Action) -> bool:
 def batches(actions: Iterable[Action]) -> tuple[tuple[Action, ...], ...]:
     """The actions in order, those that may run at the same time in one batch.
 
-    Kills go together, and so do the starts of main containers. Init containers start one after the other because the
-    order of the spec is promised, removals because the last one carries the reason for the others.
+    Kills go together, and so do the starts of main containers, but for those after one with a postStart hook: proxies
+    hold their pod's other containers up with one until they serve. Init containers start one after the other because
+    the order of the spec is promised, removals because the last one carries the reason for the others.
     """
     result: list[list[Action]] = []
     for action in actions:
-        if result and _may_join(action, result[-1][0]):
+        if result and _may_join(action, result[-1][-1]):
             result[-1].append(action)
         else:
             result.append([action])

@@ -38,6 +38,7 @@ from kubelet_py.core.actions import (
 )
 from kubelet_py.core.backoff import BackoffEntry, crash_backoff_key, remaining_seconds
 from kubelet_py.core.container_hash import compute_container_hash
+from kubelet_py.core.lifecycle_hooks import Hook, handler_of
 from kubelet_py.core.observed import (
     NO_VERDICT,
     NS_PER_SECOND,
@@ -450,5 +451,6 @@ class _Planner:
             after_exit_at_ns=last_exit.finished_at_ns if last_exit else None,
             backoff_key=key,
             required=kind is ContainerKind.INIT and container.restartPolicy != "Always",
+            has_hook=handler_of(container, Hook.POST_START) is not None,
             leftovers=tuple(old.id for old in history if old.state is ContainerState.CREATED),
         )

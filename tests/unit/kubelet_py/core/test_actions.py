@@ -13,8 +13,10 @@ from kubelet_py.core.actions import (
 )
 
 
-def start(name: str, kind: ContainerKind = ContainerKind.MAIN, required: bool = False) -> StartContainer:
-    return StartContainer(name, kind, 0, "because", required=required)
+def start(
+    name: str, kind: ContainerKind = ContainerKind.MAIN, required: bool = False, has_hook: bool = False
+) -> StartContainer:
+    return StartContainer(name, kind, 0, "because", required=required, has_hook=has_hook)
 
 
 def test_kills_go_together_and_so_do_main_containers() -> None:
@@ -27,6 +29,13 @@ def test_kills_go_together_and_so_do_main_containers() -> None:
     plan: tuple[Action, ...] = (*kills, *removals, *inits, *mains, wait)
     assert batches(plan) == (kills, (removals[0],), (removals[1],), (inits[0],), (inits[1],), mains, (wait,))
     assert batches(()) == ()
+
+
+def test_a_post_start_hook_holds_up_the_containers_after_it() -> None:
+    """Those before it start beside it."""
+    a, b, c, d = start("a"), start("b", has_hook=True), start("c"), start("d", has_hook=True)
+    assert batches((a, b, c, d)) == ((a, b), (c, d))
+    assert batches((b, d, a)) == ((b,), (d,), (a,))
 
 
 def test_kill_and_start_never_run_at_the_same_time() -> None:

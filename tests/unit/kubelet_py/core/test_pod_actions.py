@@ -66,6 +66,17 @@ class TestSandbox:
             StartContainer("web", ContainerKind.MAIN, 0, cause, backoff_key=web),
         )
 
+    def test_a_post_start_hook_is_noted(self) -> None:
+        """The container after it has to wait for it."""
+        pod = make_pod("proxy", "app")
+        pod.spec.containers[0].lifecycle = core_v1.Lifecycle(  # type: ignore[union-attr] # make_pod sets it
+            postStart=core_v1.LifecycleHandler(exec=core_v1.ExecAction(command=["wait"]))
+        )
+        assert [(a.container_name, a.has_hook) for a in plan(pod, NOTHING) if isinstance(a, StartContainer)] == [
+            ("proxy", True),
+            ("app", False),
+        ]
+
     def test_a_new_pod_with_init_containers_starts_the_first_of_them(self) -> None:
         """And nothing beside it; what follows needs it."""
         actions = plan(make_pod("app", init=["one", "two"]), NOTHING)

@@ -61,6 +61,19 @@ async def test_post_start_runs_in_the_new_container(rig: Rig) -> None:
 
 
 @in_virtual_time
+async def test_a_post_start_hook_holds_up_the_containers_after_it(rig: Rig) -> None:
+    """As proxies do until they serve: the application starts when the hook is through, also when it fails."""
+    pod = a_pod(a_container(name="proxy", lifecycle={"postStart": {"sleep": {"seconds": 20}}}), a_container(name="app"))
+    async with asyncio.TaskGroup() as group:
+        starting = group.create_task(start(rig, pod))
+        await asyncio.sleep(19)
+        assert rig.fake.running() == ["proxy"]
+        await starting
+        assert asyncio.get_running_loop().time() == pytest.approx(20, abs=0.5)
+    assert sorted(rig.fake.running()) == ["app", "proxy"]
+
+
+@in_virtual_time
 async def test_a_failing_post_start_hook_stops_the_container(rig: Rig) -> None:
     """With both events; the status says why, in detail."""
     rig.fake.exec_results[HOOK] = (b"", b"no way", 3)
