@@ -2,8 +2,8 @@
 
 Without further choice these are the specs of test/e2e/common with [NodeConformance] that are not [Serial], [Slow] or
 [Disruptive]. SPECS=slow and SPECS=serial are those of test/e2e/common/node that take long or want the node for
-themselves, without those whose features are alpha and off; SPECS=auth those of test/e2e/auth that mount certificates
-which the cluster gives out; SPECS=node and SPECS=node-serial those of the node suite, test/e2e_node: the second restart
+themselves, without those whose features are alpha and off; SPECS=auth those of test/e2e/auth about certificates that
+the cluster gives to pods; SPECS=node and SPECS=node-serial those of the node suite, test/e2e_node: the second restart
 the agent. Makes a lab with the registry of test images, tells each spec that
 ends, and compares with e2e.toml. Writes report.json, junit.xml, summary.md and the logs of all programs below
 tests/conformance/out.
@@ -40,7 +40,7 @@ SPECS = {
     "conformance": ginkgo.Choice("NodeConformance && !Serial && !Slow && !Disruptive", "test/e2e/common/"),
     "slow": ginkgo.Choice("Slow && !Disruptive && !Alpha", "test/e2e/common/node/"),
     "serial": ginkgo.Choice("Serial && !Disruptive && !Alpha", "test/e2e/common/node/"),
-    "auth": ginkgo.Choice("Conformance", "test/e2e/auth/projected_clustertrustbundle"),
+    "auth": ginkgo.Choice("Conformance", "test/e2e/auth/(projected_|podcert)"),
     "node": ginkgo.Choice("NodeConformance && !Serial && !Slow && !Disruptive && !Alpha", "test/e2e_node/"),
     "node-serial": ginkgo.Choice(
         "NodeConformance && Serial && !Disruptive && !Alpha && Feature: isEmpty", "test/e2e_node/"
