@@ -50,6 +50,8 @@ NODE_SUITE = ("node", "node-serial")
 """The specs of e2e_node.test, which knows no kubeconfig; the others are e2e.test's."""
 NODE_SUITE_CONFIGURATION = "kubelet-config"
 """Where the node suite writes another configuration for the agent, in the directory that its program is in."""
+HANDLER = "test-handler"
+"""A handler beside the default that suites expect of a node."""
 SETTINGS = {"readOnlyPort": 10255}
 """Of the agent; the node suite asks this port."""
 TIMEOUT = "6h"
@@ -98,6 +100,7 @@ def run(options: argparse.Namespace, out: Path) -> None:
         lab = Lab.start(
             docker=options.docker if on_docker else None,
             containerd=None if on_docker else options.containerd,
+            handlers=[HANDLER],
             registry=[reference for reference in catalog.IMAGES if not reference.startswith(catalog.CRI_TOOLS)],
         )
     with lab:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from tests.lab.engines.containerd import Containerd
-from tests.lab.engines.docker import Docker
+from tests.lab.engines.docker import Docker, runtimes
 from tests.lab.images import catalog
 from tests.lab.process import LabError
 from tests.lab.registry import Registry
@@ -41,13 +41,15 @@ class Lab(Sandbox):
         images: Iterable[str] = (PAUSE, BUSYBOX),
         registry: bool | Iterable[str] = False,
         docker_settings: Mapping[str, Any] | None = None,
+        handlers: Iterable[str] = (),
         before_engines: Sequence[str] = (),
         name: str | None = None,
         number: int = 1,
     ) -> Self:
         """Start a lab host with these engines; every engine has `images` loaded when this returns.
 
-        `registry=True` serves every image of the catalog; a list of references serves those. `before_engines` is a
+        `registry=True` serves every image of the catalog; a list of references serves those. `handlers` are names that
+        the engines have for runc beside their own, unless `docker_settings` name their runtimes. `before_engines` is a
         command that prepares the host (mounts, for one) before anything else starts.
         """
         archives = [catalog.archive(image) for image in images] if docker or containerd else []
@@ -60,10 +62,10 @@ class Lab(Sandbox):
             if built:
                 lab._registry = Registry(lab, built)
             if docker:
-                lab._docker = Docker(lab, docker, docker_settings)
+                lab._docker = Docker(lab, docker, {"runtimes": runtimes(handlers), **(docker_settings or {})})
                 lab._docker.load(archives)
             if containerd:
-                lab._containerd = Containerd(lab, containerd)
+                lab._containerd = Containerd(lab, containerd, handlers)
                 lab._containerd.load(archives)
         except BaseException:
             lab.stop()

@@ -57,8 +57,17 @@ def write_cni_configuration(sandbox: Sandbox, *more: Mapping[str, Any]) -> None:
     sandbox.run(["sh", "-c", script], text_input=cni_configuration(sandbox.pod_network, *more))
 
 
-def configuration(version: str, socket: Path, certs: Path) -> str:
-    """The text of containerd's config.toml."""
+def configuration(version: str, socket: Path, certs: Path, handlers: Iterable[str] = ()) -> str:
+    """The text of containerd's config.toml; `handlers` are more names for runc."""
+    plugin = "io.containerd.grpc.v1.cri" if version == "1.6" else "io.containerd.cri.v1.runtime"
+    runtimes = "".join(
+        f'[plugins."{plugin}".containerd.runtimes.{name}]\n  runtime_type = "io.containerd.runc.v2"\n'
+        for name in ("runc", *handlers)
+    )
+    return _engine_configuration(version, socket, certs) + runtimes
+
+
+def _engine_configuration(version: str, socket: Path, certs: Path) -> str:
     if version == "1.6":
         return f"""version = 2
 [grpc]
@@ -91,7 +100,7 @@ def configuration(version: str, socket: Path, certs: Path) -> str:
 class Containerd:
     """One containerd that serves CRI on `socket`, reachable from inside and outside."""
 
-    def __init__(self, sandbox: Sandbox, version: str) -> None:
+    def __init__(self, sandbox: Sandbox, version: str, handlers: Iterable[str] = ()) -> None:
         self.version = version
         directory = sandbox.root / "run" / "containerd"
         directory.mkdir(exist_ok=True)
@@ -105,7 +114,7 @@ class Containerd:
             hosts = f'server = "http://{name}"\n[host."http://{name}"]\n  capabilities = ["pull", "resolve"]\n'
             (certs / name / "hosts.toml").write_text(hosts)
         self._configuration = files / "config.toml"
-        self._configuration.write_text(configuration(version, self.socket, certs))
+        self._configuration.write_text(configuration(version, self.socket, certs, handlers))
         write_cni_configuration(sandbox)
         self.process: LabProcess | None = None
         self.start()

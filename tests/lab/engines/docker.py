@@ -34,6 +34,11 @@ SETTINGS_FOR_PEERS: Mapping[str, Any] = {
 """Of a Docker for shims that give pause a negative OOM score, which needs a right that tests may not have."""
 
 
+def runtimes(handlers: Iterable[str] = ()) -> dict[str, Any]:
+    """Those that a Docker of the lab has beside its own; runc once more under each other name."""
+    return {"dockershim": {"path": str(OCI_PROGRAM)}, **{name: {"path": "runc"} for name in handlers}}
+
+
 @dataclass(frozen=True)
 class _Programs:
     """Where the parts of one Docker version are."""
@@ -102,7 +107,7 @@ class Docker:
             "insecure-registries": list(ALL_NAMES),
             "exec-opts": ["native.cgroupdriver=cgroupfs"],
             "userland-proxy-path": self._programs.proxy,
-            "runtimes": {"dockershim": {"path": str(OCI_PROGRAM)}},
+            "runtimes": runtimes(),
         }
         if self.version == "20.10":
             settings |= {"storage-driver": "overlay2", "oom-score-adjust": 0}
