@@ -25,10 +25,12 @@ from kubelet_py.server.container_logs import open_log, stream_log
 from kubelet_py.server.settings import ServerBackend
 from kubelet_py.server.streams import Streams
 
+ANY: Final = "*"
+"""Every method: upstream's handlers of these paths do not look at it."""
 _JSON: Final = "application/json"
 _NOT_YET: Final = (
-    ("*", "/logs/{tail:.*}"),
-    ("*", "/debug/{tail:.*}"),
+    (ANY, "/logs/{tail:.*}"),
+    (ANY, "/debug/{tail:.*}"),
     ("GET", "/stats/{tail:.*}"),
     ("GET", "/metrics/cadvisor"),
     ("GET", "/metrics/resource"),
@@ -65,9 +67,9 @@ class Routes:
             ("GET", "/pods/", self.pods),
             ("GET", "/runningpods", self.running_pods),
             ("GET", "/runningpods/", self.running_pods),
-            ("GET", "/configz", self.configz),
+            (ANY, "/configz", self.configz),
             ("GET", "/why/{namespace}/{pod}", self.why),
-            ("GET", "/metrics", self.metrics),
+            (ANY, "/metrics", self.metrics),
             ("GET", "/containerLogs/{namespace}/{pod}/{container}", self.container_logs),
             *self._stream_routes(),
             *self._container_routes(),
@@ -95,12 +97,8 @@ class Routes:
                 yield (method, f"/portForward{path}", streams.port_forward)
 
     def health_routes(self) -> list[tuple[str, str, Handler]]:
-        """The part that the healthz server has as well."""
-        return [
-            ("GET", "/healthz", self.healthz),
-            ("GET", "/healthz/", self.healthz),
-            ("GET", "/healthz/{check}", self.healthz),
-        ]
+        """The part that the healthz server has as well. Load balancers ask with HEAD."""
+        return [(ANY, path, self.healthz) for path in ("/healthz", "/healthz/", "/healthz/{check}")]
 
     async def healthz(self, request: web.Request) -> web.Response:
         """All checks, or one of them."""

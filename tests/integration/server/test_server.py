@@ -227,6 +227,7 @@ async def test_health_is_told_in_plain_text_on_a_port_of_its_own(tmp_path: Path,
         base = f"http://127.0.0.1:{config.healthz_port}"
         assert await curl(f"{base}/healthz") == (0, "ok")
         assert await curl(f"{base}/healthz/ping") == (0, "ok")
+        assert "200 OK" in (await curl("-I", f"{base}/healthz"))[1], "load balancers ask with HEAD"
         assert (await curl(f"{base}/pods"))[1].startswith("404")
         node.problems["syncloop"] = "nothing synced for 3 minutes"
         _, body = await curl("-w", "%{http_code}", f"{base}/healthz")
