@@ -115,6 +115,10 @@ class NodeBackend:
         """The effective configuration."""
         return self._settings.configz()
 
+    def flags(self) -> Mapping[str, str]:
+        """The flags of this start."""
+        return self._settings.flagz()
+
     def story(self, pod: core_v1.Pod) -> str:
         """What was done for a pod and why, oldest first, a line for each pass and one for each action."""
         lines: list[str] = []

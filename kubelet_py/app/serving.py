@@ -40,6 +40,9 @@ def server_config(settings: Settings, node_name: str, addresses: Sequence[str]) 
         ),
         debugging_handlers=config.enableDebuggingHandlers,
         checkpoints=settings.gates.enabled("ContainerCheckpoint"),
+        statusz=settings.gates.enabled("ComponentStatusz"),
+        flagz=settings.gates.enabled("ComponentFlagz"),
+        cbor=settings.gates.enabled("CBORServingAndStorage"),
         speaks_websocket=settings.gates.enabled(WEBSOCKETS),
     )
 

@@ -17,6 +17,7 @@ from typing import Any
 from kubelet_py.config.decode import Problem, decode_configuration, is_ip_address
 from kubelet_py.config.documents import UnreadableDocument, leaf_paths, merge_patch, read_document
 from kubelet_py.config.encode import to_document
+from kubelet_py.config.flag_texts import flag_texts
 from kubelet_py.config.flags import CONFIG_FLAGS, ParsedFlags, flag_of, parse_flags
 from kubelet_py.config.gates import FeatureGates
 from kubelet_py.config.help_text import help_text, version_text
@@ -81,6 +82,8 @@ class Settings:
     flags: NodeFlags
     gates: FeatureGates
     warnings: tuple[str, ...] = ()
+    command_line: KubeletConfiguration = LEGACY_DEFAULTS
+    """What the flags alone say; with --config-dir and no --config, what the drop-ins say with them."""
 
     @property
     def standalone(self) -> bool:
@@ -90,6 +93,10 @@ class Settings:
     def configz(self) -> dict[str, Any]:
         """The effective configuration as /configz and the start-up log show it."""
         return to_document(self.config)
+
+    def flagz(self) -> dict[str, str]:
+        """The value of every flag as /flagz shows it."""
+        return flag_texts(self.command_line, self.flags)
 
 
 @dataclass(slots=True)
@@ -127,7 +134,9 @@ def load(argv: Sequence[str], *, host: HostTraits | None = None) -> Settings:
     problems += [f"--{problem.path.replace('_', '-')} {problem.text}" for problem in node_flag_problems(flags)]
     if problems:
         raise ConfigError(*problems)
-    return Settings(config, flags, gates, (*strangers, *_warnings(config, files.defaults, flags, given)))
+    warnings = (*strangers, *_warnings(config, files.defaults, flags, given))
+    command_line = _with_flags(LEGACY_DEFAULTS if flags.config else files.config, given)
+    return Settings(config, flags, gates, warnings, command_line)
 
 
 def read_host_traits() -> HostTraits:

@@ -19,6 +19,8 @@ _ONE_SUBRESOURCE: Final = {
     "/metrics": ("metrics",),
     "/logs": ("log",),
     "/checkpoint": ("checkpoint",),
+    "/statusz": ("statusz",),
+    "/flagz": ("configz",),
 }
 _FINE_THEN_PROXY: Final = {
     "/healthz": ("healthz", "proxy"),
@@ -26,8 +28,6 @@ _FINE_THEN_PROXY: Final = {
     "/runningpods": ("pods", "proxy"),
     "/allocatedPods": ("pods", "proxy"),
     "/configz": ("configz", "proxy"),
-    "/flagz": ("configz", "proxy"),
-    "/statusz": ("statusz", "proxy"),
 }
 
 

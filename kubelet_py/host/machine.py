@@ -70,6 +70,11 @@ def read_machine_info(storage_path: Path, root: Path = Path("/")) -> MachineInfo
     )
 
 
+def process_start() -> int:
+    """When this process began, in whole seconds of Unix time."""
+    return int(psutil.Process().create_time())
+
+
 def _first_line(*paths: Path) -> str:
     for path in paths:
         try:

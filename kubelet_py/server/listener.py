@@ -28,6 +28,7 @@ from kubelet_py.server.authz import AuthorizationUnknown, Authorizer
 from kubelet_py.server.routes import Handler, Routes
 from kubelet_py.server.settings import ApiReviews, ServerBackend, ServerConfig
 from kubelet_py.server.tls import ServingContext, ensure_self_signed
+from kubelet_py.server.zpages import ZPages
 
 _IDLE_SECONDS: Final = 90.0
 _MAX_HEADER_BYTES: Final = 1 << 20
@@ -47,6 +48,7 @@ class KubeletServer:
                 "without one set the first to false and the second to AlwaysAllow"
             )
         self._config = config
+        self._backend = backend
         self._authenticator = Authenticator(auth, reviews)
         self._authorizer = Authorizer(auth, config.node_name, reviews)
         self._inotify = SharedInotify()
@@ -71,6 +73,8 @@ class KubeletServer:
                 context = ServingContext(tls, config.auth.client_ca_file).listener
                 app = web.Application(middlewares=[self._guard])
                 self._routes.install(app, debugging=config.debugging_handlers)
+                if config.debugging_handlers:
+                    ZPages(self._backend, statusz=config.statusz, flagz=config.flagz, cbor=config.cbor).install(app)
                 await self._listen(app, config.bind_address, config.port, "port", context)
             if config.read_only_port:
                 app = web.Application()

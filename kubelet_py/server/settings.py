@@ -56,6 +56,10 @@ class ServerConfig:
     speaks_websocket: bool = True
     """Exec, attach and port-forward over WebSocket are served whatever the runtime speaks."""
     checkpoints: bool = True
+    statusz: bool = True
+    flagz: bool = True
+    cbor: bool = False
+    """Both pages have a form in CBOR too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +111,6 @@ class ServerBackend(Protocol):
 
     def configuration(self) -> Mapping[str, Any]:
         """The effective KubeletConfiguration in its v1beta1 form, secrets masked."""
+
+    def flags(self) -> Mapping[str, str]:
+        """The value of every flag by name, secrets masked."""

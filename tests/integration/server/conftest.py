@@ -148,6 +148,9 @@ class Node:
     def configuration(self) -> Mapping[str, Any]:
         return {"kind": "KubeletConfiguration", "port": 10250}
 
+    def flags(self) -> Mapping[str, str]:
+        return {"v": "2", "address": "0.0.0.0"}
+
     def add(self, name: str, status: dict[str, Any], **fields: Any) -> None:
         """A pod with the container `main`, of these fields, in this status."""
         pod = {

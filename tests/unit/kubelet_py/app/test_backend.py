@@ -126,3 +126,8 @@ async def test_a_story_is_told_line_by_line(node: Node) -> None:
 async def test_the_configuration_that_holds_is_shown(node: Node) -> None:
     assert node.backend.configuration()["containerRuntimeEndpoint"] == "unix:///run/fake.sock"
     assert isinstance(node.pod, core_v1.Pod)
+
+
+async def test_the_flags_of_the_start_are_shown(node: Node) -> None:
+    shown = node.backend.flags()
+    assert (shown["fail-cgroupv1"], shown["container-runtime-endpoint"]) == ("false", "unix:///run/fake.sock")

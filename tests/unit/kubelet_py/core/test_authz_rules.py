@@ -20,6 +20,8 @@ from kubelet_py.core.authz_rules import ANONYMOUS, Access
         ("/metrics/cadvisor", ("metrics",)),
         ("/logs/{tail}", ("log",)),
         ("/checkpoint/{tail}", ("checkpoint",)),
+        ("/statusz", ("statusz",)),
+        ("/flagz", ("configz",)),
         ("/containerLogs/{namespace}/{pod}/{container}", ("proxy",)),
         ("/exec/{tail}", ("proxy",)),
         ("/metricsX", ("proxy",)),
