@@ -1,28 +1,39 @@
 """The source of pods at a URL: a Pod or a PodList, fetched each httpCheckFrequency.
 
 An unchanged answer is not read again. Failures keep what runs; the first three are loud, the rest are for -v=4.
+HTTP_PROXY, HTTPS_PROXY and NO_PROXY hold here too, for each server on the way: a redirect may lead to one that stands
+before the proxy or behind it.
 
-Upstream counterpart: pkg/kubelet/config/http.go. Difference: one unusable pod of a list leaves the whole list aside
-(as there), and the log names all that is wrong with it.
+Upstream counterpart: pkg/kubelet/config/http.go and Go's default HTTP client. Differences: one unusable pod of a list
+leaves the whole list aside (as there), and the log names all that is wrong with it; a proxy that cannot be used is a
+failure and not passed over.
 """
 
 import asyncio
+import os
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urljoin, urlsplit
 
 import structlog
 
 from kubelet_py.api.pod import SOURCE_URL
 from kubelet_py.core.manifest import MAX_MANIFEST_BYTES
 from kubelet_py.core.problems import ManifestError
+from kubelet_py.core.proxy_rules import proxy_from_environment
 from kubelet_py.core.source_merge import PodSet
 from kubelet_py.core.static_pod import StaticOrigin, static_pods_of
+from kubelet_py.errors import ConfigError
 
 if TYPE_CHECKING:
     import aiohttp
 
 TIMEOUT_SECONDS: Final = 10.0
+MAX_REDIRECTS: Final = 9
+"""Go's client gives up at the tenth."""
 LOUD_FAILURES: Final = 3
+_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
+_SENSITIVE: Final = frozenset({"authorization", "cookie", "cookie2", "www-authenticate"})
 _CHUNK_BYTES: Final = 1 << 16
 
 _log = structlog.get_logger()
@@ -42,12 +53,14 @@ class UrlSource:
         node_name: str,
         check_seconds: float,
         emit: Callable[[PodSet], Awaitable[None]],
+        environment: Mapping[str, str] = os.environ,
     ) -> None:
         self._url = url
         self._headers = [(name, value) for name, values in headers.items() for value in values]
         self._node_name = node_name
         self._check_seconds = check_seconds
         self._emit = emit
+        self._environment = environment
         self._body: bytes | None = None
         self._failures = 0
 
@@ -97,19 +110,34 @@ class UrlSource:
         import aiohttp
 
         try:
-            async with session.get(self._url, headers=self._headers) as response:
-                if response.status != 200:
-                    raise _Unusable(f"the server answered {response.status} {response.reason}")
-                body = bytearray()
-                async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
-                    body += chunk
-                    if len(body) > MAX_MANIFEST_BYTES:
-                        raise _Unusable(f"the answer is larger than {MAX_MANIFEST_BYTES} bytes")
-                return bytes(body)
+            async with asyncio.timeout(session.timeout.total):
+                return await self._follow(session, self._url)
         except TimeoutError as error:
             raise _Unusable(f"no complete answer within {TIMEOUT_SECONDS:g}s") from error
+        except aiohttp.ClientHttpProxyError as error:  # its own text repeats the password in the proxy's URL
+            raise _Unusable(f"the proxy answered {error.status} {error.message}") from error
         except (aiohttp.ClientError, OSError, ValueError) as error:
             raise _Unusable(f"{type(error).__name__}: {error}") from error
+
+    async def _follow(self, session: "aiohttp.ClientSession", url: str) -> bytes:
+        """The body behind as many redirects as Go's client follows."""
+        origin, headers = url, self._headers
+        for _ in range(MAX_REDIRECTS + 1):
+            proxy = self._proxy(url)
+            async with session.get(url, headers=headers, proxy=proxy, allow_redirects=False) as response:
+                location = response.headers.get("Location")
+                if response.status not in _REDIRECTS or location is None:
+                    return await _body(response)
+                url = urljoin(url, location)
+                if not _is_at(url, origin):
+                    headers = [pair for pair in headers if pair[0].lower() not in _SENSITIVE]
+        raise _Unusable(f"more than {MAX_REDIRECTS} redirects")
+
+    def _proxy(self, url: str) -> str | None:
+        try:
+            return proxy_from_environment(url, self._environment)
+        except ConfigError as error:
+            raise _Unusable(str(error)) from error
 
     def _failed(self, why: str) -> None:
         self._failures += 1
@@ -119,3 +147,20 @@ class UrlSource:
             _log.warning("manifest_url_failed", url=self._url, problem=why, note="further failures are shown with -v=4")
         else:
             _log.debug("manifest_url_failed", url=self._url, problem=why)
+
+
+async def _body(response: "aiohttp.ClientResponse") -> bytes:
+    if response.status != 200:
+        raise _Unusable(f"the server answered {response.status} {response.reason}")
+    body = bytearray()
+    async for chunk in response.content.iter_chunked(_CHUNK_BYTES):
+        body += chunk
+        if len(body) > MAX_MANIFEST_BYTES:
+            raise _Unusable(f"the answer is larger than {MAX_MANIFEST_BYTES} bytes")
+    return bytes(body)
+
+
+def _is_at(url: str, origin: str) -> bool:
+    """Whether a redirect stays with the host that the headers are meant for, or goes to one below it."""
+    host, first = urlsplit(url).hostname or "", urlsplit(origin).hostname or ""
+    return host == first or (host.endswith(f".{first}") and ":" not in host)

@@ -1,6 +1,7 @@
 """Sources of pods: files that people write, a URL that may fail, and all of them together."""
 
 import asyncio
+import itertools
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -397,11 +398,19 @@ class ConfigServer:
         self.headers: list[str] = []
         self.requests = 0
         self.url = ""
+        self.asked: list[tuple[str, str]] = []
+        self.authorizations: list[str] = []
+        self.redirects: dict[str, str] = {}
 
-    async def handle(self, request: web.Request) -> web.Response:
-        """The one path."""
+    async def handle(self, request: web.BaseRequest) -> web.Response:
+        """Everything, also what a proxy is asked for."""
         self.requests += 1
         self.headers = request.headers.getall("X-Token", [])
+        url = str(request.url)
+        self.asked.append((url, request.headers.get("Proxy-Authorization", "")))
+        self.authorizations.append(request.headers.get("Authorization", ""))
+        if url in self.redirects:
+            return web.Response(status=302, headers={"Location": self.redirects[url]})
         return web.Response(status=self.status, body=self.body)
 
 
@@ -409,9 +418,7 @@ class ConfigServer:
 async def server() -> AsyncIterator[ConfigServer]:
     """On a port of its own."""
     config = ConfigServer()
-    app = web.Application()
-    app.router.add_get("/pods", config.handle)
-    runner = web.AppRunner(app)
+    runner = web.ServerRunner(web.Server(config.handle))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -504,6 +511,68 @@ class TestUrlSource:
         assert problems[1] == "the answer is larger than 10 bytes"
         assert problems[2].startswith("ClientConnectorError")
         assert problems[3] == "no complete answer within 10s"
+
+    async def test_the_environments_proxy_is_asked(self, server: ConfigServer) -> None:
+        """With the password in its URL; the one for HTTPS is another one, and NO_PROXY exempts."""
+        sets = Sets()
+        server.body = _text().encode()
+        http_proxy = server.url.replace("http://", "http://me:secret@").removesuffix("/pods")
+        environment = {"HTTP_PROXY": http_proxy, "https_proxy": "http://127.0.0.1:1", "NO_PROXY": "near.invalid"}
+
+        async def problem(url: str) -> str:
+            with capture_logs() as logs:
+                async with aiohttp.ClientSession() as session:
+                    await UrlSource(url, {}, "n1", 20, sets, environment).fetch(session)
+            return "".join(str(entry["problem"]) for entry in logs)
+
+        assert await problem("http://far.invalid/pods") == ""
+        assert await sets.names() == ["web-n1"]
+        assert server.asked == [("http://far.invalid/pods", "Basic bWU6c2VjcmV0")]
+        assert (await problem("https://far.invalid/pods")).startswith(
+            "ClientProxyConnectionError: Cannot connect to host"
+        )
+        assert (await problem("http://near.invalid/pods")).startswith("ClientConnectorDNSError")
+        server.status = 407
+        assert await problem("http://far.invalid/pods") == "the server answered 407 Proxy Authentication Required"
+        environment["https_proxy"] = http_proxy
+        assert await problem("https://far.invalid/pods") == "the proxy answered 407 Proxy Authentication Required"
+        environment["https_proxy"] = "socks5://me:secret@proxy"
+        assert await problem("https://far.invalid/pods") == (
+            "HTTPS_PROXY in the environment: a proxy of the kind socks5 is not supported; "
+            "right would be http://HOST:PORT or https://HOST:PORT"
+        )
+        assert sets.queue.empty()
+
+    async def test_a_redirect_may_lead_past_the_proxy(self, server: ConfigServer) -> None:
+        """What proves who asks goes to no other host; other headers do."""
+        sets = Sets()
+        server.body = _text().encode()
+        server.redirects = {"http://far.invalid/pods": server.url}
+        headers = {"X-Token": ["a"], "Authorization": ["Bearer x"]}
+        environment = {"http_proxy": server.url.removesuffix("/pods")}
+        async with aiohttp.ClientSession() as session:
+            await UrlSource("http://far.invalid/pods", headers, "n1", 20, sets, environment).fetch(session)
+        assert await sets.names() == ["web-n1"]
+        assert [url for url, _ in server.asked] == ["http://far.invalid/pods", server.url]
+        assert server.authorizations == ["Bearer x", ""]
+        assert server.headers == ["a"]
+
+    async def test_redirects_are_followed_nine_times(self, server: ConfigServer) -> None:
+        """As Go's client does; a name below the first one is trusted like it."""
+        sets = Sets()
+        server.body = _text().encode()
+        environment = {"http_proxy": server.url.removesuffix("/pods")}
+        places = ["http://far.invalid/", *(f"http://a{number}.far.invalid/" for number in range(9))]
+        server.redirects = dict(itertools.pairwise(places))
+        source = UrlSource(places[0], {"Authorization": ["Bearer x"]}, "n1", 20, sets, environment)
+        async with aiohttp.ClientSession() as session:
+            await source.fetch(session)
+            assert await sets.names() == ["web-n1"]
+            assert server.authorizations == ["Bearer x"] * 10
+            server.redirects[places[-1]] = "http://b.far.invalid/"
+            with capture_logs() as logs:
+                await source.fetch(session)
+        assert [entry["problem"] for entry in logs] == ["more than 9 redirects"]
 
     async def test_it_goes_on(self, server: ConfigServer) -> None:
         """Each interval anew."""
