@@ -19,6 +19,7 @@ import msgspec
 import yaml
 
 from kubelet_py.api import codec, core_v1
+from kubelet_py.core.manifest_nulls import without_nulls
 from kubelet_py.core.problems import ManifestError, Problem
 
 MAX_MANIFEST_BYTES: Final = 10 * 2**20
@@ -246,6 +247,7 @@ def _check_kind(value: dict[str, Any], kinds: tuple[str, ...], data: bytes) -> N
 
 
 def _to_pod(value: dict[str, Any], data: bytes, at: tuple[Step, ...]) -> tuple[core_v1.Pod, tuple[Problem, ...]]:
+    value = without_nulls(value, core_v1.Pod)
     try:
         pod = codec.from_builtins(core_v1.Pod, value)
     except codec.InvalidObject:
