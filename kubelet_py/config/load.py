@@ -152,7 +152,9 @@ def _read_files(flags: NodeFlags) -> _Files:
     """The --config file with its defaults, and the drop-ins merged over both.
 
     A default that follows another field (such as nodeStatusReportFrequency) follows what the file says of that field,
-    and a drop-in's evictionHard adds to the file's, which is the default one when the file has none.
+    and a drop-in's evictionHard adds to the file's, which is the default one when the file has none. What the file sets
+    to an empty list is not set for the merge, so that `enforceNodeAllocatable: []` is the default again once there is a
+    --config-dir, as upstream's JSON has no empty lists.
     """
     files = _Files()
     said: Any = {}

@@ -207,6 +207,15 @@ def test_drop_ins_without_a_file_go_over_the_legacy_defaults(node: Node) -> None
     assert (config.authentication.anonymous.enabled, config.authorization.mode) == (True, "Webhook")
 
 
+def test_an_empty_list_in_the_file_is_no_list_for_drop_ins(node: Node) -> None:
+    """The Go kubelet 1.37.2 writes the file's configuration as JSON, without empty lists, and merges drop-ins there."""
+    node.write("enforceNodeAllocatable: []")
+    assert load([f"--config={node.file}"], host=PLAIN_HOST).config.enforceNodeAllocatable == ()
+    assert node.load().config.enforceNodeAllocatable == ("pods",)
+    assert node.drop("10.conf", "maxPods: 5").load().config.enforceNodeAllocatable == ("pods",)
+    assert node.drop("05.conf", "enforceNodeAllocatable: []").load().config.enforceNodeAllocatable == ()
+
+
 def test_drop_ins_lose_nothing_of_the_file(node: Node) -> None:
     """Headers are masked for readers only."""
     node.write("staticPodURLHeader: {Authorization: [abc]}\nregisterWithTaints: [{key: a, effect: NoExecute}]\n")
