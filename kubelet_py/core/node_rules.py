@@ -166,11 +166,11 @@ def initial_node(settings: NodeSettings, machine: MachineInfo) -> core_v1.Node:
     annotations = {}
     if settings.controller_attach:
         annotations[CONTROLLER_ATTACH_ANNOTATION] = "true"
+    if provided := _provided_ip(settings):
+        annotations[PROVIDED_IP_ANNOTATION] = provided
     taints = list(settings.taints)
     if settings.external_cloud:
         taints.append(core_v1.Taint(key=CLOUD_TAINT, value="true", effect="NoSchedule"))
-        if named := _named_ips(settings):
-            annotations[PROVIDED_IP_ANNOTATION] = ",".join(named)
     return core_v1.Node(
         metadata=meta_v1.ObjectMeta(
             name=settings.name, labels=default_labels(settings, machine), annotations=annotations or None
@@ -179,10 +179,19 @@ def initial_node(settings: NodeSettings, machine: MachineInfo) -> core_v1.Node:
     )
 
 
-def _named_ips(settings: NodeSettings) -> list[str]:
-    """The addresses among --node-ip: 0.0.0.0 and :: name a family and no address."""
+def _provided_ip(settings: NodeSettings) -> str | None:
+    """What an external cloud is told of --node-ip: 0.0.0.0 and :: name a family and no address."""
+    if not settings.external_cloud:
+        return None
     given = map(ipaddress.ip_address, settings.provided_ips)
-    return [str(address) for address in given if not address.is_unspecified]
+    return ",".join(str(address) for address in given if not address.is_unspecified) or None
+
+
+def address_annotation_changes(existing: core_v1.Node, settings: NodeSettings) -> dict[str, str | None]:
+    """What to write into the annotations, so that they say of --node-ip what the settings say: set, or taken away."""
+    annotations = (existing.metadata and existing.metadata.annotations) or {}
+    wanted = _provided_ip(settings)
+    return {} if annotations.get(PROVIDED_IP_ANNOTATION) == wanted else {PROVIDED_IP_ANNOTATION: wanted}
 
 
 def registration_patch(
@@ -193,12 +202,10 @@ def registration_patch(
     labels, annotations = metadata.labels or {}, metadata.annotations or {}
     wanted_labels = {k: v for k, v in default_labels(settings, machine).items() if k in RECONCILED_LABELS}
     label_changes: dict[str, object] = {k: v for k, v in wanted_labels.items() if labels.get(k) != v}
-    annotation_changes: dict[str, object] = {}
-    wanted_annotations = (initial_node(settings, machine).metadata or metadata).annotations or {}
-    for key in (CONTROLLER_ATTACH_ANNOTATION, PROVIDED_IP_ANNOTATION):
-        wanted = wanted_annotations.get(key)
-        if annotations.get(key) != wanted:
-            annotation_changes[key] = wanted
+    annotation_changes: dict[str, object] = {**address_annotation_changes(existing, settings)}
+    attach = "true" if settings.controller_attach else None
+    if annotations.get(CONTROLLER_ATTACH_ANNOTATION) != attach:
+        annotation_changes[CONTROLLER_ATTACH_ANNOTATION] = attach
     changes = {
         name: change for name, change in (("labels", label_changes), ("annotations", annotation_changes)) if change
     }

@@ -2,7 +2,8 @@
 
 Owns registration, the watch on our own node and the status posts. What the status says comes from `core.node_rules`;
 what it is made of comes from callables that other managers provide. While the node is not Ready it looks ten times a
-second, so that a node that becomes Ready says so at once.
+second, so that a node that becomes Ready says so at once. The annotation for the cloud that names --node-ip goes with
+a status post, and is no reason for one.
 
 Upstream counterparts: kubelet_node_status.go, the fast status path of kubelet.go. Differences: the status patch is made
 from the watched node object, without a GET; a node object that somebody deletes is registered again.
@@ -270,6 +271,8 @@ class NodeManager:
                     self._node = self.last_seen = await client.get(NODES, name, cached=attempt == 0)
                 status = self._compute()
                 patch = _status_patch(self._node.status, status)
+                if annotations := rules.address_annotation_changes(self._node, self._settings):
+                    patch["metadata"] = {"annotations": annotations}
                 if labels:
                     await self._clients.main.patch(NODES, name, {"metadata": {"labels": labels}})
                 self._node = self.last_seen = await client.patch(NODES, name, patch, subresource="status")

@@ -359,10 +359,14 @@ def _key(target: Target) -> tuple[str, str, str]:
 
 
 def _kept(target: Target, current: Json, changed: Json) -> Json:
-    """The status subresource changes nothing but the status, the object itself everything else."""
+    """The status subresource changes nothing but the status, and a node's annotations; the object all else."""
     fixed = {name: current["metadata"][name] for name in ("name", "namespace", "uid") if name in current["metadata"]}
     if target.subresource == "status":
-        return current | {"status": changed.get("status", {})}
+        kept = current | {"status": changed.get("status", {})}
+        if target.plural == "nodes":
+            annotations = changed.get("metadata", {}).get("annotations", {})
+            kept["metadata"] = current["metadata"] | {"annotations": annotations}
+        return kept
     result = changed | {"metadata": changed.get("metadata", {}) | fixed}
     if target.plural in _WITH_STATUS:
         result.pop("status", None)

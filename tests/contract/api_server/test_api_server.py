@@ -91,6 +91,21 @@ async def test_a_merge_patch_takes_away_what_is_null(api: ApiClient) -> None:
     assert patched.data == {"b": "2", "c": "3"}
 
 
+async def test_a_status_patch_of_a_node_may_change_annotations(api: ApiClient) -> None:
+    """As the kubelet does with the address for an external cloud; null takes one away."""
+    name = fresh("node")
+    await api.create(NODES, core_v1.Node(metadata=meta_v1.ObjectMeta(name=name, annotations={"a": "1", "b": "2"})))
+    changes = {"a": None, "c": "3"}
+    body = {"metadata": {"annotations": changes}, "spec": {"unschedulable": True}, "status": {"volumesInUse": ["v"]}}
+    patched = await api.patch(NODES, name, body, subresource="status")
+    assert patched.metadata is not None
+    annotations = patched.metadata.annotations or {}
+    assert {key: annotations.get(key) for key in ("a", "b", "c")} == {"a": None, "b": "2", "c": "3"}
+    assert patched.status is not None
+    assert patched.status.volumesInUse == ["v"]
+    assert patched.spec is None or not patched.spec.unschedulable
+
+
 async def test_a_status_patch_changes_the_status_only(api: ApiClient) -> None:
     created = await create_pod(api)
     body = {"metadata": {"labels": {"not": "taken"}}, "status": {"phase": "Running", "message": "hello"}}

@@ -174,6 +174,44 @@ async def test_an_os_label_that_somebody_changed_is_set_right(server: FakeApiSer
         )
 
 
+@pytest.mark.parametrize("register", [True, False])
+async def test_the_address_for_the_cloud_is_set_right_with_the_next_status(
+    server: FakeApiServer, register: bool
+) -> None:
+    """Also on a node that somebody else has registered; other annotations stay."""
+    name = "alpha.kubernetes.io/provided-node-ip"
+
+    def annotations() -> Json:
+        return dict((server.find("nodes", NODE) or {})["metadata"].get("annotations") or {})
+
+    async def annotate(manager: NodeManager, changes: Json) -> None:
+        """Somebody's change, and the manager has seen it."""
+        body: Json = dict(server.find("nodes", NODE) or {})
+        body["metadata"] = body["metadata"] | {"annotations": changes}
+        server.put("nodes", body)
+        await eventually(
+            lambda: (
+                manager.node is not None
+                and manager.node.metadata is not None
+                and manager.node.metadata.annotations == changes
+            )
+        )
+
+    host = Host()
+    server.put("nodes", {"metadata": {"name": NODE, "annotations": {"a": "b"}}, "spec": {}})
+    async with managing(server, host, register=register, external_cloud=True, provided_ips=("10.0.0.1",)) as manager:
+        await eventually(lambda: annotations().get(name) == "10.0.0.1" and ready_at(server))
+        await annotate(manager, {"a": "b"})
+        host.runtime = DOWN
+        await eventually(lambda: annotations() == {"a": "b", name: "10.0.0.1"})
+    host.runtime = UP
+    async with managing(server, host, register=register) as manager:
+        await eventually(lambda: name not in annotations() and ready_at(server))
+        await annotate(manager, {"a": "b", name: "10.0.0.9"})
+        host.runtime = DOWN
+        await eventually(lambda: annotations() == {"a": "b"})
+
+
 async def test_a_cordon_is_an_event(server: FakeApiServer) -> None:
     host = Host()
     async with managing(server, host):
