@@ -103,7 +103,8 @@ class Pleg:
                     log.info("runtime_list_works_again")
             period = RELIST_SECONDS_WITH_EVENTS if self._has_events else RELIST_SECONDS
             try:
-                await asyncio.wait_for(self._poke.wait(), period)
+                async with asyncio.timeout(period):  # wait_for of Python 3.11 can lose the end of the agent
+                    await self._poke.wait()
             except TimeoutError:
                 continue
 

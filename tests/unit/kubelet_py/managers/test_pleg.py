@@ -89,6 +89,23 @@ async def test_a_relist_can_be_asked_for() -> None:
         assert node.woken == [(UID, "pleg: ContainerDied")]
 
 
+@pytest.mark.parametrize("turns", range(6))
+async def test_its_end_is_not_lost_while_a_relist_is_asked_for(turns: int) -> None:
+    """Cancelled however many turns of the loop after the wish, it ends."""
+    node = Node()
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(node.pleg.run())
+        await node.pleg.wait_listed()
+        await asyncio.sleep(RELIST_SECONDS / 2)
+        node.pleg.relist_soon()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        running.cancel()
+        done, _ = await asyncio.wait((running,), timeout=RELIST_SECONDS / 4)
+        running.cancel()
+        assert done == {running}
+
+
 async def test_what_a_worker_has_seen_wakes_it_not_again() -> None:
     node = Node()
     container = await node.add_pod()
