@@ -192,7 +192,7 @@ class PodWorkers:
         again = []
         for uid, worker in list(self._workers.items()):
             if worker.state.phase is Phase.FINISHED and (worker.restart_pod is not None or not desired(uid)):
-                if not worker.is_purged and worker.state.is_deleted:
+                if not worker.is_purged and worker.state.is_deleted and not _begins_anew(worker.state):
                     continue  # its own task still removes what is left
                 if worker.restart_pod is not None and worker.state.restart_requested:
                     again.append(worker.restart_pod)
@@ -356,12 +356,17 @@ class PodWorkers:
         return 0.0
 
     async def _purge_pass(self, worker: _Worker) -> float | None:
-        """After the end: a pod that was deleted leaves nothing; one that is done keeps its logs until it is deleted."""
+        """After the end: a pod that was deleted leaves nothing; one that is done keeps its logs until it is deleted.
+
+        One that is back under the same UID keeps what has ended, and counts its restarts on.
+        """
         self._release_name(worker)
         if not worker.state.is_deleted:
             return None
         self._statuses.finish(pods.PodUid(worker.state.uid))
         if worker.is_purged:
+            return None
+        if _begins_anew(worker.state):
             return None
         try:
             await self._sync.purge_pod(worker.state.uid, worker.pod)
@@ -390,6 +395,11 @@ class PodWorkers:
 
     def _spread(self, seconds: float) -> float:
         return seconds * (1 + JITTER * self._jitter())
+
+
+def _begins_anew(state: WorkerState) -> bool:
+    """Whether a pod that was stopped is to run again with what it has left."""
+    return state.restart_requested and not state.is_runtime_only
 
 
 def _is_deleting(pod: core_v1.Pod) -> bool:

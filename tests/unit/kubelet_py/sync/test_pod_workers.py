@@ -337,7 +337,7 @@ async def test_a_kill_by_the_agent_fails_the_pod_with_its_reason(stage: Stage) -
 
 
 async def test_a_pod_that_came_back_while_it_was_stopped_begins_again(stage: Stage) -> None:
-    """A static pod whose file was removed and written again has the same UID."""
+    """A static pod whose file was removed and written again has the same UID; its restarts are counted on."""
     stage.rig.fake.stubborn = {"main"}
     stage.workers.update(a_pod())
     await settled(stage)
@@ -346,19 +346,24 @@ async def test_a_pod_that_came_back_while_it_was_stopped_begins_again(stage: Sta
     stage.workers.update(a_pod(metadata={"resourceVersion": "2"}))
     again = a_pod(metadata={"resourceVersion": "3"})
     stage.workers.note(again)
-    await stage.until(lambda: stage.phase() is Phase.FINISHED and not stage.rig.fake.sandboxes)
+    await stage.until(lambda: stage.phase() is Phase.FINISHED)
     await asyncio.sleep(0.1)
     stage.keep_house(UID)
     assert stage.phase() is Phase.SYNCING
     assert stage.workers.pod(UID) is again, "the newest that is known of it"
     await stage.until(lambda: stage.rig.fake.running() == ["main"], 5)
+    statuses = stage.rig.status.containerStatuses or ()
+    assert [status.restartCount for status in statuses] == [1]
 
 
-async def test_a_pod_that_came_back_and_went_again_does_not_begin(stage: Stage) -> None:
+@pytest.mark.parametrize("went_after_seconds", [0, 1])
+async def test_a_pod_that_came_back_and_went_again_does_not_begin(stage: Stage, went_after_seconds: float) -> None:
+    """And leaves nothing, whether it was stopped by then or not."""
     stage.workers.update(a_pod())
     await settled(stage)
     stage.workers.remove(UID)
     stage.workers.update(a_pod())
+    await asyncio.sleep(went_after_seconds)
     stage.workers.remove(UID)
     await stage.until(lambda: not stage.rig.fake.sandboxes)
     stage.keep_house()
