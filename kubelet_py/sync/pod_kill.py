@@ -70,7 +70,7 @@ class PodKiller:
         self._events(pod, "Normal", "Killing", f"Stopping container {step.container_name}", step.container_name)
         try:
             async with self._hooks.pre_stop(pod, step.container_name, step.container_id, grace_seconds):
-                await _wait_for(step, ends, grace_seconds - (self._clock() - began))
+                await _wait_for(step, ends, grace_seconds - int(self._clock() - began))
                 timeout = stop_timeout_seconds(grace_seconds, self._clock() - began)
                 await self._stop(step.container_id, step.container_name, timeout)
                 end.is_good = True
@@ -108,10 +108,13 @@ class _End:
     is_good: bool = False
 
 
-async def _wait_for(step: KillStep, ends: Mapping[str, _End], seconds: float) -> None:
-    """Until it is this container's turn, or time is over; SyncError where one before it would not stop."""
+async def _wait_for(step: KillStep, ends: Mapping[str, _End], seconds: int) -> None:
+    """Until it is this container's turn, or time is over; SyncError where one before it would not stop.
+
+    Whole seconds as upstream: containers whose hooks took all of the time are stopped side by side.
+    """
     try:
-        async with asyncio.timeout(max(seconds, 1)):
+        async with asyncio.timeout(seconds):
             for name in step.after:
                 await ends[name].came.wait()
                 if not ends[name].is_good:

@@ -4,9 +4,8 @@ Without further choice these are the specs of test/e2e/common with [NodeConforma
 [Disruptive]. SPECS=slow and SPECS=serial are those of test/e2e/common/node that take long or want the node for
 themselves, without those whose features are alpha and off; SPECS=auth those of test/e2e/auth about certificates that
 the cluster gives to pods; SPECS=node and SPECS=node-serial those of the node suite, test/e2e_node: the second restart
-the agent. Makes a lab with the registry of test images, tells each spec that
-ends, and compares with e2e.toml. Writes report.json, junit.xml, summary.md and the logs of all programs below
-tests/conformance/out.
+the agent. Makes a lab with the registry of test images, tells each spec that ends, and compares with e2e.toml or
+e2e_node.toml. Writes report.json, junit.xml, summary.md and the logs of all programs below tests/conformance/out.
 """
 
 from __future__ import annotations
@@ -32,7 +31,7 @@ from tests.lab.progress import say, step
 from tests.lab.unit import Unit
 
 HERE = Path(__file__).resolve().parent
-LIST = HERE / "e2e.toml"
+LIST, NODE_LIST = HERE / "e2e.toml", HERE / "e2e_node.toml"
 OUT = HERE / "out"
 NODE = "node-1"
 AGENTS = ("kubelet-py", "go")
@@ -71,7 +70,8 @@ def main() -> int:
     except (LabError, gotools.BuildError) as error:
         say(str(error))
         return 1
-    return report(title, out, json.loads((out / ginkgo.REPORT).read_text()))
+    exemptions = NODE_LIST if options.specs in NODE_SUITE else LIST
+    return report(title, out, json.loads((out / ginkgo.REPORT).read_text()), exemptions)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -185,10 +185,10 @@ def _followed(writer: LabProcess, log: Path) -> Iterator[str]:
                 continue
 
 
-def report(title: str, out: Path, written: list[Mapping[str, Any]]) -> int:
+def report(title: str, out: Path, written: list[Mapping[str, Any]], exempted: Path) -> int:
     """Tell what came of a run; the exit code."""
     results = ginkgo.results_of_chosen(written)
-    exemptions = verdict.read_exemptions(tomllib.loads(LIST.read_text()))
+    exemptions = verdict.read_exemptions(tomllib.loads(exempted.read_text()))
     found = verdict.judge(results, ginkgo.exemptions_of_chosen(exemptions, written, results), title)
     text = verdict.summary({title: verdict.counts(results)})
     trouble = verdict.explain(found) if results else "no spec was chosen"

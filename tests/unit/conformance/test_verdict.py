@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import tomllib
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conformance.critest import LIST
+from tests.conformance import critest, e2e
 from tests.conformance.verdict import (
     Exemption,
     Result,
@@ -78,8 +79,9 @@ def test_ginkgos_report_is_read() -> None:
     assert summary({"docker-29": counts(results)}).splitlines()[-1] == "| docker-29 | 2 | 1 | 1 | 1 |"
 
 
-def test_the_list_of_critest_can_be_read() -> None:
-    exemptions = read_exemptions(tomllib.loads(LIST.read_text()))
+@pytest.mark.parametrize("file", [critest.LIST, e2e.LIST, e2e.NODE_LIST], ids=lambda file: file.name)
+def test_the_lists_can_be_read(file: Path) -> None:
+    exemptions = read_exemptions(tomllib.loads(file.read_text()))
     assert len(exemptions) == len({(exemption.spec, exemption.runtimes) for exemption in exemptions})
 
 

@@ -141,6 +141,20 @@ async def test_a_pre_stop_hook_that_outlives_the_grace_period_goes_on_with_its_c
 
 
 @in_virtual_time
+async def test_sidecars_whose_hooks_take_all_of_the_time_are_stopped_side_by_side(rig: Rig) -> None:
+    """There is none left to wait for each other."""
+    rig.fake.exec_hangs.add(HOOK)
+    sidecars = [
+        a_container(name=name, restartPolicy="Always", **exec_hook("preStop")) for name in ("one", "two", "three")
+    ]
+    pod = a_pod(a_container(), initContainers=sidecars)
+    for _ in sidecars:
+        await start(rig, pod)
+    rig.fake.stubborn |= {"one", "two", "three"}
+    assert await stop(rig, pod, 30) == pytest.approx(32, abs=0.5)
+
+
+@in_virtual_time
 async def test_a_sleep_that_outlives_the_grace_period_holds_nothing_up(rig: Rig) -> None:
     """The container has two seconds and needs none of them."""
     pod = a_pod(a_container(**sleep_hook(50)))
