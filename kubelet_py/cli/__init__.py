@@ -7,6 +7,7 @@ agent, whose command line has flags only. Heavy imports wait until a command nee
 import argparse
 import sys
 from collections.abc import Sequence
+from typing import Literal
 
 COMMANDS = ("get", "describe", "logs", "exec", "apply", "why")
 
@@ -30,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
         "apply": commands.apply,
         "why": commands.why,
     }
-    arguments = _parser().parse_args(argv)
+    arguments = _parse(argv)
     try:
         return handlers[arguments.verb](find_local_node(arguments.config), arguments)
     except (CommandError, ConfigError) as error:
@@ -40,7 +41,21 @@ def main(argv: Sequence[str]) -> int:
         return 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments. What stands behind exec's first `--` is another program's and is not looked at."""
+    if argv[0] != "exec" or "--" not in argv:
+        return _parser().parse_args(argv)
+    # argparse would take every later `--` for its own as well
+    place = argv.index("--")
+    parser = _parser(command_count="*")
+    arguments = parser.parse_args(argv[:place])
+    arguments.command = [*arguments.command, *argv[place + 1 :]]
+    if not arguments.command:
+        parser.error("exec: no command after --")
+    return arguments
+
+
+def _parser(command_count: Literal["+", "*"] = "+") -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="kubelet-py", description="Look at the pods of this node.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     shared = argparse.ArgumentParser(add_help=False)
@@ -66,7 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     execute.add_argument("name")
     execute.add_argument("-c", "--container", default="")
     execute.add_argument("--timeout", type=int, default=0, metavar="SECONDS", help="0 waits for ever")
-    execute.add_argument("command", nargs="+", help="after --")
+    execute.add_argument("command", nargs=command_count, help="after --")
 
     apply = verbs.add_parser("apply", parents=[shared], help="put a pod's manifest into the manifest directory")
     apply.add_argument("-f", "--filename", required=True, help="a file, or - for standard input")

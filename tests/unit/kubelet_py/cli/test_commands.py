@@ -1,9 +1,6 @@
 """The commands against an agent's read-only port, real log files and a manifest directory."""
 
 import json
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -11,61 +8,9 @@ import pytest
 
 from kubelet_py import cli
 from kubelet_py.cli.log_reader import read_log
+from tests.unit.kubelet_py.cli.conftest import POD, Agent
 
-POD = {
-    "metadata": {"name": "hello-node", "namespace": "default", "uid": "u1"},
-    "spec": {"nodeName": "Node", "containers": [{"name": "main", "image": "img"}, {"name": "side", "image": "img"}]},
-    "status": {"phase": "Running"},
-}
 LINE = "2026-01-01T12:00:00.000000000Z stdout F %s\n"
-
-
-class Agent:
-    """The read-only half of an agent, with its directories."""
-
-    def __init__(self, root: Path) -> None:
-        pods: list[dict[str, Any]] = [POD]
-        replies = {"/pods": json.dumps({"items": pods}), "/why/default/hello-node": "12:00 started main\n"}
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(200 if self.path in replies else 404)
-                self.end_headers()
-                self.wfile.write(replies.get(self.path, "").encode())
-
-            def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the name is the base class's
-                """Nothing on the test's terminal."""
-
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
-        self.manifests = root / "manifests"
-        self.manifests.mkdir()
-        self.logs = root / "logs" / "default_hello-node_u1" / "main"
-        self.logs.mkdir(parents=True)
-        self.config = root / "kubelet.json"
-        settings = {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "readOnlyPort": self.server.server_port,
-            "podLogsDir": str(root / "logs"),
-            "staticPodPath": str(self.manifests),
-        }
-        self.config.write_text(json.dumps(settings))
-
-    def run(self, *words: str) -> int:
-        """One command line."""
-        return cli.main([words[0], f"--config={self.config}", *words[1:]])
-
-
-@pytest.fixture
-def agent(tmp_path: Path) -> Iterator[Agent]:
-    """An agent with one pod."""
-    agent = Agent(tmp_path)
-    thread = threading.Thread(target=agent.server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    yield agent
-    agent.server.shutdown()
-    thread.join()
-    agent.server.server_close()
 
 
 def test_a_command_line_is_told_from_a_start() -> None:
