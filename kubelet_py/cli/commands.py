@@ -18,6 +18,7 @@ from kubelet_py.cli.local_node import CommandError, LocalNode, container_of
 from kubelet_py.cli.log_reader import read_log
 from kubelet_py.cli.table import pod_description, pod_table
 from kubelet_py.errors import RuntimeCallError
+from kubelet_py.text import to_terminal_text
 
 
 def get(node: LocalNode, arguments: argparse.Namespace) -> int:
@@ -108,7 +109,7 @@ def apply(node: LocalNode, arguments: argparse.Namespace) -> int:
 
 def why(node: LocalNode, arguments: argparse.Namespace) -> int:
     """What the agent did for a pod, step by step, and what it waits for."""
-    _write(node.story(node.pod(arguments.name, arguments.namespace)).rstrip())
+    _write(to_terminal_text(node.story(node.pod(arguments.name, arguments.namespace)).rstrip()))
     return 0
 
 

@@ -1,12 +1,14 @@
 """Pods as text: the table of `get pods` and the paragraphs of `describe`.
 
 Pure: objects as the HTTP API gives them, and the time, are arguments. The columns are kubectl's, so that they read the
-same with and without an API server.
+same with and without an API server. Control characters in them, which a pod may have put there, are spelled out.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
+
+from kubelet_py.text import to_terminal_text
 
 Pod = Mapping[str, Any]
 
@@ -44,7 +46,7 @@ def pod_description(pod: Pod, now: datetime) -> str:
     for condition in status.get("conditions") or []:
         why = " ".join(condition.get(key, "") for key in ("reason", "message")).strip()
         lines.append(f"  {condition['type']}: {condition['status']}{f'  ({why})' if why else ''}")
-    return "\n".join(lines)
+    return to_terminal_text("\n".join(lines))
 
 
 def pod_status(pod: Pod) -> str:
@@ -85,7 +87,7 @@ def _row(pod: Pod, now: datetime) -> tuple[str, ...]:
     entries = status.get("containerStatuses") or []
     ready = sum(1 for entry in entries if entry.get("ready"))
     restarts = sum(entry.get("restartCount", 0) for entry in _all_statuses(status))
-    return (
+    cells = (
         metadata.get("namespace", ""),
         metadata["name"],
         f"{ready}/{len(pod.get('spec', {}).get('containers', []))}",
@@ -94,6 +96,7 @@ def _row(pod: Pod, now: datetime) -> tuple[str, ...]:
         status.get("podIP") or "<none>",
         age(_started(pod), now),
     )
+    return tuple(to_terminal_text(cell) for cell in cells)
 
 
 def _aligned(rows: Sequence[Sequence[str]]) -> list[str]:

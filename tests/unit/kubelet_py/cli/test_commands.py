@@ -104,9 +104,12 @@ def test_apply_refuses_what_is_no_pod(agent: Agent, tmp_path: Path, text: str) -
 
 
 def test_why_tells_the_story(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
-    """As the agent gives it."""
+    """As the agent gives it, but for control characters."""
     assert agent.run("why", "hello") == 0
     assert capsys.readouterr().out == "12:00 started main\n"
+    agent.story = "12:00 ended: \x1b[2J\n"
+    assert agent.run("why", "hello") == 0
+    assert capsys.readouterr().out == "12:00 ended: \\x1b[2J\n"
 
 
 def test_an_agent_that_does_not_answer_is_one_line(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:

@@ -98,3 +98,14 @@ def test_a_description_names_containers_and_why_a_condition_does_not_hold() -> N
     assert "    State:     waiting (reason=CrashLoopBackOff)" in text
     assert "    Last end:  exit code 2 (Error)" in text
     assert "  Ready: False  (ContainersNotReady)" in text
+
+
+def test_a_pods_words_do_not_reach_the_terminal_as_commands() -> None:
+    """Termination messages and reasons are the container's own text."""
+    sly = pod(
+        containerStatuses=[entry({"terminated": {"reason": "\x1b[2J", "message": "\x1b]0;root\x07", "exitCode": 1}})]
+    )
+    assert "\x1b" not in pod_table([sly], NOW)
+    shown = pod_description(sly, NOW)
+    assert "message=\\x1b]0;root\\x07" in shown
+    assert "\x1b" not in shown
