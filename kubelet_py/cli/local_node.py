@@ -21,6 +21,8 @@ CONFIG_VARIABLE = "KUBELET_PY_CONFIG"
 DEFAULT_CONFIG = "/var/lib/kubelet/config.yaml"
 _REPLY_SECONDS = 10.0
 _NOT_SERVED = (404, 405, 501)
+# the agent is on this machine: a proxy of the environment would ask its own loopback
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class CommandError(KubeletError):
@@ -75,7 +77,7 @@ class LocalNode:
         address = self.config.address if self.config.address not in ("0.0.0.0", "::") else "127.0.0.1"
         url = f"http://{address}:{self.config.readOnlyPort}{path}"
         try:
-            with urllib.request.urlopen(url, timeout=_REPLY_SECONDS) as reply:
+            with _DIRECT.open(url, timeout=_REPLY_SECONDS) as reply:
                 text: str = reply.read().decode()
                 return text
         except urllib.error.HTTPError as error:

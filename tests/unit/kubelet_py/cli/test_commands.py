@@ -126,3 +126,10 @@ def test_without_a_read_only_port_the_command_says_what_to_set(agent: Agent, cap
     agent.config.write_text(json.dumps(settings | {"readOnlyPort": 0}))
     assert agent.run("get", "pods") == 1
     assert "set readOnlyPort" in capsys.readouterr().err
+
+
+def test_the_agent_is_asked_without_the_environments_proxy(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its loopback is not ours."""
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    assert agent.run("get", "pods") == 0
