@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 COMMANDS = ("get", "describe", "logs", "exec", "apply", "why")
+# as a shell gives it for what SIGINT has ended
+_INTERRUPTED = 130
 
 
 def is_command(argv: Sequence[str]) -> bool:
@@ -18,8 +20,11 @@ def is_command(argv: Sequence[str]) -> bool:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Carry out a command line; 0 when it worked, 1 with one clear line when it did not."""
-    from kubelet_py.cli import commands
+    """Carry out a command line: 0 when it worked, 1 with one clear line when it did not, 130 after Ctrl-C.
+
+    exec gives its command's own code. Who stops reading, `head` say, has seen enough: that is no failure.
+    """
+    from kubelet_py.cli import commands, output
     from kubelet_py.cli.local_node import CommandError, find_local_node
     from kubelet_py.errors import ConfigError
 
@@ -33,11 +38,16 @@ def main(argv: Sequence[str]) -> int:
     }
     arguments = _parse(argv)
     try:
-        return handlers[arguments.verb](find_local_node(arguments.config), arguments)
+        code = handlers[arguments.verb](find_local_node(arguments.config), arguments)
+        sys.stdout.flush()
+        return code
     except (CommandError, ConfigError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except (BrokenPipeError, KeyboardInterrupt):
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except BrokenPipeError:
+        output.discard_stdout()
         return 0
 
 

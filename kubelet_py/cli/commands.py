@@ -16,6 +16,7 @@ import yaml
 from kubelet_py.api import codec, core_v1
 from kubelet_py.cli.local_node import CommandError, LocalNode, container_of
 from kubelet_py.cli.log_reader import read_log
+from kubelet_py.cli.output import write_both
 from kubelet_py.cli.table import pod_description, pod_table
 from kubelet_py.errors import RuntimeCallError
 from kubelet_py.text import to_terminal_text
@@ -72,8 +73,7 @@ def execute(node: LocalNode, arguments: argparse.Namespace) -> int:
             reply = await client.exec_sync(container_id, arguments.command, timeout_seconds=arguments.timeout)
         finally:
             await client.close()
-        sys.stdout.buffer.write(reply.stdout)
-        sys.stderr.buffer.write(reply.stderr)
+        write_both(reply.stdout, reply.stderr)
         return int(reply.exit_code)
 
     try:

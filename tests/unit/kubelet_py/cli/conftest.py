@@ -2,7 +2,7 @@
 
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -28,9 +28,11 @@ class Agent:
     def __init__(self, root: Path) -> None:
         self.pods: list[dict[str, Any]] = [deepcopy(POD)]
         self.story = "12:00 started main\n"
+        self.before_reply: Callable[[], None] = lambda: None
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(handler) -> None:  # noqa: N805 # `self` is the agent's here
+                self.before_reply()
                 replies = {"/pods": json.dumps({"items": self.pods}), "/why/default/hello-node": self.story}
                 handler.send_response(200 if handler.path in replies else 404)
                 handler.end_headers()
