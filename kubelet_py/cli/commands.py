@@ -8,6 +8,7 @@ import asyncio
 import json
 import sys
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import yaml
 
 from kubelet_py.api import codec, core_v1
 from kubelet_py.cli.local_node import CommandError, LocalNode, container_of
-from kubelet_py.cli.log_reader import read_log
+from kubelet_py.cli.log_reader import follow_log, read_log
 from kubelet_py.cli.output import write_both
 from kubelet_py.cli.table import pod_description, pod_table
 from kubelet_py.errors import RuntimeCallError
@@ -43,13 +44,16 @@ def describe(node: LocalNode, arguments: argparse.Namespace) -> int:
 def logs(node: LocalNode, arguments: argparse.Namespace) -> int:
     """What a container wrote."""
     pod = node.pod(arguments.name, arguments.namespace)
-    path = node.log_file(pod, container_of(pod, arguments.container), previous=arguments.previous)
-    try:
-        for text in read_log(path, tail_lines=arguments.tail, follow=arguments.follow):
-            sys.stdout.buffer.write(text)
-            sys.stdout.buffer.flush()
-    except FileNotFoundError:
-        return 0  # the pod was removed while it was followed
+    container = container_of(pod, arguments.container)
+    path = node.log_file(pod, container, previous=arguments.previous)
+    if arguments.follow:
+        is_over = partial(node.is_run_over, pod["metadata"]["uid"], container, int(path.stem))
+        texts = follow_log(path, is_over=is_over, tail_lines=arguments.tail)
+    else:
+        texts = read_log(path, tail_lines=arguments.tail)
+    for text in texts:
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
     return 0
 
 
@@ -99,10 +103,10 @@ def apply(node: LocalNode, arguments: argparse.Namespace) -> int:
         raise CommandError(f"{arguments.filename}: no Pod with a name; a node without an API server runs Pods only")
     target = directory / f"{pod.metadata.namespace or 'default'}-{pod.metadata.name}.yaml"
     # a name that begins with a dot is not read, so the agent never sees half a manifest
-    partial = directory / f".{target.name}.new"
+    unfinished = directory / f".{target.name}.new"
     known = target.exists()
-    partial.write_text(text)
-    partial.replace(target)
+    unfinished.write_text(text)
+    unfinished.replace(target)
     _write(f"pod/{pod.metadata.name} {'changed' if known else 'added'}: {target}")
     return 0
 

@@ -69,6 +69,22 @@ class LocalNode:
             )
         return runs[-2 if previous else -1]
 
+    def is_run_over(self, pod_uid: str, container: str, run: int) -> bool:
+        """Whether nothing more comes of the container's run with that number, which its log file is named after."""
+        try:
+            pods = self.pods()
+        except CommandError:
+            return False  # the agent is being restarted, say; containers run on without it
+        pod = next((pod for pod in pods if pod["metadata"]["uid"] == pod_uid), None)
+        if pod is None:
+            return True
+        entry = next((entry for entry in statuses_of(pod) if entry["name"] == container), {})
+        latest = entry.get("restartCount", 0)
+        state = entry.get("state") or {}
+        # while a new one waits to be started, the one before it is still the latest
+        waits_again = "waiting" in state and "terminated" in (entry.get("lastState") or {})
+        return latest > run or (latest == run and ("terminated" in state or waits_again))
+
     def _get(self, path: str) -> str:
         if not self.config.readOnlyPort:
             raise CommandError(
@@ -104,6 +120,13 @@ def container_of(pod: Mapping[str, Any], name: str) -> str:
     if name and name not in names:
         raise CommandError(f"pod {pod['metadata']['name']!r} has no container {name!r}; it has {', '.join(names)}")
     return name or names[0]
+
+
+def statuses_of(pod: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The states of all its containers; none before the agent has looked at it."""
+    status = pod.get("status") or {}
+    kinds = ("containerStatuses", "initContainerStatuses", "ephemeralContainerStatuses")
+    return [entry for kind in kinds for entry in status.get(kind) or []]
 
 
 def _is_called(pod: Mapping[str, Any], name: str, namespace: str) -> bool:

@@ -22,6 +22,13 @@ POD = {
 }
 
 
+class _Server(HTTPServer):
+    """A server to which a client that was interrupted is nothing special."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Nothing on the test's terminal."""
+
+
 class Agent:
     """The read-only half of an agent, with its directories."""
 
@@ -41,7 +48,7 @@ class Agent:
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the name is the base class's
                 """Nothing on the test's terminal."""
 
-        self.server = HTTPServer(("127.0.0.1", 0), Handler)
+        self.server = _Server(("127.0.0.1", 0), Handler)
         self.manifests = root / "manifests"
         self.manifests.mkdir()
         self.logs = root / "logs" / "default_hello-node_u1" / "main"

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 
 from kubelet_py import cli
-from kubelet_py.cli.log_reader import read_log
 from tests.unit.kubelet_py.cli.conftest import POD, Agent
 
 LINE = "2026-01-01T12:00:00.000000000Z stdout F %s\n"
@@ -61,23 +60,6 @@ def test_missing_logs_and_containers_are_named(agent: Agent, capsys: pytest.Capt
     assert "has no container 'other'; it has main, side" in capsys.readouterr().err
     assert agent.run("logs", "hello", "-c", "side") == 1
     assert "has no log yet in" in capsys.readouterr().err
-
-
-def test_following_shows_whole_lines_as_they_come(tmp_path: Path) -> None:
-    """A line that is not whole yet waits; a log that is removed ends it."""
-    path = tmp_path / "0.log"
-    path.write_text(LINE % "first")
-    lines = read_log(path, follow=True)
-    assert next(lines) == b"first\n"
-    with path.open("a") as log:
-        log.write(LINE % "second" + "2026-01-01T12:00:01Z stdout P par")
-    assert next(lines) == b"second\n"
-    with path.open("a") as log:
-        log.write("t\n" + "2026-01-01T12:00:01Z stdout F ial\n")
-    assert next(lines) + next(lines) == b"partial\n"
-    path.unlink()
-    with pytest.raises(FileNotFoundError):
-        next(lines)
 
 
 def test_apply_puts_a_manifest_where_the_agent_looks(agent: Agent, tmp_path: Path, capsys: Any) -> None:
