@@ -24,10 +24,13 @@ def main(argv: Sequence[str]) -> int:
 
     exec gives its command's own code. Who stops reading, `head` say, has seen enough: that is no failure.
     """
+    import http.client
+
     from kubelet_py.cli import commands, output
     from kubelet_py.cli.local_node import CommandError, find_local_node
     from kubelet_py.errors import ConfigError
 
+    output.accept_any_text()
     handlers = {
         "get": commands.get,
         "describe": commands.describe,
@@ -44,11 +47,14 @@ def main(argv: Sequence[str]) -> int:
     except (CommandError, ConfigError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
-    except KeyboardInterrupt:
-        return _INTERRUPTED
     except BrokenPipeError:
         output.discard_stdout()
         return 0
+    except (OSError, UnicodeError, http.client.HTTPException) as error:
+        sys.stderr.write(f"{type(error).__name__}: {error}\n")
+        return 1
+    except KeyboardInterrupt:
+        return _INTERRUPTED
 
 
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
@@ -85,7 +91,7 @@ def _parser(command_count: Literal["+", "*"] = "+") -> argparse.ArgumentParser:
     logs.add_argument("-c", "--container", default="")
     logs.add_argument("-f", "--follow", action="store_true", help="go on as more is written")
     logs.add_argument("-p", "--previous", action="store_true", help="the log of the run before")
-    logs.add_argument("--tail", type=int, default=None, metavar="LINES", help="only the last lines")
+    logs.add_argument("--tail", type=int, default=None, metavar="LINES", help="only the last lines; -1 for all")
 
     execute = verbs.add_parser("exec", parents=[shared], help="run a command in a container, without a terminal")
     execute.add_argument("name")

@@ -15,7 +15,7 @@ from typing import Any
 import yaml
 
 from kubelet_py.api import codec, core_v1
-from kubelet_py.cli.local_node import CommandError, LocalNode, container_of
+from kubelet_py.cli.local_node import CommandError, LocalNode, container_of, statuses_of
 from kubelet_py.cli.log_reader import follow_log, read_log
 from kubelet_py.cli.output import write_both
 from kubelet_py.cli.table import pod_description, pod_table
@@ -46,11 +46,12 @@ def logs(node: LocalNode, arguments: argparse.Namespace) -> int:
     pod = node.pod(arguments.name, arguments.namespace)
     container = container_of(pod, arguments.container)
     path = node.log_file(pod, container, previous=arguments.previous)
+    tail_lines = arguments.tail if arguments.tail is not None and arguments.tail >= 0 else None
     if arguments.follow:
         is_over = partial(node.is_run_over, pod["metadata"]["uid"], container, int(path.stem))
-        texts = follow_log(path, is_over=is_over, tail_lines=arguments.tail)
+        texts = follow_log(path, is_over=is_over, tail_lines=tail_lines)
     else:
-        texts = read_log(path, tail_lines=arguments.tail)
+        texts = read_log(path, tail_lines=tail_lines)
     for text in texts:
         sys.stdout.buffer.write(text)
         sys.stdout.buffer.flush()
@@ -63,10 +64,7 @@ def execute(node: LocalNode, arguments: argparse.Namespace) -> int:
 
     pod = node.pod(arguments.name, arguments.namespace)
     name = container_of(pod, arguments.container)
-    statuses = [
-        entry for kind in ("containerStatuses", "initContainerStatuses") for entry in pod["status"].get(kind) or []
-    ]
-    identity = next((entry.get("containerID", "") for entry in statuses if entry["name"] == name), "")
+    identity = next((entry.get("containerID", "") for entry in statuses_of(pod) if entry["name"] == name), "")
     if not identity:
         raise CommandError(f"container {name!r} of pod {pod['metadata']['name']!r} has not been started yet")
 
@@ -96,7 +94,7 @@ def apply(node: LocalNode, arguments: argparse.Namespace) -> int:
         text = source.read_text() if arguments.filename != "-" else sys.stdin.read()
         manifest = yaml.safe_load(text)
         pod = codec.from_builtins(core_v1.Pod, manifest)
-    except (OSError, yaml.YAMLError, codec.InvalidObject) as error:
+    except (OSError, UnicodeError, yaml.YAMLError, codec.InvalidObject) as error:
         raise CommandError(f"{arguments.filename}: {error}") from error
     # the model does not hold the kind against a document of another one
     if manifest.get("kind") != "Pod" or pod.metadata is None or not pod.metadata.name:

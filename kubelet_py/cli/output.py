@@ -1,10 +1,18 @@
-"""Standard output when nobody reads it any more.
+"""Standard output that cannot take everything: an encoding with few characters, a reader that has gone.
 
-Owns what becomes of the rest: it goes to /dev/null, so that the interpreter's last flush does not fail over it.
+Owns what becomes of the rest. What nobody reads goes to /dev/null, so that the interpreter's last flush does not fail
+over it.
 """
 
+import io
 import os
 import sys
+
+
+def accept_any_text() -> None:
+    """Characters that the terminal's encoding does not have are spelled out, instead of ending the command."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def write_both(stdout: bytes, stderr: bytes) -> None:

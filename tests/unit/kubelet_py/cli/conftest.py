@@ -34,6 +34,7 @@ class Agent:
 
     def __init__(self, root: Path) -> None:
         self.pods: list[dict[str, Any]] = [deepcopy(POD)]
+        self.missing_bytes = 0
         self.story = "12:00 started main\n"
         self.before_reply: Callable[[], None] = lambda: None
 
@@ -42,8 +43,10 @@ class Agent:
                 self.before_reply()
                 replies = {"/pods": json.dumps({"items": self.pods}), "/why/default/hello-node": self.story}
                 handler.send_response(200 if handler.path in replies else 404)
+                reply = replies.get(handler.path, "").encode()
+                handler.send_header("Content-Length", str(len(reply) + self.missing_bytes))
                 handler.end_headers()
-                handler.wfile.write(replies.get(handler.path, "").encode())
+                handler.wfile.write(reply)
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 # the name is the base class's
                 """Nothing on the test's terminal."""

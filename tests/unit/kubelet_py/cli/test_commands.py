@@ -115,3 +115,31 @@ def test_the_agent_is_asked_without_the_environments_proxy(agent: Agent, monkeyp
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:1")
     monkeypatch.delenv("no_proxy", raising=False)
     assert agent.run("get", "pods") == 0
+
+
+def test_a_negative_tail_is_the_whole_log(agent: Agent, capfdbinary: Any) -> None:
+    """kubectl's -1."""
+    (agent.logs / "0.log").write_text(LINE % "one" + LINE % "two")
+    assert agent.run("logs", "hello", "--tail", "-1") == 0
+    assert capfdbinary.readouterr().out == b"one\ntwo\n"
+
+
+def test_what_cannot_be_read_is_one_line(agent: Agent, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """No traceback for a log that is no file, nor for a manifest that is no text."""
+    (agent.logs / "0.log").mkdir()
+    assert agent.run("logs", "hello") == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert str(agent.logs / "0.log") in error
+    manifest = tmp_path / "latin.yaml"
+    manifest.write_bytes(b"kind: Pod # caf\xe9\n")
+    assert agent.run("apply", "-f", str(manifest)) == 1
+    assert str(manifest) in capsys.readouterr().err
+    assert list(agent.manifests.iterdir()) == []
+
+
+def test_an_answer_that_is_cut_off_is_one_line(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """The agent was stopped while it answered."""
+    agent.missing_bytes = 5
+    assert agent.run("get", "pods") == 1
+    assert capsys.readouterr().err.startswith("IncompleteRead: ")

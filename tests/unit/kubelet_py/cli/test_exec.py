@@ -35,3 +35,18 @@ def test_without_a_command_the_usage_is_shown(capsys: pytest.CaptureFixture[str]
         cli.main(["exec", "hello", "--"])
     assert ended.value.code == 2
     assert "no command after --" in capsys.readouterr().err
+
+
+def test_a_pod_without_a_status_has_started_nothing(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """The agent has not looked at it yet."""
+    del agent.pods[0]["status"]
+    assert agent.run("exec", "hello", "--", "x") == 1
+    assert "has not been started yet" in capsys.readouterr().err
+
+
+def test_ephemeral_containers_run_commands_too(agent: Agent, commands_run: Asked) -> None:
+    """They have statuses of their own kind."""
+    agent.pods[0]["spec"]["ephemeralContainers"] = [{"name": "debug", "image": "img"}]
+    agent.pods[0]["status"]["ephemeralContainerStatuses"] = [{"name": "debug", "containerID": "docker://e1"}]
+    assert agent.run("exec", "hello", "-c", "debug", "--", "x") == 3
+    assert commands_run == [("e1", ["x"])]

@@ -1,5 +1,6 @@
 """Commands that are interrupted, and commands whose reader has gone."""
 
+import io
 import os
 import signal
 import sys
@@ -44,3 +45,13 @@ def test_exec_keeps_its_commands_code_without_a_reader(agent: Agent, capfdbinary
     with stdout_without_reader():
         assert agent.run("exec", "hello", "--", "x") == 3
     assert capfdbinary.readouterr().err == b"err\n"
+
+
+def test_characters_that_the_terminal_does_not_have_are_spelled_out(agent: Agent) -> None:
+    """LANG=C: the command still works."""
+    agent.pods[0]["metadata"]["labels"] = {"who": "zo\xe9"}
+    with pytest.MonkeyPatch.context() as patch, io.TextIOWrapper(io.BytesIO(), encoding="ascii") as stdout:
+        patch.setattr(sys, "stdout", stdout)
+        assert agent.run("describe", "hello") == 0
+        stdout.seek(0)
+        assert "who=zo\\xe9" in stdout.read()
