@@ -80,6 +80,7 @@ from kubelet_py.sync.start_gate import StartGate
 
 TRUST_BUNDLES: Final = "ClusterTrustBundleProjection"
 POD_CERTIFICATES: Final = "PodCertificateRequest"
+MIRRORS_WITHIN_SECONDS: Final = 2.0
 
 
 class Agent:
@@ -97,6 +98,7 @@ class Agent:
         self._has_apparmor = has_apparmor()
         self._api_pods = PodSet(pods.SOURCE_API, ())
         self._api_pods_arrived = asyncio.Event()
+        self._static_sources: set[str] = set()
         self._add_managers()
 
     def _add_managers(self) -> None:
@@ -241,13 +243,13 @@ class Agent:
             ProbeHooks(
                 changed=lambda uid, stimulus: self.workers.note_verdict(uid, stimulus),
                 events=self._pod_event,
-                reported=self.statuses.status_of,
+                reported=self.statuses.last_said,
                 agent_started_at_ns=self._started_at_ns,
             ),
         )
 
     def _pod_ips(self, pod: core_v1.Pod) -> tuple[str, ...]:
-        status = self.statuses.status_of(pods.uid_of(pod)) or pod.status
+        status = self.statuses.last_said(pod)
         return tuple(known.ip for known in (status.podIPs if status is not None else None) or ())
 
     def _make_objects(self) -> ApiObjects | StandaloneObjects:
@@ -417,6 +419,18 @@ class Agent:
         """A set from the API server. Of those that come together only the last is looked at, and what went in all."""
         self._api_pods = newest_set(self._api_pods if self._api_pods_arrived.is_set() else None, pod_set)
         self._api_pods_arrived.set()
+
+    async def take_static_pods(self, pod_set: PodSet) -> None:
+        """The set of a file or URL. Of what runs already the agent before this one said whether it has started and is
+        ready, in a mirror pod: a moment is well spent on waiting for that, or it would be unready until a probe says
+        otherwise."""
+        if pod_set.source not in self._static_sources:
+            self._static_sources.add(pod_set.source)
+            await self.pleg.wait_listed()
+            records = self.pleg.records
+            if any(record.is_alive for pod in pod_set.pods if (record := records.get(pods.uid_of(pod))) is not None):
+                await self.statuses.wait_for_mirrors(MIRRORS_WITHIN_SECONDS)
+        await self.loop.accept(pod_set)
 
     async def take_api_pods(self) -> None:
         """Hands the newest set on; it may have to wait until the runtime was listed."""

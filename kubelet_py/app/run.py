@@ -159,11 +159,11 @@ def _source_tasks(agent: Agent) -> list[tuple[str, Coroutine[Any, Any, None]]]:
     config, name = agent.settings.config, agent.identity.settings.name
     tasks: list[tuple[str, Coroutine[Any, Any, None]]] = []
     if config.staticPodPath:
-        files = FileSource(config.staticPodPath, name, config.fileCheckFrequency, agent.loop.accept)
+        files = FileSource(config.staticPodPath, name, config.fileCheckFrequency, agent.take_static_pods)
         tasks.append(("file-source", files.run()))
     if config.staticPodURL:
         url = UrlSource(
-            config.staticPodURL, config.staticPodURLHeader, name, config.httpCheckFrequency, agent.loop.accept
+            config.staticPodURL, config.staticPodURLHeader, name, config.httpCheckFrequency, agent.take_static_pods
         )
         tasks.append(("url-source", url.run()))
     return tasks

@@ -71,7 +71,7 @@ class PodReports:
     ) -> core_v1.PodStatus:
         services = self._services
         status = self._compute_status(pod, memory, observed, is_stopped_for_good)
-        reported = services.statuses.status_of(pods.uid_of(pod)) or pod.status or core_v1.PodStatus()
+        reported = services.statuses.last_said(pod) or core_v1.PodStatus()
         could_run = not is_stopped_for_good
         services.statuses.set_status(pod, hold_back_final_phase(reported, status, could_run, services.clock_ns()))
         return status
@@ -86,7 +86,7 @@ class PodReports:
 
     def report_end(self, pod: core_v1.Pod, memory: PodMemory, observed: ObservedPod) -> None:
         """The final status of a pod of which nothing lives any more; of one that was rejected, its rejection."""
-        said = self._services.statuses.status_of(pods.uid_of(pod)) or pod.status
+        said = self._services.statuses.last_said(pod)
         if said is not None and was_rejected(said) and not observed.containers:
             self._services.statuses.set_status(pod, said)
             return
@@ -105,7 +105,7 @@ class PodReports:
             StatusContext(
                 now_ns=services.clock_ns(),
                 runtime_type=services.node.runtime_type(),
-                previous=services.statuses.status_of(pods.uid_of(pod)),
+                previous=services.statuses.last_said(pod),
                 host_ips=services.node.host_ips(),
                 waiting=memory.waiting,
                 termination_messages=memory.termination_messages,

@@ -164,7 +164,7 @@ class PodSync:
     def _deadline_seconds(self, pod: core_v1.Pod) -> float | None:
         """The time left until the pod has been active for too long; None for no limit or not yet started."""
         limit = pods.spec_of(pod).activeDeadlineSeconds
-        status = self._services.statuses.status_of(pods.uid_of(pod)) or pod.status
+        status = self._services.statuses.last_said(pod)
         started = status.startTime if status is not None else None
         if limit is None or started is None:
             return None

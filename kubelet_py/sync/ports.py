@@ -75,6 +75,9 @@ class StatusSink(Protocol):
     def status_of(self, uid: PodUid) -> core_v1.PodStatus | None:
         """The newest status that was set, None when nothing was."""
 
+    def last_said(self, pod: core_v1.Pod) -> core_v1.PodStatus | None:
+        """The same, or before that what the API server has of the pod, in a static one's mirror."""
+
     def set_status(self, pod: core_v1.Pod, status: core_v1.PodStatus) -> None:
         """A newer status; written soon."""
 

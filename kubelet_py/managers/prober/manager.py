@@ -47,12 +47,12 @@ class PodEvents(Protocol):
 class ProbeHooks:
     """What the manager says, and what tells it the time.
 
-    `changed(pod_uid, stimulus)` must not block. `reported` gives the newest status of a pod.
+    `changed(pod_uid, stimulus)` must not block. `reported` gives the newest status of a pod, an earlier agent's too.
     """
 
     changed: Callable[[str, str], None]
     events: PodEvents
-    reported: Callable[[pods.PodUid], core_v1.PodStatus | None]
+    reported: Callable[[core_v1.Pod], core_v1.PodStatus | None]
     agent_started_at_ns: int = 0
     clock_ns: Callable[[], int] = time.time_ns
     jitter: Callable[[], float] = random.random
@@ -271,7 +271,7 @@ class ProbeManager:
     def _add(self, known: _Pod, spec: core_v1.Container, container: ObservedContainer) -> None:
         hooks, uid = self._hooks, pods.uid_of(known.pod)
         run = known.runs[container.id] = _Run(known, spec, container.id)
-        reported = _reported(hooks.reported(uid) or known.pod.status, spec.name)
+        reported = _reported(hooks.reported(known.pod), spec.name)
         facts = RunFacts(container.id, container.started_at_ns, hooks.agent_started_at_ns, reported)
         for kind, probe_spec in probe_state.probes_of(spec).items():
             state = probe_state.initial_state(kind, facts)

@@ -10,6 +10,7 @@ the last known object instead of a GET before each (half the requests); pods are
 """
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -102,6 +103,7 @@ class StatusManager:
         self._parallel_writers = parallel_writers
         self._entries: dict[PodUid, _Entry] = {}
         self._mirrors: dict[str, _AtServer] = {}
+        self._mirrors_known = asyncio.Event()
         self._dirty: dict[PodUid, None] = {}
         self._patient: dict[PodUid, asyncio.TimerHandle] = {}
         self._patience_seconds = patience_seconds
@@ -122,6 +124,24 @@ class StatusManager:
         """The newest status that somebody set."""
         entry = self._entries.get(uid)
         return entry.status if entry is not None else None
+
+    def last_said(self, pod: core_v1.Pod) -> core_v1.PodStatus | None:
+        """The same, or before that what the API server has of the pod: what the agent before this one wrote.
+
+        Of a static pod that is in its mirror; see `wait_for_mirrors`.
+        """
+        said = self.status_of(uid_of(pod))
+        if said is None and is_static(pod):
+            mirror = self._mirror_of(pod)
+            said = mirror.status if mirror is not None else None
+        return said or pod.status
+
+    async def wait_for_mirrors(self, seconds: float) -> None:
+        """Returns once the mirror pods of this node are known, or time is over."""
+        if self._client is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._mirrors_known.wait()
 
     @property
     def pending(self) -> int:
@@ -185,6 +205,7 @@ class StatusManager:
             if known is not None and known.uid == seen.uid and known.version > seen.version:
                 mirrors[name] = known
         self._mirrors = mirrors
+        self._mirrors_known.set()
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -354,10 +375,11 @@ class StatusManager:
 
     def _base_of(self, entry: _Entry) -> _AtServer | None:
         """What a patch starts from; None for a static pod whose own mirror is not there yet, or no more."""
-        if not is_static(entry.pod):
-            return entry.at_server
-        mirror = self._mirrors.get(full_name(entry.pod))
-        own_hash = annotations_of(entry.pod).get(CONFIG_HASH_ANNOTATION, "")
+        return self._mirror_of(entry.pod) if is_static(entry.pod) else entry.at_server
+
+    def _mirror_of(self, static: core_v1.Pod) -> _AtServer | None:
+        mirror = self._mirrors.get(full_name(static))
+        own_hash = annotations_of(static).get(CONFIG_HASH_ANNOTATION, "")
         return mirror if mirror is not None and mirror.mirrored_hash == own_hash else None
 
     def _update_base(self, entry: _Entry, pod: core_v1.Pod) -> None:

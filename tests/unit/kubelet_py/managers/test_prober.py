@@ -48,7 +48,7 @@ class Stage:
             ProbeHooks(
                 changed=lambda uid, stimulus: self.changes.append((seconds(), stimulus)),
                 events=self._event,
-                reported=lambda uid: self.status,
+                reported=lambda pod: self.status,
                 agent_started_at_ns=int((1000 - agent_age_seconds) * NS),
                 clock_ns=lambda: int(asyncio.get_running_loop().time() * NS),
                 jitter=lambda: 0.5,

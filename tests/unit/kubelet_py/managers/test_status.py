@@ -255,6 +255,23 @@ async def test_a_static_pod_reports_through_its_mirror_pod(server: FakeApiServer
     assert server.find("pods", "web", "default") is not None
 
 
+async def test_what_an_earlier_agent_said_of_a_static_pod_is_in_its_mirror(server: FakeApiServer) -> None:
+    """Until this one has said something; a mirror of another static pod of that name says nothing of it."""
+    static, mirror = static_pod("web"), put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})
+    mirror.status = status("Running", Ready="True")
+    async with managing(server) as manager:
+        assert manager.last_said(static) is None
+        await manager.wait_for_mirrors(0.01)
+        manager.on_mirror_pods([mirror])
+        await manager.wait_for_mirrors(30)
+        assert manager.last_said(static) == mirror.status
+        assert manager.last_said(static_pod("web", "h2")) is None
+        manager.set_status(static, status("Pending"))
+        said = manager.last_said(static)
+        assert said is not None
+        assert said.phase == "Pending"
+
+
 async def test_a_static_pod_that_was_replaced_has_no_word_at_its_successors_mirror(server: FakeApiServer) -> None:
     """The last of one may come when the mirror of the next is there."""
     old, new = static_pod("web"), static_pod("web", "h2")

@@ -120,6 +120,9 @@ class Statuses:
     def status_of(self, uid: PodUid) -> core_v1.PodStatus | None:
         return self.newest.get(uid)
 
+    def last_said(self, pod: core_v1.Pod) -> core_v1.PodStatus | None:
+        return self.newest.get(pods.uid_of(pod)) or pod.status
+
     def set_status(self, pod: core_v1.Pod, status: core_v1.PodStatus) -> None:
         self.newest[pods.uid_of(pod)] = status
         self.history.append(status)
