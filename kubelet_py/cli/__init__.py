@@ -76,7 +76,7 @@ def _parser(command_count: Literal["+", "*"] = "+") -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument("--config", default="", help="the agent's configuration file (or set KUBELET_PY_CONFIG)")
-    shared.add_argument("-n", "--namespace", default="default")
+    shared.add_argument("-n", "--namespace", default="", help="`default` where one pod is named, else all")
 
     get = verbs.add_parser("get", parents=[shared], help="list pods, or show one whole")
     get.add_argument("resource", choices=("pods", "pod", "po"))

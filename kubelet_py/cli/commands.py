@@ -25,7 +25,7 @@ from kubelet_py.text import to_terminal_text
 
 def get(node: LocalNode, arguments: argparse.Namespace) -> int:
     """Pods as a table, or whole as JSON or YAML."""
-    pods = [node.pod(arguments.name, arguments.namespace)] if arguments.name else node.pods()
+    pods = [node.pod(arguments.name, arguments.namespace)] if arguments.name else node.pods(arguments.namespace)
     if arguments.output == "table":
         _write(pod_table(pods, datetime.now(UTC)))
         return 0

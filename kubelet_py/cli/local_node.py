@@ -35,13 +35,14 @@ class LocalNode:
 
     config: KubeletConfiguration
 
-    def pods(self) -> list[dict[str, Any]]:
-        """Every pod the agent knows, with its status."""
+    def pods(self, namespace: str = "") -> list[dict[str, Any]]:
+        """Every pod the agent knows, or those of one namespace, with their status."""
         items: list[dict[str, Any]] = json.loads(self._get("/pods")).get("items") or []
-        return items
+        return [pod for pod in items if namespace in ("", pod["metadata"].get("namespace"))]
 
     def pod(self, name: str, namespace: str) -> dict[str, Any]:
-        """The pod of that name; a static pod may be named without its node."""
+        """The pod of that name, in `default` without a namespace; a static pod may be named without its node."""
+        namespace = namespace or "default"
         found = [pod for pod in self.pods() if _is_called(pod, name, namespace)]
         exact = [pod for pod in found if pod["metadata"]["name"] == name]
         if len(exact or found) != 1:

@@ -143,3 +143,16 @@ def test_an_answer_that_is_cut_off_is_one_line(agent: Agent, capsys: pytest.Capt
     agent.missing_bytes = 5
     assert agent.run("get", "pods") == 1
     assert capsys.readouterr().err.startswith("IncompleteRead: ")
+
+
+def test_get_lists_the_namespace_that_is_named(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
+    """All of them without one."""
+    agent.pods.append({"metadata": {"name": "dns-node", "namespace": "kube-system", "uid": "u2"}})
+    for words, names in (
+        ([], ["hello-node", "dns-node"]),
+        (["-n", "kube-system"], ["dns-node"]),
+        (["-n", "default"], ["hello-node"]),
+        (["-n", "other"], []),
+    ):
+        assert agent.run("get", "pods", *words, "-o", "json") == 0
+        assert [pod["metadata"]["name"] for pod in json.loads(capsys.readouterr().out)["items"]] == names
