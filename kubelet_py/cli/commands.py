@@ -14,7 +14,6 @@ from typing import Any
 
 import yaml
 
-from kubelet_py.api import codec, core_v1
 from kubelet_py.cli.local_node import CommandError, LocalNode, container_of, statuses_of
 from kubelet_py.cli.log_reader import follow_log, read_log
 from kubelet_py.cli.output import write_both
@@ -85,27 +84,26 @@ def execute(node: LocalNode, arguments: argparse.Namespace) -> int:
 
 
 def apply(node: LocalNode, arguments: argparse.Namespace) -> int:
-    """Put a manifest into the agent's manifest directory, after a look at it."""
+    """Put a manifest into the agent's manifest directory, once it has passed the agent's own checks."""
     directory = Path(node.config.staticPodPath or "")
     if not node.config.staticPodPath or not directory.is_dir():
         raise CommandError("the agent has no manifest directory: set staticPodPath in its configuration")
-    source = Path(arguments.filename)
-    try:
-        text = source.read_text() if arguments.filename != "-" else sys.stdin.read()
-        manifest = yaml.safe_load(text)
-        pod = codec.from_builtins(core_v1.Pod, manifest)
-    except (OSError, UnicodeError, yaml.YAMLError, codec.InvalidObject) as error:
-        raise CommandError(f"{arguments.filename}: {error}") from error
-    # the model does not hold the kind against a document of another one
-    if manifest.get("kind") != "Pod" or pod.metadata is None or not pod.metadata.name:
-        raise CommandError(f"{arguments.filename}: no Pod with a name; a node without an API server runs Pods only")
-    target = directory / f"{pod.metadata.namespace or 'default'}-{pod.metadata.name}.yaml"
-    # a name that begins with a dot is not read, so the agent never sees half a manifest
-    unfinished = directory / f".{target.name}.new"
+    from kubelet_py.cli.manifest_file import checked_pod, holder_of, put_manifest  # no other command checks pods
+
+    is_stdin = arguments.filename == "-"
+    data = sys.stdin.buffer.read() if is_stdin else Path(arguments.filename).read_bytes()
+    pod = checked_pod(data, arguments.filename)
+    for warning in pod.warnings:
+        sys.stderr.write(to_terminal_text(f"{arguments.filename}: warning: {warning}\n"))
+    target = directory / f"{pod.namespace}-{pod.name}.yaml"
+    if (holder := holder_of(directory, pod, target)) is not None:
+        raise CommandError(
+            f"{arguments.filename}: the pod {pod.namespace}/{pod.name} is in {holder} already: "
+            "change or remove that file, or give this pod another name"
+        )
     known = target.exists()
-    unfinished.write_text(text)
-    unfinished.replace(target)
-    _write(f"pod/{pod.metadata.name} {'changed' if known else 'added'}: {target}")
+    put_manifest(data, target)
+    _write(f"pod/{pod.name} {'changed' if known else 'added'}: {target}")
     return 0
 
 

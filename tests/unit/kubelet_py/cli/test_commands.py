@@ -9,6 +9,7 @@ import pytest
 from kubelet_py import cli
 from tests.unit.kubelet_py.cli.conftest import POD, Agent
 
+WEB = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec: {containers: [{name: c, image: i}]}\n"
 LINE = "2026-01-01T12:00:00.000000000Z stdout F %s\n"
 
 
@@ -75,10 +76,20 @@ def test_apply_puts_a_manifest_where_the_agent_looks(agent: Agent, tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    "text", ["kind: Service\nmetadata: {name: x}\n", "kind: Pod\n", "[", "kind: Pod\nmetadata: 5\n"]
+    "text",
+    [
+        "kind: Service\nmetadata: {name: x}\n",
+        "kind: Pod\n",
+        "[",
+        "kind: Pod\nmetadata: 5\n",
+        WEB.replace("web", "../../evil"),
+        WEB.replace("image: i", "image: i, ports: [{containerPort: 99999}]"),
+        WEB.replace("containers", "serviceAccountName: s, containers"),
+        f"{WEB}---\n{WEB}",
+    ],
 )
 def test_apply_refuses_what_is_no_pod(agent: Agent, tmp_path: Path, text: str) -> None:
-    """Nothing reaches the directory."""
+    """Nor a pod that the agent would not run; nothing reaches the directory, nor a place beside it."""
     manifest = tmp_path / "bad.yaml"
     manifest.write_text(text)
     assert agent.run("apply", "-f", str(manifest)) == 1
@@ -156,3 +167,31 @@ def test_get_lists_the_namespace_that_is_named(agent: Agent, capsys: pytest.Capt
     ):
         assert agent.run("get", "pods", *words, "-o", "json") == 0
         assert [pod["metadata"]["name"] for pod in json.loads(capsys.readouterr().out)["items"]] == names
+
+
+def test_apply_names_the_file_that_has_the_pod_already(agent: Agent, tmp_path: Path, capsys: Any) -> None:
+    """The agent would run one of the two only."""
+    (agent.manifests / "broken.yaml").write_text("[")
+    (agent.manifests / "mine.yaml").write_text(WEB.replace("image: i", "image: other"))
+    manifest = tmp_path / "new.yaml"
+    manifest.write_text(WEB)
+    assert agent.run("apply", "-f", str(manifest)) == 1
+    assert f"the pod default/web is in {agent.manifests / 'mine.yaml'} already" in capsys.readouterr().err
+    assert sorted(path.name for path in agent.manifests.iterdir()) == ["broken.yaml", "mine.yaml"]
+
+
+def test_apply_leaves_no_half_a_file(agent: Agent, tmp_path: Path) -> None:
+    """Here the place is taken by a directory."""
+    (agent.manifests / "default-web.yaml").mkdir()
+    manifest = tmp_path / "new.yaml"
+    manifest.write_text(WEB)
+    assert agent.run("apply", "-f", str(manifest)) == 1
+    assert [path.name for path in agent.manifests.iterdir()] == ["default-web.yaml"]
+
+
+def test_apply_says_what_it_does_not_know(agent: Agent, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A field that is misspelled is no reason to refuse the rest, as for the agent."""
+    manifest = tmp_path / "new.yaml"
+    manifest.write_text(WEB.replace("containers", "hostNetwrk: true, containers"))
+    assert agent.run("apply", "-f", str(manifest)) == 0
+    assert "hostNetwrk" in capsys.readouterr().err
