@@ -82,7 +82,7 @@ class KubeletServer:
                 await self._listen(app, config.bind_address, config.read_only_port, "readOnlyPort")
             if config.healthz_port:
                 app = web.Application()
-                for method, path, handler in self._routes.health_routes():
+                for method, path, handler in self._routes.ping_routes():
                     app.router.add_route(method, path, handler)
                 await self._listen(app, config.healthz_bind_address, config.healthz_port, "healthzPort")
         except BaseException:

@@ -7,7 +7,7 @@ Upstream counterpart: pkg/kubelet/server/server.go. What this agent does not ser
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from contextlib import aclosing
 from pathlib import Path
 from typing import Final
@@ -97,8 +97,13 @@ class Routes:
                 yield (method, f"/portForward{path}", streams.port_forward)
 
     def health_routes(self) -> list[tuple[str, str, Handler]]:
-        """The part that the healthz server has as well. Load balancers ask with HEAD."""
+        """Load balancers ask with HEAD."""
         return [(ANY, path, self.healthz) for path in ("/healthz", "/healthz/", "/healthz/{check}")]
+
+    def ping_routes(self) -> list[tuple[str, str, Handler]]:
+        """Of the healthz server, as upstream that it answers: who restarts an agent by it must not do so for ever while
+        the runtime is away."""
+        return [(ANY, path, self.ping) for path in ("/healthz", "/healthz/", "/healthz/ping")]
 
     async def healthz(self, request: web.Request) -> web.Response:
         """All checks, or one of them."""
@@ -108,14 +113,11 @@ class Routes:
             if wanted not in problems:
                 raise web.HTTPNotFound(text="404 page not found\n")
             problems = {wanted: problems[wanted]}
-        failing = {name: problem for name, problem in problems.items() if problem}
-        if not failing and "verbose" not in request.query:
-            return web.Response(text="ok")
-        lines = [f"[-]{name} failed: {failing[name]}" if name in failing else f"[+]{name} ok" for name in problems]
-        if not failing:
-            return web.Response(text="\n".join([*lines, "healthz check passed", ""]))
-        _log.warning("healthz_failed", problems=failing)
-        return web.Response(status=500, text="\n".join([*lines, "healthz check failed", ""]))
+        return _health(request, problems)
+
+    async def ping(self, request: web.Request) -> web.Response:
+        """Nothing but that somebody answers."""
+        return _health(request, {"ping": ""})
 
     async def pods(self, _request: web.Request) -> web.Response:
         """What is assigned."""
@@ -190,6 +192,18 @@ class Routes:
         finally:
             reader.close()
         return response
+
+
+def _health(request: web.Request, problems: Mapping[str, str]) -> web.Response:
+    """The checks by name, each with what is wrong or nothing."""
+    failing = {name: problem for name, problem in problems.items() if problem}
+    if not failing and "verbose" not in request.query:
+        return web.Response(text="ok")
+    lines = [f"[-]{name} failed: {failing[name]}" if name in failing else f"[+]{name} ok" for name in problems]
+    if not failing:
+        return web.Response(text="\n".join([*lines, "healthz check passed", ""]))
+    _log.warning("healthz_failed", problems=failing)
+    return web.Response(status=500, text="\n".join([*lines, "healthz check failed", ""]))
 
 
 async def not_implemented(request: web.Request) -> web.Response:

@@ -229,12 +229,15 @@ async def test_health_is_told_in_plain_text_on_a_port_of_its_own(tmp_path: Path,
         assert await curl(f"{base}/healthz/ping") == (0, "ok")
         assert "200 OK" in (await curl("-I", f"{base}/healthz"))[1], "load balancers ask with HEAD"
         assert (await curl(f"{base}/pods"))[1].startswith("404")
-        node.problems["syncloop"] = "nothing synced for 3 minutes"
-        _, body = await curl("-w", "%{http_code}", f"{base}/healthz")
-        assert body == (
-            "[+]ping ok\n[+]log ok\n[-]syncloop failed: nothing synced for 3 minutes\nhealthz check failed\n500"
-        )
+        node.problems["pleg"] = "nothing listed for 3 minutes"
+        assert await curl(f"{base}/healthz?verbose") == (0, "[+]ping ok\nhealthz check passed\n"), "whatever else is"
+        assert (await curl(f"{base}/healthz/pleg"))[1].startswith("404")
         read_only = f"http://127.0.0.1:{config.read_only_port}"
+        _, body = await curl("-w", "%{http_code}", f"{read_only}/healthz")
+        assert body == (
+            "[+]ping ok\n[+]log ok\n[+]syncloop ok\n[-]pleg failed: nothing listed for 3 minutes\n"
+            "healthz check failed\n500"
+        )
         assert '"PodList"' in (await curl(f"{read_only}/pods"))[1]
         logs = await curl("-w", "%{http_code}", f"{read_only}/containerLogs/shop/web/main")
         assert logs == (0, "Debug endpoints are disabled.405")
