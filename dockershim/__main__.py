@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -21,8 +22,9 @@ def run(arguments: Sequence[str]) -> int:
 
         asyncio.run(app.run(config))
     except ConfigError as error:
-        for problem in error.problems:
-            sys.stderr.write(f"dockershim: {problem}\n")
+        with contextlib.suppress(OSError):  # a full disk: the exit code is all that is left to say
+            for problem in error.problems:
+                sys.stderr.write(f"dockershim: {problem}\n")
         return 1
     return 0
 
@@ -30,7 +32,8 @@ def run(arguments: Sequence[str]) -> int:
 def main() -> None:
     """The end of the process. Threads that still wait for Docker must not hold it up."""
     code = run(sys.argv[1:])
-    sys.stderr.flush()
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
     os._exit(code)
 
 

@@ -3,6 +3,7 @@
 Exit code 0 after a stop that was asked for, 1 with one clear line for each thing that is wrong.
 """
 
+import contextlib
 import sys
 from collections.abc import Sequence
 
@@ -53,8 +54,9 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
 
 
 def _complain(error: Exception) -> int:
-    for line in str(error).splitlines():
-        sys.stderr.write(f"kubelet-py: {line}\n")
+    with contextlib.suppress(OSError):  # a full disk: the exit code is all that is left to say
+        for line in str(error).splitlines():
+            sys.stderr.write(f"kubelet-py: {line}\n")
     return 1
 
 

@@ -8,6 +8,7 @@ Upstream counterpart: k8s.io/component-base/logs. Deliberate difference: field n
 named like a secret are masked here, whatever the caller passes.
 """
 
+import contextlib
 import json
 import logging
 import sys
@@ -61,7 +62,7 @@ def setup(log_format: str = "text", verbosity: int = 0, stream: TextIO | None = 
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG),
-        logger_factory=structlog.WriteLoggerFactory(stream),
+        logger_factory=lambda *_: _Logger(stream),
         cache_logger_on_first_use=True,
     )
     root = logging.getLogger()
@@ -80,6 +81,17 @@ def set_verbosity(verbosity: int) -> None:
         if verbosity >= DEBUG_VERBOSITY
         else logging.WARNING
     )
+
+
+class _Logger(structlog.WriteLogger):
+    """A line that cannot be written, as on a full disk, is lost; nothing else is."""
+
+    def msg(self, message: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            super().msg(message)
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
 
 
 class _LibraryRecords(logging.Handler):

@@ -1,5 +1,6 @@
 """The log: one line per event, levels by -v, libraries in the same stream, secrets masked."""
 
+import contextlib
 import io
 import json
 import logging
@@ -110,3 +111,13 @@ def test_what_no_encoder_takes_can_be_logged(log_format: str) -> None:
     assert "a\ufffd b" in lines[0]
     assert lines[0].startswith("{") == (log_format == "json")
     assert any("ValueError: \ufffd" in line for line in lines[1:])
+
+
+def test_a_line_that_cannot_be_written_ends_nothing() -> None:
+    """As on a full disk; what comes when there is room again is written."""
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        log.setup("text", 0, full)
+        structlog.get_logger().info("nobody_reads_this", size=5)
+        with contextlib.suppress(OSError):
+            full.close()
+        structlog.get_logger().error("nor_this")
