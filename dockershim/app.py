@@ -264,14 +264,16 @@ async def serve(config: Config, parts: Parts, stop: asyncio.Event) -> None:
             tasks.spawn_logged(notifier.watchdog_loop(), "watchdog")
             if passed is not None:
                 tasks.spawn_logged(Relay(passed, str(socket_path), tasks).run(), "activated socket")
-            async with _metrics_endpoint(config, metrics, node):
-                _log.info("serving", socket=str(config.socket_path), docker=config.docker_endpoint)
-                notifier.notify("READY=1")
-                tasks.spawn_logged(_check_engine(node, config), "engine check")
-                await stop.wait()
-                notifier.notify("STOPPING=1")
-            _log.info("stopping")
-            await server.stop(GRACE_SECONDS)
+            try:
+                async with _metrics_endpoint(config, metrics, node):
+                    _log.info("serving", socket=str(config.socket_path), docker=config.docker_endpoint)
+                    notifier.notify("READY=1")
+                    tasks.spawn_logged(_check_engine(node, config), "engine check")
+                    await stop.wait()
+                    notifier.notify("STOPPING=1")
+                _log.info("stopping")
+            finally:
+                await server.stop(GRACE_SECONDS)
             tasks.shut_down()
     finally:
         await parts.network.close()
