@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import Coroutine
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from kubelet_py.config import Settings
 from kubelet_py.core.labels import log_links_root
 from kubelet_py.cri import connect
 from kubelet_py.cri.client import wait_until_ready
+from kubelet_py.errors import ConfigError
 from kubelet_py.host.process import raise_open_files, set_oom_score_adj
 from kubelet_py.host.systemd import READY, STOPPING, WATCHDOG, notifier_from, watchdog_interval_seconds
 from kubelet_py.kube.pods import ApiPodSource
@@ -74,7 +76,7 @@ async def _until_stopped(life: Coroutine[Any, Any, None], stop: asyncio.Event) -
 
 async def _live(agent: Agent, stack: AsyncExitStack) -> None:
     """Runs until cancelled."""
-    await asyncio.to_thread(_prepare_directories, agent)
+    await asyncio.to_thread(_prepare, agent)
     await agent.addresses.look_first()
     stack.push_async_callback(agent.allocations.flush)
     backend = NodeBackend(agent.settings, agent.client, agent.pleg, agent.statuses, agent.stories, agent.merge.pods)
@@ -101,14 +103,32 @@ async def _live(agent: Agent, stack: AsyncExitStack) -> None:
         notifier_from(os.environ).notify(READY, f"STATUS=node {agent.identity.settings.name}")
 
 
-def _prepare_directories(agent: Agent) -> None:
-    agent.volumes.prepare()
-    agent.allocations.load()
-    agent.user_namespaces.load()
+def _prepare(agent: Agent) -> None:
     config = agent.settings.config
     raise_open_files(config.maxOpenFiles)
     set_oom_score_adj(config.oomScoreAdj)
-    for path, mode in ((config.podLogsDir, 0o750), (log_links_root(config.podLogsDir), 0o755)):
+    problems = []
+    for setting, directory, prepare in (
+        ("--root-dir", agent.settings.flags.root_dir, partial(_prepare_root, agent)),
+        ("podLogsDir", config.podLogsDir, partial(_make_log_directories, config.podLogsDir)),
+    ):
+        try:
+            prepare()
+        except OSError as error:
+            what = f"cannot use {error.filename or directory}: {error.strerror or error}"
+            problems.append(f"{setting} {directory}: {what}; it must be a directory that can be written to")
+    if problems:
+        raise ConfigError(*problems)
+
+
+def _prepare_root(agent: Agent) -> None:
+    agent.volumes.prepare()
+    agent.allocations.load()
+    agent.user_namespaces.load()
+
+
+def _make_log_directories(pod_logs: str) -> None:
+    for path, mode in ((pod_logs, 0o750), (log_links_root(pod_logs), 0o755)):
         os.makedirs(path, mode=mode, exist_ok=True)
 
 

@@ -156,6 +156,26 @@ def test_a_port_that_is_taken_is_one_line_and_exit_code_1(tmp_path: Path, capsys
     assert len(printed.splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    ("file", "setting", "problem"),
+    [
+        ("kubelet", "--root-dir {0}/kubelet", "{0}/kubelet: File exists"),
+        ("kubelet/pods", "--root-dir {0}/kubelet", "{0}/kubelet/pods: File exists"),
+        ("logs", "podLogsDir {0}/logs/pods", "{0}/logs/pods: Not a directory"),
+    ],
+)
+def test_a_directory_that_cannot_be_used_is_one_line_with_its_setting(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], file: str, setting: str, problem: str
+) -> None:
+    """The root of the pods and that of their logs; a full disk comes the same way."""
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text("a file")
+    with capture_logs():
+        assert main(a_config(tmp_path)) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"kubelet-py: {setting.format(tmp_path)}: cannot use {problem.format(tmp_path)}; ")
+
+
 async def test_health_checks_are_answered_under_a_name(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
