@@ -4,6 +4,7 @@ Exit code 0 after a stop that was asked for, 1 with one clear line for each thin
 """
 
 import contextlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -11,17 +12,21 @@ from collections.abc import Sequence
 sys.modules.setdefault("rich", None)  # type: ignore[arg-type] # None is how the import system spells "not to be had"
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """The console script."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
+def main() -> int:
+    """The console script. Threads of an agent that still wait for a name server must not hold up its end."""
+    arguments = sys.argv[1:]
     from kubelet_py import cli
 
     if cli.is_command(arguments):
         return cli.main(arguments)
-    return _run_agent(arguments)
+    code = run_agent(arguments)
+    with contextlib.suppress(OSError):
+        sys.stderr.flush()
+    os._exit(code)
 
 
-def _run_agent(arguments: Sequence[str]) -> int:
+def run_agent(arguments: Sequence[str]) -> int:
+    """Run until told to stop; the exit code."""
     import asyncio
 
     from kubelet_py.config import Answer, load
@@ -31,6 +36,7 @@ def _run_agent(arguments: Sequence[str]) -> int:
         settings = load(arguments)
     except Answer as answer:
         sys.stdout.write(f"{answer.text}\n")
+        sys.stdout.flush()
         return 0
     except ConfigError as error:
         return _complain(error)

@@ -2,15 +2,18 @@
 
 Order: who the node is, the runtime's socket (waited for), the API clients, managers, sources, servers. One TaskGroup
 owns every task; an endless task that ends is an error and ends the agent. A stop ends the tasks and touches no
-container: pods outlive their agent.
+container: pods outlive their agent. It waits for no thread, since none can be interrupted and a name server that is
+away holds one for half a minute; what a thread leaves half done is what a crash leaves. A second signal ends the
+process where it stands.
 
-Upstream counterpart: cmd/kubelet/app/server.go (run, RunKubelet) and Kubelet.Run.
+Upstream counterpart: cmd/kubelet/app/server.go (run, RunKubelet) and Kubelet.Run; for signals, apiserver/pkg/server.
 """
 
 import asyncio
 import os
 import signal
 from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -48,8 +51,9 @@ async def run(settings: Settings) -> None:
         log.warning("configuration", warning=warning)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(_Threads(thread_name_prefix="asyncio"))
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, _on_signal, stop)
     identity = await asyncio.to_thread(read_identity, settings)
     log.info("starting", node=identity.settings.name, standalone=settings.standalone)
     async with AsyncExitStack() as stack:
@@ -61,6 +65,20 @@ async def run(settings: Settings) -> None:
             stack.push_async_callback(clients.close)
         await _until_stopped(_live(Agent(settings, identity, client, clients), stack), stop)
     log.info("stopped", consequence="containers keep running")
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(1)
+    stop.set()
+
+
+class _Threads(ThreadPoolExecutor):
+    """The loop's threads, for which the end of the loop does not wait."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Begin nothing more."""
+        super().shutdown(wait=False, cancel_futures=True)
 
 
 async def _until_stopped(life: Coroutine[Any, Any, None], stop: asyncio.Event) -> None:

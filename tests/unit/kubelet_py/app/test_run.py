@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from kubelet_py import log
-from kubelet_py.__main__ import main
+from kubelet_py.__main__ import run_agent
 from kubelet_py.app.run import run
 from kubelet_py.config import load
 from kubelet_py.errors import ConfigError, RuntimeUnimplemented
@@ -145,11 +146,56 @@ async def test_what_speaks_no_cri_ends_the_start_with_a_configuration_error(tmp_
     assert "no CRI v1 runtime" in str(problem)
 
 
+PROGRAM = """
+import os, signal, socket, sys, threading
+
+from kubelet_py.__main__ import main
+from kubelet_py.managers.volumes import manager
+
+def ask(host, *_, **__):
+    if host != "nobody.invalid":
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    for name in os.environ["SIGNALS"].split():
+        signal.pthread_kill(threading.main_thread().ident, signal.Signals[name])
+    threading.Event().wait()
+
+socket.getaddrinfo = ask
+manager.ensure_shared = lambda path: None
+sys.exit(main())
+"""
+"""The program; mounts stay as they are. Its name server is away, and it is told to stop when it asks."""
+
+
+@pytest.mark.parametrize(("signals", "code"), [("SIGTERM", 0), ("SIGINT", 0), ("SIGTERM SIGINT", 1)])
+async def test_a_stop_waits_for_no_name_server_and_a_second_signal_for_nothing(
+    tmp_path: Path, signals: str, code: int
+) -> None:
+    """The thread that asks for a name cannot be interrupted."""
+    arguments = a_config(tmp_path, healthzPort=1, healthzBindAddress="nobody.invalid")
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        *arguments,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "SIGNALS": signals},
+    )
+    try:
+        async with asyncio.timeout(60):
+            _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == code
+    assert b"Traceback" not in said
+
+
 def test_a_port_that_is_taken_is_one_line_and_exit_code_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with capture_logs():
-            assert main(a_config(tmp_path, healthzPort=port, healthzBindAddress="127.0.0.1")) == 1
+            assert run_agent(a_config(tmp_path, healthzPort=port, healthzBindAddress="127.0.0.1")) == 1
     printed = capsys.readouterr().err
     assert printed.startswith("kubelet-py: ")
     assert str(port) in printed
@@ -171,7 +217,7 @@ def test_a_directory_that_cannot_be_used_is_one_line_with_its_setting(
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text("a file")
     with capture_logs():
-        assert main(a_config(tmp_path)) == 1
+        assert run_agent(a_config(tmp_path)) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith(f"kubelet-py: {setting.format(tmp_path)}: cannot use {problem.format(tmp_path)}; ")
 
@@ -201,12 +247,12 @@ def test_a_configuration_that_cannot_be_is_one_line_and_exit_code_1(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], fields: dict[str, Any], text: str
 ) -> None:
     with capture_logs():
-        assert main(a_config(tmp_path, **fields)) == 1
+        assert run_agent(a_config(tmp_path, **fields)) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("kubelet-py: ")
     assert text in line
 
 
 def test_the_version_is_an_answer_and_no_start(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--version"]) == 0
+    assert run_agent(["--version"]) == 0
     assert "v1.37" in capsys.readouterr().out
