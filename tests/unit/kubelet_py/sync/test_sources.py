@@ -1,15 +1,10 @@
-"""Sources of pods: files that people write, a URL that may fail, and all of them together."""
+"""Sources of pods: files that people write, and all of them together."""
 
 import asyncio
-import itertools
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp import web
 from structlog.testing import capture_logs
 
 from kubelet_py.api import pod as podlib
@@ -17,20 +12,13 @@ from kubelet_py.core.source_merge import PodOperation, PodSet
 from kubelet_py.core.static_pod import StaticOrigin, StaticPods, static_pods_of
 from kubelet_py.host.inotify import CREATE, DELETE_SELF, Change, DirectoryWatch
 from kubelet_py.sync.sources import manifest_directory
-from kubelet_py.sync.sources import url as url_module
 from kubelet_py.sync.sources.file import FileSource
 from kubelet_py.sync.sources.manifest_directory import ManifestDirectory
 from kubelet_py.sync.sources.merge import SourceMerge, rfc3339_nano
-from kubelet_py.sync.sources.url import UrlSource
+from tests.unit.kubelet_py.sync.source_sets import Sets, manifest_text, running
 
 NOW = 1_000_000.0
 OLD = NOW - 100
-
-
-def _text(name: str = "web", image: str = "app") -> str:
-    return (
-        f"apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec: {{containers: [{{name: c, image: {image}}}]}}\n"
-    )
 
 
 def _write(path: Path, text: str, at: float = OLD) -> None:
@@ -51,7 +39,7 @@ class TestManifestDirectory:
 
     def test_every_file_without_a_dot(self, tmp_path: Path) -> None:
         """In order, whatever their suffix; hidden ones and directories are left out."""
-        _write(tmp_path / "b.yaml", _text("b"))
+        _write(tmp_path / "b.yaml", manifest_text("b"))
         _write(tmp_path / "a.json", '{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":'
                                     '[{"name":"c","image":"i"}]}}')  # fmt: skip
         _write(tmp_path / ".hidden", "nonsense")
@@ -68,7 +56,7 @@ class TestManifestDirectory:
 
     def test_one_file(self, tmp_path: Path) -> None:
         """The path may be a file itself; it may be missing; it may be neither."""
-        _write(tmp_path / "web.yaml", _text())
+        _write(tmp_path / "web.yaml", manifest_text())
         assert _names(_directory(tmp_path / "web.yaml")) == ["web-n1"]
         look = _directory(tmp_path / "none").look(NOW)
         assert (look.exists, look.pods, look.problems) == (False, (), ())
@@ -85,22 +73,22 @@ class TestManifestDirectory:
             return static_pods_of(data, origin)
 
         monkeypatch.setattr(manifest_directory, "static_pods_of", broken)
-        _write(tmp_path / "a.yaml", _text("broken"))
-        _write(tmp_path / "b.yaml", _text("web"))
+        _write(tmp_path / "a.yaml", manifest_text("broken"))
+        _write(tmp_path / "b.yaml", manifest_text("web"))
         look = _directory(tmp_path).look(NOW)
         assert [podlib.metadata_of(pod).name for pod in look.pods] == ["web-n1"]
         assert [p.message for p in look.problems] == ["fault of the agent: TypeError: nobody thought of it"]
 
     def test_other_files_are_untouched_by_a_bad_one(self, tmp_path: Path) -> None:
         """The good pod stays, the bad file is named with its line, and mended it is back."""
-        _write(tmp_path / "good.yaml", _text("good"))
+        _write(tmp_path / "good.yaml", manifest_text("good"))
         _write(tmp_path / "bad.yaml", "apiVersion: v1\nkind: Pod\nspec: [\n")
         directory = _directory(tmp_path)
         look = directory.look(NOW)
         assert len(look.pods) == 1
         assert look.problems[0].location.endswith("bad.yaml")
         assert look.problems[0].message.startswith("line 4: no YAML")
-        _write(tmp_path / "bad.yaml", _text("bad"))
+        _write(tmp_path / "bad.yaml", manifest_text("bad"))
         assert _names(directory) == ["bad-n1", "good-n1"]
         assert directory.look(NOW).problems == ()
 
@@ -117,7 +105,7 @@ class TestManifestDirectory:
     def test_a_broken_file_keeps_its_pod_for_a_while(self, tmp_path: Path) -> None:
         """For one check interval from when it broke; a removed file keeps nothing."""
         path = tmp_path / "web.yaml"
-        _write(path, _text())
+        _write(path, manifest_text())
         directory = _directory(tmp_path, keep=20)
         assert _names(directory) == ["web-n1"]
         _write(path, "broken: [")
@@ -125,7 +113,7 @@ class TestManifestDirectory:
         assert _names(directory, NOW + 20) == ["web-n1"]
         assert _names(directory, NOW + 21) == []
         assert _names(directory, NOW + 22) == []
-        _write(path, _text())
+        _write(path, manifest_text())
         assert _names(directory, NOW + 23) == ["web-n1"]
         path.unlink()
         assert _names(directory, NOW + 24) == []
@@ -133,19 +121,19 @@ class TestManifestDirectory:
     def test_mended_in_time_is_the_same_pod(self, tmp_path: Path) -> None:
         """The UID has not changed, so nothing restarts."""
         path = tmp_path / "web.yaml"
-        _write(path, _text())
+        _write(path, manifest_text())
         directory = _directory(tmp_path)
         before = directory.look(NOW).pods[0]
-        _write(path, _text()[:40])
+        _write(path, manifest_text()[:40])
         assert directory.look(NOW + 1).pods[0] is before
-        _write(path, _text())
+        _write(path, manifest_text())
         assert directory.look(NOW + 2).pods[0] == before
 
     @pytest.mark.parametrize("before_seconds", [0.1, -0.001])
     def test_what_is_still_being_written_is_not_told(self, tmp_path: Path, before_seconds: float) -> None:
         """A fresh file's problem is kept back until the file has settled, also of one written since the look began."""
         path = tmp_path / "web.yaml"
-        _write(path, _text()[:30], at=NOW - before_seconds)
+        _write(path, manifest_text()[:30], at=NOW - before_seconds)
         directory = _directory(tmp_path)
         look = directory.look(NOW)
         assert (look.problems, look.unsettled) == ((), True)
@@ -154,10 +142,10 @@ class TestManifestDirectory:
 
     def test_one_name_in_two_files(self, tmp_path: Path) -> None:
         """The pod that is there stays, the newcomer is named; alone it takes over."""
-        _write(tmp_path / "web.yaml", _text())
+        _write(tmp_path / "web.yaml", manifest_text())
         directory = _directory(tmp_path)
         first = directory.look(NOW).pods
-        _write(tmp_path / "a-copy.yaml", _text())
+        _write(tmp_path / "a-copy.yaml", manifest_text())
         look = directory.look(NOW)
         assert look.pods == first
         assert look.problems[0].location.endswith("a-copy.yaml")
@@ -168,13 +156,13 @@ class TestManifestDirectory:
 
     def test_without_memory_the_first_file_wins(self, tmp_path: Path) -> None:
         """After a restart of the agent."""
-        _write(tmp_path / "b.yaml", _text())
-        _write(tmp_path / "a.yaml", _text())
+        _write(tmp_path / "b.yaml", manifest_text())
+        _write(tmp_path / "a.yaml", manifest_text())
         assert _directory(tmp_path).look(NOW).problems[0].location.endswith("b.yaml")
 
     def test_unchanged_files_are_not_read_again(self, tmp_path: Path) -> None:
         """The very same pod comes out, also when the file was fresh at first; `forget` reads anew."""
-        _write(tmp_path / "web.yaml", _text(), at=NOW - 0.1)
+        _write(tmp_path / "web.yaml", manifest_text(), at=NOW - 0.1)
         directory = _directory(tmp_path)
         pod = directory.look(NOW).pods[0]
         assert directory.look(NOW).pods[0] is pod
@@ -184,44 +172,9 @@ class TestManifestDirectory:
 
     def test_warnings_come_along(self, tmp_path: Path) -> None:
         """Fields that nobody knows."""
-        _write(tmp_path / "web.yaml", _text() + "extra: 1\n")
+        _write(tmp_path / "web.yaml", manifest_text() + "extra: 1\n")
         (warning,) = _directory(tmp_path).look(NOW).warnings
         assert warning.message.startswith("line 5: extra: unknown field")
-
-
-class Sets:
-    """Collects what a source gives; waits for what a test expects."""
-
-    def __init__(self) -> None:
-        self.queue: asyncio.Queue[PodSet] = asyncio.Queue()
-
-    async def __call__(self, pods: PodSet) -> None:
-        """The source's callback."""
-        await self.queue.put(pods)
-
-    async def next(self) -> PodSet:
-        """The next set."""
-        async with asyncio.timeout(20):
-            return await self.queue.get()
-
-    async def names(self) -> list[str]:
-        """The names of the next set's pods."""
-        return [podlib.metadata_of(pod).name or "" for pod in (await self.next()).pods]
-
-
-@asynccontextmanager
-async def running(loop: Callable[[], Awaitable[None]]) -> AsyncIterator[None]:
-    """A source's endless loop, for as long as the test needs it."""
-
-    async def run() -> None:
-        await loop()
-
-    async with asyncio.TaskGroup() as group:
-        task = group.create_task(run(), name="source")
-        try:
-            yield
-        finally:
-            task.cancel()
 
 
 class TestFileSource:
@@ -233,9 +186,9 @@ class TestFileSource:
         path.mkdir()
         async with running(FileSource(str(path), "n1", 600, sets).run):
             assert await sets.names() == []
-            (path / "a.yaml").write_text(_text("a"))
+            (path / "a.yaml").write_text(manifest_text("a"))
             assert await sets.names() == ["a-n1"]
-            (tmp_path / "new").write_text(_text("b"))
+            (tmp_path / "new").write_text(manifest_text("b"))
             (tmp_path / "new").rename(path / "b.yaml")
             assert await sets.names() == ["a-n1", "b-n1"]
             (path / "a.yaml").unlink()
@@ -244,13 +197,13 @@ class TestFileSource:
     async def test_an_editors_save_restarts_nothing(self, tmp_path: Path) -> None:
         """Old file moved away, new one written, old one removed: the pod was there all the time."""
         sets, path = Sets(), tmp_path / "web.yaml"
-        path.write_text(_text())
+        path.write_text(manifest_text())
         async with running(FileSource(str(tmp_path), "n1", 600, sets).run):
             before = (await sets.next()).pods
             path.rename(tmp_path / "web.yaml~")
-            path.write_text(_text())
+            path.write_text(manifest_text())
             (tmp_path / "web.yaml~").unlink()
-            (tmp_path / "end.yaml").write_text(_text("end"))
+            (tmp_path / "end.yaml").write_text(manifest_text("end"))
             after = (await sets.next()).pods
             assert podlib.uid_of(before[0]) in {podlib.uid_of(pod) for pod in after}
 
@@ -259,13 +212,13 @@ class TestFileSource:
         """However quickly it is back with the same content; its neighbour is the old one."""
         sets, path = Sets(), tmp_path / "m" / "web.yaml"
         path.parent.mkdir()
-        path.write_text(_text())
-        (path.parent / "other.yaml").write_text(_text("other"))
+        path.write_text(manifest_text())
+        (path.parent / "other.yaml").write_text(manifest_text("other"))
         async with running(FileSource(str(path.parent), "n1", 600, sets).run):
             before = (await sets.next()).pods
             if way == "removed and written":
                 path.unlink()
-                path.write_text(_text())
+                path.write_text(manifest_text())
             else:
                 path.rename(tmp_path / "kept")
                 (tmp_path / "kept").rename(path)
@@ -279,7 +232,7 @@ class TestFileSource:
         async with running(FileSource(f"{path}/", "n1", 600, sets).run):
             assert await sets.names() == []
             path.mkdir()
-            (path / "a.yaml").write_text(_text("a"))
+            (path / "a.yaml").write_text(manifest_text("a"))
             assert await sets.names() == ["a-n1"]
             (path / "a.yaml").rename(tmp_path / "kept")
             path.rmdir()
@@ -291,11 +244,11 @@ class TestFileSource:
     async def test_a_single_file_among_others(self, tmp_path: Path) -> None:
         """Replaced as editors do; its neighbours do not matter."""
         sets, path = Sets(), tmp_path / "web.yaml"
-        path.write_text(_text("a"))
+        path.write_text(manifest_text("a"))
         async with running(FileSource(str(path), "n1", 600, sets).run):
             assert await sets.names() == ["a-n1"]
-            (tmp_path / "other.yaml").write_text(_text("other"))
-            (tmp_path / "new").write_text(_text("b"))
+            (tmp_path / "other.yaml").write_text(manifest_text("other"))
+            (tmp_path / "new").write_text(manifest_text("b"))
             (tmp_path / "new").rename(path)
             assert await sets.names() == ["b-n1"]
 
@@ -303,13 +256,13 @@ class TestFileSource:
         """And their end; the good pods stay."""
         sets = Sets()
         _write(tmp_path / "bad.yaml", "kind: [")
-        _write(tmp_path / "good.yaml", _text("good") + "extra: 1\n")
+        _write(tmp_path / "good.yaml", manifest_text("good") + "extra: 1\n")
         source = FileSource(str(tmp_path), "n1", 600, sets)
         with capture_logs() as logs:
             await source.look()
             await source.look()
             assert [podlib.metadata_of(p).name for p in (await sets.next()).pods] == ["good-n1"]
-            _write(tmp_path / "bad.yaml", _text("bad"))
+            _write(tmp_path / "bad.yaml", manifest_text("bad"))
             await source.look()
         assert [entry["event"] for entry in logs] == ["manifest_unusable", "manifest_warning", "manifest_problem_gone"]
         assert logs[0]["file"].endswith("bad.yaml")
@@ -332,7 +285,7 @@ class TestFileSource:
         async with running(FileSource(str(path), "n1", 600, sets).run):
             assert await sets.names() == []
             path.mkdir(parents=True)
-            (path / "a.yaml").write_text(_text("a"))
+            (path / "a.yaml").write_text(manifest_text("a"))
             assert (await sets.names())[-1:] == ["a-n1"]
 
     async def test_without_inotify_it_looks_now_and_then(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -346,7 +299,7 @@ class TestFileSource:
         with capture_logs() as logs:
             async with running(FileSource(str(tmp_path), "n1", 0.01, sets).run):
                 assert await sets.names() == []
-                (tmp_path / "new").write_text(_text("a"))
+                (tmp_path / "new").write_text(manifest_text("a"))
                 (tmp_path / "new").rename(tmp_path / "a.yaml")
                 assert (await sets.names())[-1:] in (["a-n1"], [])
         assert "cannot be watched, looked at each 0.01s" in logs[0]["problem"]
@@ -389,201 +342,6 @@ class TestInotify:
             pass
 
 
-class ConfigServer:
-    """A web server that answers as told."""
-
-    def __init__(self) -> None:
-        self.body: bytes = b""
-        self.status = 200
-        self.headers: list[str] = []
-        self.requests = 0
-        self.url = ""
-        self.asked: list[tuple[str, str]] = []
-        self.authorizations: list[str] = []
-        self.redirects: dict[str, str] = {}
-
-    async def handle(self, request: web.BaseRequest) -> web.Response:
-        """Everything, also what a proxy is asked for."""
-        self.requests += 1
-        self.headers = request.headers.getall("X-Token", [])
-        url = str(request.url)
-        self.asked.append((url, request.headers.get("Proxy-Authorization", "")))
-        self.authorizations.append(request.headers.get("Authorization", ""))
-        if url in self.redirects:
-            return web.Response(status=302, headers={"Location": self.redirects[url]})
-        return web.Response(status=self.status, body=self.body)
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ConfigServer]:
-    """On a port of its own."""
-    config = ConfigServer()
-    runner = web.ServerRunner(web.Server(config.handle))
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    config.url = f"http://127.0.0.1:{runner.addresses[0][1]}/pods"
-    yield config
-    await runner.cleanup()
-
-
-class TestUrlSource:
-    """A real web server on the loopback."""
-
-    async def test_pods_from_a_url(self, server: ConfigServer) -> None:
-        """Headers are sent; an unchanged answer gives no new set; a list gives all its pods."""
-        sets = Sets()
-        source = UrlSource(server.url, {"X-Token": ["a", "b"]}, "n1", 20, sets)
-        server.body = (_text("web") + "extra: 1\n").encode()
-        with capture_logs() as logs:
-            async with aiohttp.ClientSession() as session:
-                await source.fetch(session)
-                await source.fetch(session)
-                assert await sets.names() == ["web-n1"]
-                assert sets.queue.empty()
-                server.body = b'{"apiVersion": "v1", "kind": "PodList", "items": []}'
-                await source.fetch(session)
-        found = await sets.next()
-        assert (found.source, found.pods) == ("http", ())
-        assert server.headers == ["a", "b"]
-        assert [entry["event"] for entry in logs] == ["manifest_warning"]
-
-    async def test_a_fault_of_ours_is_a_failure_as_any(
-        self, server: ConfigServer, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        def broken(*_: object) -> None:
-            raise TypeError("nobody thought of it")
-
-        monkeypatch.setattr(url_module, "static_pods_of", broken)
-        server.body = _text().encode()
-        source = UrlSource(server.url, {}, "n1", 20, Sets())
-        with capture_logs() as logs:
-            async with aiohttp.ClientSession() as session:
-                await source.fetch(session)
-        assert [entry["problem"] for entry in logs] == ["fault of the agent: TypeError: nobody thought of it"]
-
-    async def test_failures_are_loud_three_times(self, server: ConfigServer) -> None:
-        """Then quiet, then their end is told."""
-        sets = Sets()
-        source = UrlSource(server.url, {}, "n1", 20, sets)
-        server.status = 503
-        with capture_logs() as logs:
-            async with aiohttp.ClientSession() as session:
-                for _ in range(6):
-                    await source.fetch(session)
-                server.status, server.body = 200, _text().encode()
-                await source.fetch(session)
-        assert [(entry["event"], entry["log_level"]) for entry in logs] == [
-            *([("manifest_url_failed", "warning")] * 4),
-            *([("manifest_url_failed", "debug")] * 2),
-            ("manifest_url_recovered", "info"),
-        ]
-        assert logs[0]["problem"] == "the server answered 503 Service Unavailable"
-        assert "further failures" in logs[3]["note"]
-        assert await sets.names() == ["web-n1"]
-
-    async def test_an_empty_answer_is_an_empty_set(self, server: ConfigServer) -> None:
-        """And a failure."""
-        sets = Sets()
-        with capture_logs() as logs:
-            async with aiohttp.ClientSession() as session:
-                await UrlSource(server.url, {}, "n1", 20, sets).fetch(session)
-        assert (await sets.next()).pods == ()
-        assert "the answer is empty" in logs[0]["problem"]
-
-    async def test_bad_answers_change_nothing(self, server: ConfigServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """No manifest, too much, nobody there, too late."""
-        sets = Sets()
-        source = UrlSource(server.url, {}, "n1", 20, sets)
-        with capture_logs() as logs:
-            async with aiohttp.ClientSession() as session:
-                server.body = b"kind: ["
-                await source.fetch(session)
-                monkeypatch.setattr(url_module, "MAX_MANIFEST_BYTES", 10)
-                server.body = b"x" * 11
-                await source.fetch(session)
-                await UrlSource("http://127.0.0.1:1/", {}, "n1", 20, sets).fetch(session)
-            async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=1e-6)) as session:
-                await UrlSource(server.url, {}, "n1", 20, sets).fetch(session)
-        assert sets.queue.empty()
-        problems = [entry["problem"] for entry in logs]
-        assert problems[0].startswith("line 2: no YAML")
-        assert problems[1] == "the answer is larger than 10 bytes"
-        assert problems[2].startswith("ClientConnectorError")
-        assert problems[3] == "no complete answer within 10s"
-
-    async def test_the_environments_proxy_is_asked(self, server: ConfigServer) -> None:
-        """With the password in its URL; the one for HTTPS is another one, and NO_PROXY exempts."""
-        sets = Sets()
-        server.body = _text().encode()
-        http_proxy = server.url.replace("http://", "http://me:secret@").removesuffix("/pods")
-        environment = {"HTTP_PROXY": http_proxy, "https_proxy": "http://127.0.0.1:1", "NO_PROXY": "near.invalid"}
-
-        async def problem(url: str) -> str:
-            with capture_logs() as logs:
-                async with aiohttp.ClientSession() as session:
-                    await UrlSource(url, {}, "n1", 20, sets, environment).fetch(session)
-            return "".join(str(entry["problem"]) for entry in logs)
-
-        assert await problem("http://far.invalid/pods") == ""
-        assert await sets.names() == ["web-n1"]
-        assert server.asked == [("http://far.invalid/pods", "Basic bWU6c2VjcmV0")]
-        assert (await problem("https://far.invalid/pods")).startswith(
-            "ClientProxyConnectionError: Cannot connect to host"
-        )
-        assert (await problem("http://near.invalid/pods")).startswith("ClientConnectorDNSError")
-        server.status = 407
-        assert await problem("http://far.invalid/pods") == "the server answered 407 Proxy Authentication Required"
-        environment["https_proxy"] = http_proxy
-        assert await problem("https://far.invalid/pods") == "the proxy answered 407 Proxy Authentication Required"
-        environment["https_proxy"] = "socks5://me:secret@proxy"
-        assert await problem("https://far.invalid/pods") == (
-            "HTTPS_PROXY in the environment: a proxy of the kind socks5 is not supported; "
-            "right would be http://HOST:PORT or https://HOST:PORT"
-        )
-        assert sets.queue.empty()
-
-    async def test_a_redirect_may_lead_past_the_proxy(self, server: ConfigServer) -> None:
-        """What proves who asks goes to no other host; other headers do."""
-        sets = Sets()
-        server.body = _text().encode()
-        server.redirects = {"http://far.invalid/pods": server.url}
-        headers = {"X-Token": ["a"], "Authorization": ["Bearer x"]}
-        environment = {"http_proxy": server.url.removesuffix("/pods")}
-        async with aiohttp.ClientSession() as session:
-            await UrlSource("http://far.invalid/pods", headers, "n1", 20, sets, environment).fetch(session)
-        assert await sets.names() == ["web-n1"]
-        assert [url for url, _ in server.asked] == ["http://far.invalid/pods", server.url]
-        assert server.authorizations == ["Bearer x", ""]
-        assert server.headers == ["a"]
-
-    async def test_redirects_are_followed_nine_times(self, server: ConfigServer) -> None:
-        """As Go's client does; a name below the first one is trusted like it."""
-        sets = Sets()
-        server.body = _text().encode()
-        environment = {"http_proxy": server.url.removesuffix("/pods")}
-        places = ["http://far.invalid/", *(f"http://a{number}.far.invalid/" for number in range(9))]
-        server.redirects = dict(itertools.pairwise(places))
-        source = UrlSource(places[0], {"Authorization": ["Bearer x"]}, "n1", 20, sets, environment)
-        async with aiohttp.ClientSession() as session:
-            await source.fetch(session)
-            assert await sets.names() == ["web-n1"]
-            assert server.authorizations == ["Bearer x"] * 10
-            server.redirects[places[-1]] = "http://b.far.invalid/"
-            with capture_logs() as logs:
-                await source.fetch(session)
-        assert [entry["problem"] for entry in logs] == ["more than 9 redirects"]
-
-    async def test_it_goes_on(self, server: ConfigServer) -> None:
-        """Each interval anew."""
-        sets = Sets()
-        server.body = _text("a").encode()
-        async with running(UrlSource(server.url, {}, "n1", 0.01, sets).run):
-            assert await sets.names() == ["a-n1"]
-            server.body = _text("b").encode()
-            assert await sets.names() == ["b-n1"]
-
-
 class TestSourceMerge:
     """All sources together."""
 
@@ -598,7 +356,7 @@ class TestSourceMerge:
 
     def test_sources_do_not_touch_each_other(self, tmp_path: Path) -> None:
         """A set replaces only its own source's pods."""
-        _write(tmp_path / "a.yaml", _text("a"))
+        _write(tmp_path / "a.yaml", manifest_text("a"))
         pods = _directory(tmp_path).look(NOW).pods
         merge = SourceMerge(["file", "http"], lambda: 1_700_000_000_123_456_789)
         (added,) = merge.accept(PodSet("file", pods))
@@ -614,7 +372,7 @@ class TestSourceMerge:
 
     def test_duplicates_are_logged(self, tmp_path: Path) -> None:
         """By name and source."""
-        _write(tmp_path / "a.yaml", _text("a"))
+        _write(tmp_path / "a.yaml", manifest_text("a"))
         (pod,) = _directory(tmp_path).look(NOW).pods
         with capture_logs() as logs:
             SourceMerge(["http"]).accept(PodSet("http", (pod, pod)))
