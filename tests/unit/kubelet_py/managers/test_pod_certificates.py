@@ -251,6 +251,7 @@ async def test_who_waits_too_long_hears_why(server: FakeApiServer, monkeypatch: 
             await manager.get("uid-web", KEY)
         server.put("serviceaccounts", {"metadata": {"name": "seller", "namespace": "shop"}})
         await one_request(server)
+        await desk.looked()  # the server has a request before its sender has the answer
         with pytest.raises(PayloadError, match=r"^credential bundle is not issued yet$"):
             await manager.get("uid-web", KEY)
 
