@@ -6,7 +6,8 @@ pods that are ready, and a container that does not run has its writable layer an
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from typing import TypeVar
 
 from cri_proto import runtime_v1 as cri
 from dockershim.errors import NotRunning
@@ -15,6 +16,7 @@ from dockershim.stats import Pod
 from dockershim.translate.pod_metrics import metric_descriptors
 from dockershim.translate.views import ContainerView
 
+T = TypeVar("T")
 CHUNK_ITEMS = 100
 """Metrics are long: a hundred containers are two megabytes."""
 
@@ -55,8 +57,7 @@ class Stats:
         return [store.containers[item.id] for item in store.select_containers(same)]
 
     async def _read_containers(self, views: Sequence[ContainerView]) -> list[cri.ContainerStats]:
-        root = self._prepare()
-        return await self._node.stats.in_turn(lambda: self._node.stats.containers(views, root))
+        return await self._read(lambda root: self._node.stats.containers(views, root))
 
     # ---- pods
 
@@ -86,8 +87,7 @@ class Stats:
         return [(view, store.members(view.id)) for view in views if view.ready]
 
     async def _read_sandboxes(self, pods: Sequence[Pod]) -> list[cri.PodSandboxStats]:
-        root = self._prepare()
-        return await self._node.stats.in_turn(lambda: self._node.stats.sandboxes(pods, root))
+        return await self._read(lambda root: self._node.stats.sandboxes(pods, root))
 
     # ---- metrics
 
@@ -112,14 +112,19 @@ class Stats:
             yield cri.StreamPodSandboxMetricsResponse(pod_sandbox_metrics=await self._read_metrics(chunk))
 
     async def _read_metrics(self, pods: Sequence[Pod]) -> list[cri.PodSandboxMetrics]:
-        root = self._prepare()
-        return await self._node.stats.in_turn(lambda: self._node.stats.metrics(pods, root))
+        return await self._read(lambda root: self._node.stats.metrics(pods, root))
 
-    def _prepare(self) -> str:
-        """Let go of what is remembered of containers that are gone; Docker's directory."""
-        store = self._node.store
-        self._node.stats.retain({*store.containers, *store.sandboxes}, store.image_directories)
-        return self._node.feeder.require_info().root_directory
+    async def _read(self, reading: Callable[[str], T]) -> T:
+        """Let go of what is remembered of containers that are gone, and read, given Docker's directory."""
+        node, stats = self._node, self._node.stats
+        root = node.feeder.require_info().root_directory
+        known, image_directories = {*node.store.containers, *node.store.sandboxes}, node.store.image_directories
+
+        def work() -> T:
+            stats.retain(known, image_directories)
+            return reading(root)
+
+        return await stats.in_turn(work)
 
 
 def _chunks(pods: Sequence[Pod]) -> Iterable[Sequence[Pod]]:

@@ -65,7 +65,7 @@ class Statistics:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def retain(self, identifiers: Collection[str], image_directories: Collection[str]) -> None:
-        """Forget all other containers, sandboxes and layers, when that is worth while."""
+        """Forget all other containers, sandboxes and layers, when that is worth while. In turn with the readings."""
         if len(self._rates) + len(self._layer_of) < 4 * len(identifiers) + RETAIN_SLACK:
             return
         self._cgroups.retain(identifiers)
@@ -133,7 +133,7 @@ class Statistics:
         """A directory on the file system of layers; what images use there, as far as known; what containers use.
 
         Docker's own store says which directories are an image's. In the containerd image store they are all those
-        beside a container's that no container writes to.
+        beside a container's that no container writes to; a pull may still be filling one.
         """
         written = {self.writable_directory(view): _ended_at(view) for view in views}
         written.pop("", None)
@@ -143,8 +143,9 @@ class Statistics:
             sum(count.inodes for count in counts),
             min((count.counted_at_ns for count in counts), default=self._clock_ns()),
         )
-        frozen = set(image_directories) or self._snapshot_directories() - written.keys()
-        return self._layer_root(root), self.layers.frozen(frozen), containers
+        settled = bool(image_directories)
+        frozen = set(image_directories) if settled else self._snapshot_directories() - written.keys()
+        return self._layer_root(root), self.layers.frozen(frozen, settled=settled), containers
 
     def _snapshot_directories(self) -> set[str]:
         try:
@@ -220,11 +221,12 @@ class Statistics:
         )
 
     def _filesystem(self, view: ContainerView, root: str) -> FilesystemUse | None:
+        layer = self._writable_layer(view)  # which tells where the layers are
         try:
-            found, device = os.statvfs(root), os.stat(root).st_dev
+            layers = self._layer_root(root)
+            found, device = os.statvfs(layers), os.stat(layers).st_dev
         except OSError:
             return None
-        layer = self._writable_layer(view)
         return FilesystemUse(
             device=self._device_name(os.major(device), os.minor(device)),
             size_bytes=found.f_blocks * found.f_frsize,

@@ -16,6 +16,8 @@ from dockershim.translate import cgroup_files
 from dockershim.translate.cgroup_files import CgroupUse
 from dockershim.translate.proc_files import parse_cgroup_paths
 
+LINKS_OF_A_LEAF = 2
+"""Of a directory without directories: its name, and its own "."; each below has a ".." more."""
 _READ_BYTES = 64 * 1024
 
 
@@ -89,9 +91,14 @@ class CgroupReader:
         return cgroup_files.from_v2(files) if self.unified else cgroup_files.from_v1(files)
 
     def processes(self, place: CgroupPlace) -> list[int]:
-        """The processes in a cgroup itself."""
-        directory = self._directory(place, "pids.current") or next(iter(place.directories.values()), "")
-        return [int(line) for line in read_text(f"{directory}/cgroup.procs").split()]
+        """The processes in a cgroup and in those below: an init system in a container moves all of them there."""
+        pending = [self._directory(place, "pids.current") or next(iter(place.directories.values()), "")]
+        found: set[int] = set()  # one that moves meanwhile is seen twice
+        while pending:
+            directory = pending.pop()
+            found.update(int(line) for line in read_text(f"{directory}/cgroup.procs").split())
+            pending += _directories_below(directory)
+        return sorted(found)
 
     def _read_files(self, place: CgroupPlace, names: Iterable[str]) -> dict[str, str]:
         files = {}
@@ -112,6 +119,16 @@ class CgroupReader:
             return [name for name in os.listdir(directory) if name.startswith("hugetlb.")] if directory else []
         except OSError:
             return []
+
+
+def _directories_below(directory: str) -> list[str]:
+    try:
+        if os.stat(directory).st_nlink == LINKS_OF_A_LEAF:  # nearly all: the dozens of files are not listed then
+            return []
+        with os.scandir(directory) as entries:
+            return [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    except OSError:
+        return []
 
 
 def read_text(path: str) -> str:

@@ -1,9 +1,10 @@
 """How much disk directories of layers use: counted by walking, in one thread of low priority, a little at a time.
 
-Owns the counts and when a directory is walked again. The layers of images do not change and are walked once; the
-writable layer of a container is walked again when somebody asks and the last count is old. Nothing is walked when
-nobody asks. Must not know Docker or CRI. Upstream counterpart: containerd's snapshots syncer, which walks every active
-snapshot each ten seconds; cri-dockerd lets Docker walk. Deliberate difference: the thread rests longer than it works.
+Owns the counts and when a directory is walked again. The layers of images do not change and are walked once, or,
+where they may still be coming, seldomer each time. The writable layer of a container is walked again when somebody
+asks and the last count is old. Nothing is walked when nobody asks. Must not know Docker or CRI. Upstream counterpart:
+containerd's snapshots syncer, which walks every active snapshot each ten seconds; cri-dockerd lets Docker walk.
+Deliberate difference: the thread rests longer than it works.
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class LayerUsage:
         self._clock_ns = clock_ns
         self._refresh_ns = int(refresh_seconds * 10**9)
         self._counts: dict[str, DiskUse] = {}
+        self._first_counted_ns: dict[str, int] = {}
         self._wanted: dict[str, None] = {}
         self._guard = threading.Lock()
         self._all_frozen: DiskUse | None = None
@@ -73,10 +75,15 @@ class LayerUsage:
             self._ask((directory,))
         return count
 
-    def frozen(self, directories: Collection[str]) -> DiskUse | None:
-        """The sum over layers that do not change. While some are still to be counted it is the last complete one."""
+    def frozen(self, directories: Collection[str], *, settled: bool) -> DiskUse | None:
+        """The sum over layers that do not change. While some are still to be counted it is the last complete one.
+
+        Those that are not settled may be halfway through a pull: each is counted again as long after its last count as
+        that was after its first.
+        """
         missing = [directory for directory in directories if directory not in self._counts]
-        self._ask(missing)
+        now = self._clock_ns()
+        self._ask(missing if settled else [directory for directory in directories if self._is_due(directory, now)])
         if directories and not missing:
             counts = [self._counts[directory] for directory in set(directories)]
             self._all_frozen = DiskUse(
@@ -89,12 +96,25 @@ class LayerUsage:
         kept = set(directories)
         with self._guard:
             self._counts = {path: count for path, count in self._counts.items() if path in kept}
+            self._first_counted_ns = {path: at for path, at in self._first_counted_ns.items() if path in kept}
+
+    def _is_due(self, directory: str, now_ns: int) -> bool:
+        count = self._counts.get(directory)
+        if count is None:
+            return True
+        watched_ns = count.counted_at_ns - self._first_counted_ns.get(directory, count.counted_at_ns)
+        return now_ns - count.counted_at_ns > max(self._refresh_ns, watched_ns)
 
     def _first_look(self, directory: str) -> DiskUse | None:
         count = count_tree(directory, self._clock_ns(), FIRST_LOOK_ENTRIES)
         if count is not None:
-            self._counts[directory] = count
+            with self._guard:
+                self._keep(directory, count)
         return count
+
+    def _keep(self, directory: str, count: DiskUse) -> None:
+        self._counts[directory] = count
+        self._first_counted_ns.setdefault(directory, count.counted_at_ns)
 
     def _ask(self, directories: Collection[str]) -> None:
         with self._guard:
@@ -123,7 +143,7 @@ class LayerUsage:
         spent = time.monotonic() - begun
         with self._guard:
             if count is not None:
-                self._counts[directory] = count
+                self._keep(directory, count)
             self._wanted.pop(directory, None)  # not before: who asks meanwhile gets this count
         if spent > 1.0:
             _log.info("layer_counted", directory=directory, seconds=round(spent, 1))

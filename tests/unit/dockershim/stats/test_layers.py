@@ -150,16 +150,39 @@ async def test_layers_of_images_are_counted_once(tmp_path: Path) -> None:
     layers = [str(tmp_path / name) for name in ("a", "b")]
     for layer in layers:
         make_tree(Path(layer))
-    assert usage.frozen(layers) is None
-    await running(usage, lambda: usage.frozen(layers))
-    both = usage.frozen(layers)
+    assert usage.frozen(layers, settled=True) is None
+    await running(usage, lambda: usage.frozen(layers, settled=True))
+    both = usage.frozen(layers, settled=True)
     assert both is not None
     assert both.inodes == 12
     (tmp_path / "c").mkdir()
     three = [*layers, str(tmp_path / "c")]
-    assert usage.frozen(three) == both
-    await running(usage, lambda: (found := usage.frozen(three)) and found.inodes == 13)
+    assert usage.frozen(three, settled=True) == both
+    await running(usage, lambda: (found := usage.frozen(three, settled=True)) and found.inodes == 13)
     usage.retain(layers)
-    fewer = usage.frozen(layers)
+    fewer = usage.frozen(layers, settled=True)
     assert fewer is not None
     assert fewer.inodes == 12
+
+
+async def test_a_layer_that_may_still_be_coming_is_counted_again(tmp_path: Path) -> None:
+    """Each time later than the time before: half a layer is not half for ever, and a node at rest has nothing to do."""
+    clock = Clock()
+    usage = LayerUsage(clock)
+    make_tree(tmp_path)
+    layers = [str(tmp_path)]
+    await running(usage, lambda: usage.frozen(layers, settled=False))
+    (tmp_path / "rest").write_bytes(b"x" * 50_000)
+    clock.now += 31 * SECOND
+    await running(usage, lambda: (found := usage.frozen(layers, settled=False)) and found.inodes == 7)
+    counted_at, intervals = clock.now, []
+    for _ in range(4):
+        while not usage._wanted:
+            clock.now += 10 * SECOND
+            usage.frozen(layers, settled=False)
+        await running(usage, lambda: not usage._wanted)
+        intervals.append((clock.now - counted_at) // SECOND)
+        counted_at = clock.now
+    assert intervals == [40, 80, 160, 320]
+    usage.retain(())
+    assert not usage._first_counted_ns

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +141,19 @@ def test_a_pod(host: Host) -> None:
     assert [member.attributes.id for member in stats.linux.containers] == [APP]
 
 
+def test_processes_in_cgroups_below_are_the_containers_own(host: Host) -> None:
+    """With cgroup v2 an init system leaves none in the cgroup that the runtime made."""
+    for place in host.cgroups.glob(f"**/{APP}"):
+        (place / "cgroup.procs").write_text("" if host.version == 2 else "11\n")
+        for name, processes in (("init.scope", "11\n12\n"), ("system.slice/web.service", "12\n13\n14\n")):
+            (place / name).mkdir(parents=True)
+            (place / name / "cgroup.procs").write_text(processes)
+    (stats,) = host.statistics.sandboxes([(pause(), [app()])], host.root)
+    assert stats.linux.process.process_count.value == 1 + 4
+    (pod,) = host.statistics.metrics([(pause(), [app()])], host.root)
+    assert {metric.name: metric.value.value for metric in pod.container_metrics[0].metrics}["container_processes"] == 4
+
+
 def test_the_nodes_network_is_no_pods(host: Host) -> None:
     """A pod in the host's network has no interfaces of its own."""
     (stats,) = host.statistics.sandboxes([(pause("host"), [])], host.root)
@@ -182,6 +196,16 @@ def test_the_layer_that_docker_does_not_name(host: Host, tmp_path: Path) -> None
     assert images is None  # asked for, and not counted yet
     assert containers.inodes == 6
     assert list(host.statistics.layers._wanted) == [str(tmp_path / "snapshots/8/fs")]
+
+
+def test_the_file_system_of_metrics_is_that_of_the_layers(host: Host, tmp_path: Path) -> None:
+    """Docker's own directory may be on another, or away."""
+    make_tree(tmp_path / "snapshots/7/fs")
+    mount = f"1 2 0:5 / / rw - overlay overlay rw,lowerdir=/l,upperdir={tmp_path}/snapshots/7/fs,workdir=/w\n"
+    (host.proc / "11/mountinfo").write_text(mount)
+    (pod,) = host.statistics.metrics([(pause(), [app()])], "/nothing/there")
+    found = {metric.name: metric.value.value for metric in pod.container_metrics[0].metrics}
+    assert found["container_fs_limit_bytes"] == os.statvfs(tmp_path).f_blocks * os.statvfs(tmp_path).f_frsize
 
 
 def test_metrics(host: Host) -> None:
