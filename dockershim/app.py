@@ -1,6 +1,8 @@
 """dockershim as a process: makes the parts, connects them, serves until told to stop.
 
-Owns start and end, sockets, and the one lock per root directory. Upstream counterpart: cri-dockerd's cmd/cri.
+Owns start and end, sockets, and the one lock per root directory. A stop waits for calls, but for no thread, since none
+can be interrupted and a file server that is away holds one for ever; what a thread leaves half done is what a crash
+leaves. A second signal ends the process where it stands. Upstream counterpart: cri-dockerd's cmd/cri.
 Deliberate differences: it starts without Docker and catches up; a second instance is refused; while it is replaced,
 callers still find the socket when systemd holds it.
 """
@@ -17,6 +19,7 @@ import signal
 import socket
 import time
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -359,6 +362,21 @@ async def run(config: Config) -> None:
     _log.debug("open_files_limit", before=soft, now=hard)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
+    loop.set_default_executor(_Threads(thread_name_prefix="asyncio"))
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, _on_signal, stop)
     await serve(config, make_parts(config), stop)
+
+
+def _on_signal(stop: asyncio.Event) -> None:
+    if stop.is_set():
+        os._exit(1)
+    stop.set()
+
+
+class _Threads(ThreadPoolExecutor):
+    """The loop's threads, for which the end of the loop does not wait."""
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Begin nothing more."""
+        super().shutdown(wait=False, cancel_futures=True)

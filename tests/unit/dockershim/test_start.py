@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import socket
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,9 +23,9 @@ def logging_as_it_was() -> Iterator[None]:
     structlog.configure(**before)
 
 
-def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    """What a start says besides its log; there is no Docker."""
-    places = [
+def a_place(tmp_path: Path) -> list[str]:
+    """Flags for a process beside all others; there is no Docker."""
+    return [
         f"--root-directory={tmp_path / 'state'}",
         f"--container-runtime-endpoint=unix://{tmp_path / 'cri.sock'}",
         f"--docker-endpoint=unix://{tmp_path / 'docker.sock'}",
@@ -30,7 +33,11 @@ def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str)
         f"--cni-cache-dir={tmp_path / 'cache'}",
         "--log-level=error",
     ]
-    assert run([*places, *arguments]) == 1
+
+
+def refused(tmp_path: Path, capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """What a start says besides its log."""
+    assert run([*a_place(tmp_path), *arguments]) == 1
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("dockershim: ")
     return line
@@ -54,3 +61,46 @@ def test_a_directory_that_cannot_be_made_is_one_line(
 
 def test_what_the_flags_get_wrong_is_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "--log-level" in refused(tmp_path, capsys, "--log-level=loud")
+
+
+PROGRAM = """
+import asyncio, os, signal, sys, threading
+
+from dockershim import app
+from dockershim.__main__ import main
+
+def hang():
+    for name in os.environ["SIGNALS"].split():
+        signal.pthread_kill(threading.main_thread().ident, signal.Signals[name])
+    threading.Event().wait()
+
+async def check(*_):
+    await asyncio.to_thread(hang)
+
+app._check_engine = check
+main()
+"""
+"""The program with a thread that never comes back, as one that looks at a file server that is away."""
+
+
+@pytest.mark.parametrize(("signals", "code"), [("SIGTERM", 0), ("SIGINT", 0), ("SIGTERM SIGINT", 1)])
+async def test_a_stop_waits_for_no_thread_and_a_second_signal_for_nothing(
+    tmp_path: Path, signals: str, code: int
+) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        *a_place(tmp_path),
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "SIGNALS": signals},
+    )
+    try:
+        async with asyncio.timeout(60):
+            _, said = await process.communicate()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    assert process.returncode == code
+    assert b"Traceback" not in said
