@@ -37,7 +37,15 @@ class LocalNode:
 
     def pods(self, namespace: str = "") -> list[dict[str, Any]]:
         """Every pod the agent knows, or those of one namespace, with their status."""
-        items: list[dict[str, Any]] = json.loads(self._get("/pods")).get("items") or []
+        try:
+            listed = json.loads(self._get("/pods"))
+        except ValueError:
+            listed = None
+        if not isinstance(listed, dict) or listed.get("kind") != "PodList":
+            raise CommandError(
+                f"what answers on readOnlyPort {self.config.readOnlyPort} is no kubelet: it lists no pods at /pods"
+            )
+        items: list[dict[str, Any]] = listed.get("items") or []
         return [pod for pod in items if namespace in ("", pod["metadata"].get("namespace"))]
 
     def pod(self, name: str, namespace: str) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class Agent:
 
     def __init__(self, root: Path) -> None:
         self.pods: list[dict[str, Any]] = [deepcopy(POD)]
+        self.pods_page: str | None = None
+        """What /pods says instead of the pods."""
         self.missing_bytes = 0
         self.story = "12:00 started main\n"
         self.before_reply: Callable[[], None] = lambda: None
@@ -41,7 +43,8 @@ class Agent:
         class Handler(BaseHTTPRequestHandler):
             def do_GET(handler) -> None:  # noqa: N805 # `self` is the agent's here
                 self.before_reply()
-                replies = {"/pods": json.dumps({"items": self.pods}), "/why/default/hello-node": self.story}
+                listed = self.pods_page or json.dumps({"kind": "PodList", "items": self.pods})
+                replies = {"/pods": listed, "/why/default/hello-node": self.story}
                 handler.send_response(200 if handler.path in replies else 404)
                 reply = replies.get(handler.path, "").encode()
                 handler.send_header("Content-Length", str(len(reply) + self.missing_bytes))

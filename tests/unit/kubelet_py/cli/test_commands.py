@@ -156,6 +156,17 @@ def test_an_answer_that_is_cut_off_is_one_line(agent: Agent, capsys: pytest.Capt
     assert capsys.readouterr().err.startswith("IncompleteRead: ")
 
 
+@pytest.mark.parametrize("page", ["<html>welcome</html>", "[]", '{"status": "ok"}'])
+def test_another_program_on_the_agents_port_is_one_line(
+    agent: Agent, capsys: pytest.CaptureFixture[str], page: str
+) -> None:
+    agent.pods_page = page
+    assert agent.run("get", "pods") == 1
+    port = agent.server.server_port
+    said = capsys.readouterr().err
+    assert said == f"what answers on readOnlyPort {port} is no kubelet: it lists no pods at /pods\n"
+
+
 def test_get_lists_the_namespace_that_is_named(agent: Agent, capsys: pytest.CaptureFixture[str]) -> None:
     """All of them without one."""
     agent.pods.append({"metadata": {"name": "dns-node", "namespace": "kube-system", "uid": "u2"}})
