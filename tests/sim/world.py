@@ -24,6 +24,7 @@ from kubelet_py.core.backoff import CRASH_BACKOFF, BackoffEntry, next_entry
 from kubelet_py.core.container_hash import compute_container_hash
 from kubelet_py.core.gc_rules import GcContainer, GcPolicy, GcSandbox, dead_containers, dead_sandboxes
 from kubelet_py.core.observed import (
+    NO_VERDICT,
     ContainerState,
     ObservedContainer,
     ObservedPod,
@@ -240,10 +241,15 @@ class World:
                 self.exit(container, KILLED)
 
     def judge(self, container: ObservedContainer, verdict: ProbeVerdict) -> None:
-        """A prober says what it found."""
+        """A prober says what it found; what others found holds, and a start that went well is probed no more."""
         if container.state is not RUNNING:
             return
-        self.verdicts[container.id] = verdict
+        old = self.verdicts.get(container.id, NO_VERDICT)
+        self.verdicts[container.id] = ProbeVerdict(
+            startup=old.startup if old.startup is ProbeResult.SUCCESS else verdict.startup or old.startup,
+            liveness=verdict.liveness or old.liveness,
+            readiness=verdict.readiness or old.readiness,
+        )
         if verdict.startup is ProbeResult.SUCCESS:
             self._through.add((container.sandbox_id, container.name))
 
