@@ -2,8 +2,12 @@
 
 Decoding checks types, ignores fields that the models do not know (a newer API server may send them) and names the
 path of what does not fit. Encoding leaves out what is unset. Source of the format: Kubernetes API conventions.
+
+Any thread may decode. msgspec looks at a class when its first decoder is made, and until it has looked at all of it,
+another thread that wants the class gets what is there so far: null pointers (msgspec 0.22). One at a time looks here.
 """
 
+import threading
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,13 +20,15 @@ class InvalidObject(ValueError):
 
 
 _decoders: "dict[Any, msgspec.json.Decoder[Any]]" = {}
+_making = threading.Lock()
 
 
 def _decoder(kind: Any) -> "msgspec.json.Decoder[Any]":
     """One decoder per type: making one walks the whole type tree."""
     decoder = _decoders.get(kind)
     if decoder is None:
-        decoder = _decoders[kind] = msgspec.json.Decoder(kind)
+        with _making:
+            decoder = _decoders.setdefault(kind, msgspec.json.Decoder(kind))
     return decoder
 
 
@@ -47,6 +53,7 @@ def encode(value: Any) -> bytes:
 
 def from_builtins(kind: type[T], value: Any) -> T:
     """One object of `kind` from dicts and lists, such as YAML gives; raises InvalidObject."""
+    _decoder(kind)  # by which the class is known in whole
     try:
         return msgspec.convert(value, kind, strict=True)
     except msgspec.ValidationError as error:
