@@ -25,7 +25,7 @@ from tests.lab.process import LabError
 from tests.lab.progress import say, step
 
 DEBIAN_PACKAGES = dict.fromkeys(
-    (*docker.DEBIAN_PACKAGES, *containerd.DEBIAN_PACKAGES, "etcd-server", "docker-registry", "gcc", "libc6-dev")
+    (*docker.DEBIAN_PACKAGES, *containerd.DEBIAN_PACKAGES, "docker-registry", "gcc", "libc6-dev")
 )
 NODE = "node-1"
 

