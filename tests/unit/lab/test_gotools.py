@@ -45,5 +45,5 @@ def test_kubernetes_programs_say_their_version() -> None:
 
 
 def test_an_unknown_tool_is_named_with_the_known_ones() -> None:
-    with pytest.raises(BuildError, match="no such Go tool: 'kubelt'; known: kube-apiserver"):
+    with pytest.raises(BuildError, match="no such Go tool: 'kubelt'; known: etcd, kube-apiserver"):
         ensure("kubelt")
