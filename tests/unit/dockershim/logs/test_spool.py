@@ -72,7 +72,8 @@ class Container:
             pass
 
     def die(self) -> None:
-        """dockershim is killed, and another one goes on."""
+        """dockershim is killed, by which its files are closed, and another one goes on."""
+        self.follower.close()
         self.follower = self.new_follower()
 
     def logs(self) -> list[Path]:
@@ -93,8 +94,10 @@ class Container:
 
 
 @pytest.fixture
-def container(tmp_path: Path) -> Container:
-    return Container(tmp_path)
+def container(tmp_path: Path) -> Iterator[Container]:
+    container = Container(tmp_path)
+    yield container
+    container.follower.close()
 
 
 @contextmanager
@@ -153,6 +156,7 @@ def test_killed_in_the_middle_of_a_write(tmp_path_factory: pytest.TempPathFactor
     container.die()
     container.step()
     container.check()
+    container.follower.close()
 
 
 def test_a_machine_that_lost_power_has_a_shorter_log(container: Container) -> None:
