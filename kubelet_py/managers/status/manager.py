@@ -27,7 +27,9 @@ from kubelet_py.api.pod import (
     annotations_of,
     display_name,
     full_name,
+    init_containers_of,
     is_mirror,
+    is_sidecar,
     is_static,
     metadata_of,
     uid_of,
@@ -128,12 +130,14 @@ class StatusManager:
     def last_said(self, pod: core_v1.Pod) -> core_v1.PodStatus | None:
         """The same, or before that what the API server has of the pod: what the agent before this one wrote.
 
-        Of a static pod that is in its mirror; see `wait_for_mirrors`.
+        Of a static pod that is in its mirror; see `wait_for_mirrors`. How an init container ended there is not taken
+        from it: the runtime knows, or nobody does, and then it is said in the words that are for that.
         """
         said = self.status_of(uid_of(pod))
         if said is None and is_static(pod):
             mirror = self._mirror_of(pod)
             said = mirror.status if mirror is not None else None
+            said = _without_ended_inits(pod, said) if said is not None else None
         return said or pod.status
 
     async def wait_for_mirrors(self, seconds: float) -> None:
@@ -417,3 +421,9 @@ def _at_server(pod: core_v1.Pod | PodView) -> _AtServer:
     metadata = pod.metadata or meta_v1.ObjectMeta()
     mirrored_hash = (metadata.annotations or {}).get(CONFIG_MIRROR_ANNOTATION, "")
     return _AtServer(metadata.uid or "", _version(metadata), pod.status, mirrored_hash)
+
+
+def _without_ended_inits(pod: core_v1.Pod, status: core_v1.PodStatus) -> core_v1.PodStatus:
+    sidecars = {container.name for container in init_containers_of(pod) if is_sidecar(container)}
+    kept = [each for each in status.initContainerStatuses or () if each.name in sidecars]
+    return msgspec.structs.replace(status, initContainerStatuses=kept or None)

@@ -272,6 +272,26 @@ async def test_what_an_earlier_agent_said_of_a_static_pod_is_in_its_mirror(serve
         assert said.phase == "Pending"
 
 
+async def test_the_end_of_an_init_container_is_not_taken_from_a_mirror(server: FakeApiServer) -> None:
+    """Of one that the runtime does not have any more a status is made as of a pod that nobody reported."""
+    static, mirror = static_pod("web"), put_pod(server, "web", annotations={CONFIG_MIRROR_ANNOTATION: "h1"})
+    static.spec = core_v1.PodSpec(
+        containers=[core_v1.Container(name="main")],
+        initContainers=[core_v1.Container(name="init"), core_v1.Container(name="proxy", restartPolicy="Always")],
+    )
+    ended = core_v1.ContainerState(terminated=core_v1.ContainerStateTerminated(exitCode=0, reason="Completed"))
+    runs = core_v1.ContainerState(running=core_v1.ContainerStateRunning())
+    init, proxy, main = (
+        core_v1.ContainerStatus(name=name, image="i", imageID="", ready=True, restartCount=0, state=state)
+        for name, state in (("init", ended), ("proxy", runs), ("main", runs))
+    )
+    mirror.status = core_v1.PodStatus(phase="Running", initContainerStatuses=[init, proxy], containerStatuses=[main])
+    async with managing(server) as manager:
+        manager.on_mirror_pods([mirror])
+        said = manager.last_said(static)
+    assert said == core_v1.PodStatus(phase="Running", initContainerStatuses=[proxy], containerStatuses=[main])
+
+
 async def test_a_static_pod_that_was_replaced_has_no_word_at_its_successors_mirror(server: FakeApiServer) -> None:
     """The last of one may come when the mirror of the next is there."""
     old, new = static_pod("web"), static_pod("web", "h2")
