@@ -237,10 +237,10 @@ class PodEnd:
         """Port 9 has no listener."""
         if port == 9:
             raise ConnectionRefusedError(111, "Connection refused")
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
-            end.setblocking(False)
         async with self._connections:
+            ours, theirs = socket.socketpair()  # not before: who is cancelled while it waits here would leave them
+            for end in (ours, theirs):
+                end.setblocking(False)
             self.ends.append(theirs)
             self._connections.notify_all()
         return ours
