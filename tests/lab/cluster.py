@@ -31,7 +31,7 @@ ADMIN_ACCOUNT = "lab-admin"
 
 
 def prepare() -> dict[str, str]:
-    """Install or build what a control plane needs; returns the programs by name."""
+    """Build what a control plane needs; returns the programs by name."""
     return {name: str(gotools.ensure(name)) for name in COMPONENTS}
 
 

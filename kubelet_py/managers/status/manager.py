@@ -136,8 +136,8 @@ class StatusManager:
         said = self.status_of(uid_of(pod))
         if said is None and is_static(pod):
             mirror = self._mirror_of(pod)
-            said = mirror.status if mirror is not None else None
-            said = _without_ended_inits(pod, said) if said is not None else None
+            if mirror is not None and mirror.status is not None:
+                said = _without_ended_inits(pod, mirror.status)
         return said or pod.status
 
     async def wait_for_mirrors(self, seconds: float) -> None:
