@@ -2,9 +2,9 @@
 
 Started as `python -m tests.lab.janitor REQUEST` with a pipe on standard input that the owner holds open. When the
 pipe closes, however the owner ended (kill -9 included), the lab's first process is killed, the kernel kills the rest
-of the PID namespace, and the janitor removes the lab's cgroup directories and its root directory. Should the janitor
-itself be killed, the lab's first process dies with it, and the next sweep removes the directories. Standard library
-only.
+of the PID namespace, and the janitor removes the lab's cgroup directories, its /run and its root directory. Should
+the janitor itself be killed, the lab's first process dies with it, and the next sweep removes the rest. Standard
+library only.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ def main() -> None:
     )
     state = {"owner": request["owner"], "cgroups": [entry.directory for entry in hierarchies]}
     _write_state(root, state)
+    # The machine's own mount, not the lab's: sockets below it are reached from outside.
+    kernel.mount("tmpfs", str(root / "run"), "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV, "mode=755")
     cgroups.create(hierarchies)
     kernel.unshare(kernel.CLONE_NEWPID)
     ready, ready_writer = os.pipe()
@@ -105,8 +107,10 @@ def _wait_for_the_end(first: int) -> None:
 
 
 def remove(root: Path, directories: list[str]) -> list[str]:
-    """Remove what a dead lab left: cgroup directories and the root directory. Returns what is still there."""
+    """Remove what a dead lab left: cgroup directories, its /run, the root directory. Returns what is still there."""
     left = cgroups.remove(directories)
+    if (root / "run").is_mount():
+        kernel.detach(str(root / "run"))
     mounted = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
     if any(point.startswith(f"{root}/") for point in mounted):
         return [*left, f"{root} (something is mounted in it)"]

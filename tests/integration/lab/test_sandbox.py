@@ -89,6 +89,7 @@ def test_it_looks_like_a_machine_of_its_own(host: Sandbox) -> None:
     host.run(["sh", "-c", 'for file in "$@"; do echo x > $file; done', "sh", *private])
     assert not any(Path(path).exists() for path in private)
     assert (host.root / "run" / "lab-only").read_text() == "x\n"
+    assert host.run(["stat", "-f", "-c", "%T", "/run"]).stdout == "tmpfs\n"
 
 
 def test_its_cgroups_are_directories_of_the_machine(host: Sandbox) -> None:
