@@ -5,7 +5,7 @@ The times are those at which the watcher hears of the change, the same for every
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -113,7 +113,7 @@ class PodBench:
         names = [f"bench-{self._count}-{index}" for index in range(at_once)]
         cpu, began = meter.cpu_seconds(), time.monotonic()
         created = dict(zip(names, await asyncio.gather(*map(self._create, names)), strict=True))
-        await self._until(lambda: all(name in self._watched.ready for name in names), "Ready")
+        await self._until(names, self._watched.ready, "Ready")
         result.all_ready_seconds = max(self._watched.ready[name] for name in names) - began
         result.starts += [self._watched.ready[name] - created[name] for name in names]
         if idle_seconds:
@@ -125,7 +125,7 @@ class PodBench:
             meter.count_idle(result, cpu, idle_seconds)
         cpu, began = meter.cpu_seconds(), time.monotonic()
         deleted = dict(zip(names, await asyncio.gather(*map(self._delete, names)), strict=True))
-        await self._until(lambda: all(name in self._watched.gone for name in names), "gone")
+        await self._until(names, self._watched.gone, "gone")
         result.all_gone_seconds = max(self._watched.gone[name] for name in names) - began
         result.deletions += [self._watched.gone[name] - deleted[name] for name in names]
         meter.count_work(result, cpu)
@@ -156,6 +156,7 @@ class PodBench:
         ) as events:
             async for kind, pod in events:
                 self._note(kind, pod, time.monotonic())
+        raise ConnectionError("the API server ended the watch that times the pods")
 
     def _note(self, kind: EventKind, pod: core_v1.Pod, now: float) -> None:
         name = (pod.metadata.name if pod.metadata is not None else None) or ""
@@ -165,14 +166,25 @@ class PodBench:
             self._watched.ready[name] = now
         self._watched.changed.set()
 
-    async def _until(self, done: Callable[[], bool], what: str) -> None:
+    async def _until(self, names: Sequence[str], seen: Mapping[str, float], what: str) -> None:
         try:
             async with asyncio.timeout(BATCH_DEADLINE_SECONDS):
-                while not done():
+                while not all(name in seen for name in names):
                     self._watched.changed.clear()
                     await self._watched.changed.wait()
         except TimeoutError:
-            raise TimeoutError(f"not all pods were {what} within {BATCH_DEADLINE_SECONDS:.0f} s") from None
+            raise TimeoutError(await self._tell_of([name for name in names if name not in seen], what)) from None
+
+    async def _tell_of(self, missing: Sequence[str], what: str) -> str:
+        """Which pods were waited for in vain, and what the API server says of them now."""
+        listed = await self._client.list(PODS, Query(NAMESPACE))
+        there = {pod.metadata.name: pod.status for pod in listed.items or () if pod.metadata is not None}
+        found = [f"{name} ({_phase(there[name])})" if name in there else f"{name} (not there)" for name in missing]
+        return f"{len(missing)} pods were not {what} within {BATCH_DEADLINE_SECONDS:.0f} s: {', '.join(found)}"
+
+
+def _phase(status: core_v1.PodStatus | None) -> str:
+    return (status.phase if status is not None else None) or "no phase"
 
 
 def _is_ready(pod: core_v1.Pod) -> bool:
