@@ -16,6 +16,8 @@ MAX_ID: Final = 2**31 - 1
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _LABEL_PATTERN = re.compile(_LABEL)
 _SUBDOMAIN_PATTERN = re.compile(rf"{_LABEL}(\.{_LABEL})*")
+_SEARCH_LABEL = "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?"
+_SEARCH_PATTERN = re.compile(rf"{_SEARCH_LABEL}(\.{_SEARCH_LABEL})*")
 _QUALIFIED_PATTERN = re.compile(r"([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9]")
 _ENV_NAME_PATTERN = re.compile(r"[ -<>-~]+")
 _CONFIG_KEY_PATTERN = re.compile(r"[-._a-zA-Z0-9]+")
@@ -34,6 +36,10 @@ DNS_SUBDOMAIN_MESSAGE: Final = (
     "end with an alphanumeric character (e.g. 'example.com', regex used for validation is "
     r"'[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')"
 )
+DNS_SEARCH_MESSAGE: Final = (
+    "a search domain is '.', or a lowercase RFC 1123 subdomain whose labels may also begin with '_' and have it inside "
+    "(e.g. '_tcp.example.com')"
+)
 
 
 def check_dns_label(value: str) -> str:
@@ -48,6 +54,14 @@ def check_dns_subdomain(value: str) -> str:
     if len(value) > DNS_SUBDOMAIN_MAX_LENGTH:
         return f"must be no more than {DNS_SUBDOMAIN_MAX_LENGTH} characters"
     return "" if _SUBDOMAIN_PATTERN.fullmatch(value) else DNS_SUBDOMAIN_MESSAGE
+
+
+def check_dns_search(value: str) -> str:
+    """A search domain: "." alone, or a subdomain whose labels may have underscores, with or without a dot at its end."""
+    domain = value.removesuffix(".")
+    if len(domain) > DNS_SUBDOMAIN_MAX_LENGTH:
+        return f"must be no more than {DNS_SUBDOMAIN_MAX_LENGTH} characters"
+    return "" if value == "." or _SEARCH_PATTERN.fullmatch(domain) else DNS_SEARCH_MESSAGE
 
 
 def check_qualified_name(value: str) -> str:

@@ -176,6 +176,8 @@ def _check_dns_config(spec: core_v1.PodSpec, problems: ProblemList) -> None:
         problems.invalid("spec.dnsConfig.searches", len(searches), "must not have more than 32 search paths")
     if len(" ".join(searches)) > 2048:
         problems.invalid("spec.dnsConfig.searches", len(" ".join(searches)), "must not have more than 2048 characters")
+    for index, search in enumerate(searches):
+        problems.invalid(f"spec.dnsConfig.searches[{index}]", search, name_rules.check_dns_search(search))
     for index, option in enumerate(config.options or ()):
         if not option.name:
             problems.required(f"spec.dnsConfig.options[{index}]", "must not be empty")

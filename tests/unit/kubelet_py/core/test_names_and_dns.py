@@ -279,6 +279,11 @@ def test_the_nodes_file_is_checked(searches: tuple[str, ...], domain: str, messa
     ("check", "good", "bad"),
     [
         (name_rules.check_dns_label, ["a", "a-1", "1a", "a" * 63], ["", "A", "-a", "a-", "a.b", "a" * 64, "a\n"]),
+        (
+            name_rules.check_dns_search,
+            [".", "a.b-c.d", "example.com.", "_tcp.example.com", "a_b.c", "a" * 253, "a" * 253 + "."],
+            ["", "..", "a..b", ".a", "A.b", "a_.b", "__a.b", "a b", "a\nnameserver 192.0.2.1", "a" * 254],
+        ),
         (name_rules.check_dns_subdomain, ["a.b-c.d", "a" * 253], ["", "a..b", ".a", "A.b", "a" * 254]),
         (
             name_rules.check_qualified_name,

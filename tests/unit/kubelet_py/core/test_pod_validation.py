@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kubelet_py.api import codec, core_v1
-from kubelet_py.core.name_rules import DNS_LABEL_MESSAGE, DNS_SUBDOMAIN_MESSAGE
+from kubelet_py.core.name_rules import DNS_LABEL_MESSAGE, DNS_SEARCH_MESSAGE, DNS_SUBDOMAIN_MESSAGE
 from kubelet_py.core.pod_defaults import with_pod_defaults
 from kubelet_py.core.pod_validation import validate_pod
 from tests.unit.kubelet_py.core.pod_builder import NO_QUANTITY, a_container, a_pod, problems_of, sized
@@ -165,8 +165,12 @@ def test_metadata(metadata: dict[str, Any], problem: str) -> None:
             "spec.dnsConfig.searches: Invalid value: 33: must not have more than 32 search paths",
         ),
         (
-            {"dnsConfig": {"searches": ["x" * 2049]}},
-            "spec.dnsConfig.searches: Invalid value: 2049: must not have more than 2048 characters",
+            {"dnsConfig": {"searches": ["x" * 100] * 21}},
+            "spec.dnsConfig.searches: Invalid value: 2120: must not have more than 2048 characters",
+        ),
+        (
+            {"dnsConfig": {"searches": ["x", "y z"]}},
+            f'spec.dnsConfig.searches[1]: Invalid value: "y z": {DNS_SEARCH_MESSAGE}',
         ),
         ({"dnsConfig": {"options": [{}]}}, "spec.dnsConfig.options[0]: Required value: must not be empty"),
         (
@@ -369,7 +373,7 @@ def test_spec(spec: dict[str, Any], problem: str) -> None:
         *({"dnsPolicy": policy} for policy in ("ClusterFirst", "ClusterFirstWithHostNet", "Default")),
         {"dnsPolicy": "None", "dnsConfig": {"nameservers": ["192.0.2.1", "192.0.2.2", "fd00::1"]}},
         {"dnsConfig": {"searches": ["x"] * 32}},
-        {"dnsConfig": {"searches": ["x" * 1024, "x" * 1023]}},
+        {"dnsConfig": {"searches": [*["x" * 127] * 15, "x" * 128]}},
         *({"activeDeadlineSeconds": seconds} for seconds in (1, 2**31 - 1)),
         *({"os": {"name": name}} for name in ("linux", "windows")),
         *(
