@@ -57,7 +57,7 @@ def check_dns_subdomain(value: str) -> str:
 
 
 def check_dns_search(value: str) -> str:
-    """A search domain: "." alone, or a subdomain whose labels may have underscores, with or without a dot at its end."""
+    """A search domain: ".", or a subdomain whose labels may have underscores, with or without a dot at its end."""
     domain = value.removesuffix(".")
     if len(domain) > DNS_SUBDOMAIN_MAX_LENGTH:
         return f"must be no more than {DNS_SUBDOMAIN_MAX_LENGTH} characters"

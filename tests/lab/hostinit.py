@@ -48,6 +48,7 @@ def prepare(root: Path, name: str, hierarchies: tuple[cgroups.Hierarchy, ...]) -
     for target, kind in (("/proc", "proc"), ("/sys", "sysfs")):
         kernel.detach(target)
         kernel.mount(kind, target, kind, nothing)
+    _forget_other_labs(root)
     kernel.mount("tmpfs", "/dev/shm", "tmpfs", kernel.MS_NOSUID | kernel.MS_NODEV)
     if hierarchies:
         cgroups.mount_inside(hierarchies)
@@ -66,6 +67,15 @@ def prepare(root: Path, name: str, hierarchies: tuple[cgroups.Hierarchy, ...]) -
     Path("/etc/resolv.conf").unlink(missing_ok=True)
     Path("/etc/resolv.conf").write_text("search lab.invalid\nnameserver 10.200.0.1\n")  # nobody answers there
     kernel.mount("none", "/", flags=kernel.MS_REC | kernel.MS_SHARED)
+
+
+def _forget_other_labs(root: Path) -> None:
+    """Their /run is the machine's mount. A copy of it would go when they end, in the middle of what runs here."""
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        point = Path(line.split()[4])
+        if point.is_relative_to(root.parent) and not point.is_relative_to(root):
+            with contextlib.suppress(OSError):  # it has just ended
+                kernel.detach(str(point))
 
 
 def _overlay(root: Path, directory: str) -> None:

@@ -113,6 +113,11 @@ def test_its_network_is_its_own_and_reachable_from_outside(host: Sandbox) -> Non
         other.connect("127.0.0.1", 8080)
 
 
+def test_a_host_has_no_mount_of_another(host: Sandbox) -> None:
+    with Sandbox(number=2) as other:
+        assert str(host.root) not in other.run(["cat", "/proc/self/mountinfo"]).stdout
+
+
 def test_a_stopped_host_leaves_nothing() -> None:
     with Sandbox() as running:
         running.popen(["sleep", "1000"], log="sleep")
