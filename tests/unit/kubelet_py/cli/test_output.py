@@ -26,6 +26,15 @@ def stdout_without_reader() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def interrupts_heard() -> Iterator[None]:
+    """What a shell starts in the background begins with Ctrl-C ignored, and so do its tests."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts_heard")
 @pytest.mark.parametrize("words", [["get", "pods"], ["logs", "hello", "-f"], ["exec", "hello", "--", "sleep", "9"]])
 def test_a_command_that_is_interrupted_says_so(agent: Agent, words: list[str]) -> None:
     """Ctrl-C is no success: a script that goes on with && must not."""
