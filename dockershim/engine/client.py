@@ -144,7 +144,8 @@ class DockerClient:
             self._health.silent(str(error))
             raise
         if self._health.answered():
-            self._health.judge(json.loads(await self._look("/version", "version")))
+            doubts = self._health.doubts
+            self._health.judge(json.loads(await self._look("/version", "version")), doubts)
 
     async def _look(self, path: str, label: str) -> bytes:
         """A question that is asked also while nobody answers."""

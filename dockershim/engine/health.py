@@ -24,14 +24,18 @@ class EngineHealth:
 
     def __init__(self) -> None:
         self._silence = ""
-        self._doubted = False
+        self._doubts = 0
+        self._settled_doubts = 0
         self._pings = 0
         self._has_containerd = False
 
     def connected(self, version: Json) -> None:
-        """A new connection; what it says now of its components is what it shall have later."""
+        """A new connection; who has named containerd once shall have it always."""
         self._silence = ""
-        self._has_containerd = _names_containerd(version)
+        if _names_containerd(version):
+            self._has_containerd = True
+        else:
+            self._doubts += 1
 
     def silent(self, reason: str) -> None:
         """A ping was not answered in time."""
@@ -45,13 +49,19 @@ class EngineHealth:
         """A ping was answered; True: look deeper."""
         self.heard()
         self._pings += 1
-        return self._has_containerd and (self._doubted or self._pings % PINGS_PER_DEEP_LOOK == 0)
+        return self._has_containerd and (self._doubts > self._settled_doubts or self._pings % PINGS_PER_DEEP_LOOK == 0)
 
-    def judge(self, version: Json) -> None:
-        """The deeper look; Unavailable when containerd is away."""
-        self._doubted = not _names_containerd(version)
-        if self._doubted:
+    @property
+    def doubts(self) -> int:
+        """How many there have been so far: a look settles those alone that are older than itself."""
+        return self._doubts
+
+    def judge(self, version: Json, doubts: int) -> None:
+        """The deeper look, begun when there had been so many doubts; Unavailable when containerd is away."""
+        if not _names_containerd(version):
+            self._doubts += 1
             raise ContainerdAway("its version names none")
+        self._settled_doubts = doubts
 
     def require_answers(self) -> None:
         """Unavailable while nobody answers."""
@@ -60,11 +70,11 @@ class EngineHealth:
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Around a call: an error that speaks of containerd makes the next look a deep one."""
+        """Around a call: one that found something away, in whatever words, makes the next look a deep one."""
         try:
             yield
-        except ContainerdAway:
-            self._doubted = True
+        except Unavailable:
+            self._doubts += 1
             raise
 
 

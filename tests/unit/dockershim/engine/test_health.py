@@ -50,10 +50,31 @@ def test_a_call_that_failed_for_want_of_containerd_has_it_asked_about_until_it_i
     for _ in range(2):
         assert health.answered()
         with pytest.raises(ContainerdAway):
-            health.judge(HEADLESS)
+            health.judge(HEADLESS, health.doubts)
     assert health.answered()
-    health.judge(WHOLE)
+    health.judge(WHOLE, health.doubts)
     assert not health.answered()
+
+
+def test_a_doubt_outlives_a_look_that_began_before_it(health: EngineHealth) -> None:
+    before = health.doubts
+    with pytest.raises(ContainerdAway), health.listening():
+        raise ContainerdAway("dial")
+    health.judge(WHOLE, before)
+    assert health.answered()
+
+
+def test_a_new_connection_while_containerd_is_away_does_not_take_that_for_normal(health: EngineHealth) -> None:
+    health.connected(HEADLESS)
+    assert health.answered()
+    with pytest.raises(ContainerdAway):
+        health.judge(HEADLESS, health.doubts)
+
+
+def test_any_words_for_something_that_is_away_are_reason_to_look(health: EngineHealth) -> None:
+    with pytest.raises(Unavailable), health.listening():
+        raise Unavailable("Docker: no words that anybody foresaw")
+    assert health.answered()
 
 
 def test_other_errors_are_no_reason_to_look(health: EngineHealth) -> None:
