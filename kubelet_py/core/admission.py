@@ -205,8 +205,9 @@ def _place_refusal(pod: core_v1.Pod, others: list[core_v1.Pod], node: NodeState)
         return _predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
     if spec.nodeName and spec.nodeName != node.name:
         return _predicate("NodeName", "node(s) didn't match the requested node name")
-    taken = [port for other in others for port in _host_ports(other)]
-    if any(_clash(wanted, port) for wanted in _host_ports(pod) for port in taken):
+    wanted = _host_ports(pod)
+    taken = [port for other in others for port in _host_ports(other)] if wanted else ()
+    if any(_clash(own, port) for own in wanted for port in taken):
         return _predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
     if not podlib.is_static(pod):
         for taint in node.taints:

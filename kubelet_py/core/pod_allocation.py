@@ -89,6 +89,12 @@ def with_resources(pod: core_v1.Pod, given: PodResources) -> core_v1.Pod:
     return msgspec.structs.replace(pod, spec=changed)
 
 
+def running_in(status: core_v1.PodStatus) -> set[str]:
+    """The names of the containers that run and can be resized."""
+    listed = (*(status.initContainerStatuses or ()), *(status.containerStatuses or ()))
+    return {entry.name for entry in listed if entry.state is not None and entry.state.running is not None}
+
+
 def with_larger_requests(pod: core_v1.Pod, other: PodResources) -> core_v1.Pod:
     """The pod asking for the larger of its own requests and these, resource by resource."""
     own = resources_of(pod)

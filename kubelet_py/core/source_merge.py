@@ -118,6 +118,9 @@ def merge_pod_set(known: Mapping[PodUid, core_v1.Pod], new: PodSet, now_text: st
         if operation is None and before is not None:
             pods[uid] = before
             continue
+        if operation is PodOperation.RECONCILE and before is not None:
+            # What has not changed stays the same object, so that others see it at a glance.
+            given = msgspec.structs.replace(given, spec=before.spec)
         pod = _marked(given, before, new.source, now_text)
         pods[uid] = pod
         changes[operation or PodOperation.ADD].append(PodUpdate(operation or PodOperation.ADD, pod, new.source))

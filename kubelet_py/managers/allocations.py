@@ -12,11 +12,13 @@ their specs say, where the Go kubelet does not start.
 """
 
 import asyncio
-from collections.abc import Callable, Collection
+from collections.abc import Callable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
+import msgspec
 import structlog
 
 from kubelet_py.api import codec, core_v1
@@ -29,6 +31,7 @@ from kubelet_py.core.pod_allocation import (
     decode_checkpoint,
     encode_checkpoint,
     resources_of,
+    running_in,
     with_larger_requests,
     with_pod_limits,
     with_resources,
@@ -85,6 +88,18 @@ class _Checkpoint:
         write_atomic(self.path, content, FILE_MODE)
 
 
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """A pod's spec with what it was given, and with what it may have beyond that. The first three tell whether it still
+    holds: each is another object once it changes."""
+
+    spec: core_v1.PodSpec
+    given: PodResources | None
+    had: PodResources | None
+    as_given: core_v1.PodSpec
+    at_most: core_v1.PodSpec
+
+
 class PodAllocations:
     """The resources of all pods. `load` comes first; `run` writes until cancelled."""
 
@@ -94,6 +109,7 @@ class PodAllocations:
         self._events = events
         self._clock_ns = clock_ns
         self._conditions: dict[str, ResizeConditions] = {}
+        self._sizes: dict[str, _Sizes] = {}
         self._dirty: set[_Checkpoint] = set()
         self._changed = asyncio.Event()
 
@@ -128,20 +144,34 @@ class PodAllocations:
 
     def allocated(self, pod: core_v1.Pod) -> core_v1.Pod:
         """The pod with the resources that it was given, which its spec may be ahead of."""
-        given = self._allocated.pods.get(pods.uid_of(pod))
-        return pod if given is None else with_resources(pod, given)
+        return _with_spec(pod, self._sizes_of(pod).as_given)
 
-    def occupied(self, pod: core_v1.Pod, running: Collection[str] | None) -> core_v1.Pod:
+    def occupied(self, pod: core_v1.Pod, status: core_v1.PodStatus | None) -> core_v1.Pod:
         """The pod with what it takes of the node: what it was given, and what a resize has not yet taken from it.
 
-        `running`: the names of its containers that run, None where that is not known yet. What has ended holds nothing,
-        and starts again as it was given.
+        What has ended, by `status`, holds nothing and starts again as it was given. None: what runs is not known yet.
         """
-        given, had = self.allocated(pod), self._actuated.pods.get(pods.uid_of(pod))
-        if had is None or running is None:
-            return given if had is None else with_larger_requests(given, had)
-        held = {name: resources for name, resources in had.containers.items() if name in running}
-        return with_larger_requests(given, PodResources(held, had.pod_level if running else None))
+        sizes = self._sizes_of(pod)
+        if sizes.had is None or sizes.at_most is sizes.as_given or status is None:
+            return _with_spec(pod, sizes.at_most)
+        running = running_in(status)
+        held = {name: resources for name, resources in sizes.had.containers.items() if name in running}
+        level = sizes.had.pod_level if running else None
+        return with_larger_requests(_with_spec(pod, sizes.as_given), PodResources(held, level))
+
+    def _sizes_of(self, pod: core_v1.Pod) -> _Sizes:
+        """Kept, since each pod that comes asks for those of all."""
+        uid, spec = pods.uid_of(pod), pods.spec_of(pod)
+        given, had = self._allocated.pods.get(uid), self._actuated.pods.get(uid)
+        known = self._sizes.get(uid)
+        if known is not None and known.spec is spec and known.given is given and known.had is had:
+            return known
+        as_given = pod if given is None else with_resources(pod, given)
+        at_most = as_given if had is None else with_larger_requests(as_given, had)
+        sizes = _Sizes(spec, given, had, pods.spec_of(as_given), pods.spec_of(at_most))
+        if given is not None or had is not None:
+            self._sizes[uid] = sizes
+        return sizes
 
     def allocate(self, pod: core_v1.Pod) -> None:
         """The pod gets what its spec says."""
@@ -256,6 +286,7 @@ class PodAllocations:
     def forget(self, pod_uid: str) -> None:
         """The pod is gone."""
         self._conditions.pop(pod_uid, None)
+        self._sizes.pop(pod_uid, None)
         for checkpoint in (self._allocated, self._actuated):
             if checkpoint.pods.pop(pod_uid, None) is not None:
                 self._mark(checkpoint)
@@ -281,3 +312,7 @@ class PodAllocations:
 
     def _now(self) -> datetime:
         return datetime.fromtimestamp(self._clock_ns() // NS_PER_SECOND, UTC)
+
+
+def _with_spec(pod: core_v1.Pod, spec: core_v1.PodSpec) -> core_v1.Pod:
+    return pod if pod.spec is spec else msgspec.structs.replace(pod, spec=spec)

@@ -148,7 +148,7 @@ class SyncLoop:
             state = workers.state(uid)
             is_active = state is not None and state.phase in (Phase.SYNCING, Phase.TERMINATING)
             if is_active and allocations.is_allocated(uid):
-                result.append(allocations.occupied(pod, _running_in(self._services.statuses.status_of(uid))))
+                result.append(allocations.occupied(pod, self._services.statuses.status_of(uid)))
         return result
 
     def _handle(self, update: PodUpdate) -> None:
@@ -285,11 +285,3 @@ class SyncLoop:
         """Pods of a source without a worker: a UID that was stopped as unknown and then turned up after all."""
         missing = desired - set(known) - self._in_doubt.keys()
         return [pod for pod in self._services.merge.pods() if pods.uid_of(pod) in missing and not pods.is_mirror(pod)]
-
-
-def _running_in(status: core_v1.PodStatus | None) -> set[str] | None:
-    """The names of the containers that run; None for a pod that this agent has not looked at yet."""
-    if status is None:
-        return None
-    listed = (*(status.initContainerStatuses or ()), *(status.containerStatuses or ()))
-    return {entry.name for entry in listed if entry.state is not None and entry.state.running is not None}

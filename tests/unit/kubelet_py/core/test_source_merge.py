@@ -69,6 +69,7 @@ def test_changes() -> None:
     assert _operations(_merge(known, _pod(metadata={"labels": {"x": "y"}}))) == [("UPDATE", "a")]
     assert _operations(_merge(known, _pod(metadata={"annotations": {"x": "y"}}))) == [("UPDATE", "a")]
     assert _operations(_merge(known, _pod(phase="Running"))) == [("RECONCILE", "a")]
+    assert _merge(known, _pod(phase="Running")).updates[0].pod.spec is known[PodUid("uid-a")].spec, "seen at a glance"
     deleted = {"deletionTimestamp": datetime.datetime.now(datetime.UTC).isoformat(), "deletionGracePeriodSeconds": 3}
     assert _operations(_merge(known, _pod(metadata=deleted, hostNetwork=True))) == [("DELETE", "a")]
     assert _operations(_merge(known)) == [("REMOVE", "a")]

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -46,17 +47,41 @@ def node(tmp_path: Path) -> Node:
     return Node(tmp_path)
 
 
+def running(*names: str) -> core_v1.PodStatus:
+    about = {"image": "", "imageID": "", "ready": False, "restartCount": 0, "state": {"running": {}}}
+    entries = [{"name": name, **about} for name in names]
+    return codec.from_builtins(core_v1.PodStatus, {"containerStatuses": entries})
+
+
 async def test_a_pod_takes_what_it_was_given_and_what_it_still_has(node: Node) -> None:
     node.known.allocate(a_pod("1"))
-    assert node.known.occupied(a_pod("3"), {"app"}) == a_pod("1")
+    assert node.known.occupied(a_pod("3"), running("app")) == a_pod("1")
     node.known.begin(a_pod("2"))
-    assert resources_of(node.known.occupied(a_pod("1"), {"app"})).containers["app"].requests == {"cpu": "2"}
-    assert node.known.occupied(a_pod("1"), {"other"}) == a_pod("1"), "what does not run holds nothing"
-    assert node.known.occupied(a_pod("1"), ()) == a_pod("1")
+    assert resources_of(node.known.occupied(a_pod("1"), running("app"))).containers["app"].requests == {"cpu": "2"}
+    assert node.known.occupied(a_pod("1"), running("other")) == a_pod("1"), "what does not run holds nothing"
+    assert node.known.occupied(a_pod("1"), running()) == a_pod("1")
     unseen = resources_of(node.known.occupied(a_pod("1"), None)).containers["app"]
     assert unseen.requests == {"cpu": "2"}, "who was not looked at yet may run"
     node.known.allocate(a_pod("4"))
-    assert node.known.occupied(a_pod("4"), {"app"}) == a_pod("4")
+    assert node.known.occupied(a_pod("4"), running("app")) == a_pod("4")
+
+
+async def test_what_a_pod_takes_is_worked_out_once(node: Node) -> None:
+    """Each pod that comes asks for all that are there."""
+    pod = a_pod("3")
+    node.known.allocate(a_pod("1"))
+    node.known.begin(a_pod("2"))
+    first = node.known.allocated(pod)
+    assert node.known.allocated(pod).spec is first.spec
+    assert node.known.allocated(msgspec.structs.replace(pod, status=running())).spec is first.spec
+    unseen = node.known.occupied(pod, None)
+    assert node.known.occupied(pod, None).spec is unseen.spec is not first.spec
+    node.known.note_container(pod, "app", REQUIREMENTS(requests={"cpu": "1"}, limits={"cpu": "1"}))
+    assert node.known.occupied(pod, None) == first, "what was carried out is seen at once"
+    node.known.allocate(pod)
+    assert node.known.allocated(pod) is pod
+    node.known.forget(UID)
+    assert node.known.allocated(a_pod("7")) == a_pod("7")
 
 
 async def test_what_a_pod_was_given_outlives_the_agent(node: Node) -> None:
