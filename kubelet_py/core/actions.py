@@ -161,6 +161,14 @@ class BackOff:
 Action = KillPod | KillContainer | RemoveContainer | CreateSandbox | ResizePod | StartContainer | BackOff
 
 
+def only_adds(actions: Iterable[Action]) -> bool:
+    """Whether every sandbox and container that there was is left as it is."""
+    return all(
+        isinstance(action, CreateSandbox | BackOff) or (isinstance(action, StartContainer) and not action.leftovers)
+        for action in actions
+    )
+
+
 def _may_join(action: Action, last: Action) -> bool:
     match action, last:
         case KillContainer(), KillContainer():

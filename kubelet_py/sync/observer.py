@@ -7,7 +7,7 @@ Upstream counterpart: kubeGenericRuntimeManager.GetPodStatus, which asks for eve
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
@@ -79,13 +79,35 @@ class PodObserver:
 
     async def observe_again(self, before: ObservedPod) -> ObservedPod:
         """What there was of a pod, now; for when nothing can have come since. Spares the runtime two lists."""
-        pod_uid, now_ns = before.uid, self._clock_ns()
-        sandbox_ids = {container.id: container.sandbox_id for container in before.containers}
-        sandboxes, containers = await asyncio.gather(
-            asyncio.gather(*(self._ask_for_sandbox(pod_uid, sandbox.id) for sandbox in before.sandboxes)),
+        sandboxes = [self._ask_for_sandbox(before.uid, sandbox.id) for sandbox in before.sandboxes]
+        return await self._observe_known(before.uid, sandboxes, _sandbox_ids(before))
+
+    async def observe_started(
+        self, before: ObservedPod, sandbox: ObservedSandbox, started: Iterable[str]
+    ) -> ObservedPod:
+        """The same, and the containers that were just started in `sandbox`.
+
+        The sandboxes are as they were: this one was there when the containers started in it, and if it went since, the
+        next list of everything tells.
+        """
+        known = dict.fromkeys((sandbox.id, *(each.id for each in before.sandboxes)))
+        sandboxes = [self._known_sandbox(before.uid, sandbox_id) for sandbox_id in known]
+        return await self._observe_known(
+            before.uid, sandboxes, _sandbox_ids(before) | dict.fromkeys(started, sandbox.id)
+        )
+
+    async def _observe_known(
+        self,
+        pod_uid: str,
+        sandboxes: Iterable[Awaitable[cri.PodSandboxStatus | None]],
+        sandbox_ids: Mapping[str, str],
+    ) -> ObservedPod:
+        now_ns = self._clock_ns()
+        answers, containers = await asyncio.gather(
+            asyncio.gather(*sandboxes),
             asyncio.gather(*(self._last_container_status(pod_uid, container_id) for container_id in sandbox_ids)),
         )
-        observed = self._observed(pod_uid, sandboxes, containers, sandbox_ids, now_ns)
+        observed = self._observed(pod_uid, answers, containers, sandbox_ids, now_ns)
         self._learn(record_of(observed))
         return observed
 
@@ -103,6 +125,10 @@ class PodObserver:
         if kept is not None and kept.state == item.state:
             return kept
         return await self._ask_for_sandbox(pod_uid, item.id)
+
+    async def _known_sandbox(self, pod_uid: str, sandbox_id: str) -> cri.PodSandboxStatus | None:
+        kept = self._sandboxes.get(pod_uid, {}).get(sandbox_id)
+        return kept or await self._ask_for_sandbox(pod_uid, sandbox_id)
 
     async def _ask_for_sandbox(self, pod_uid: str, sandbox_id: str) -> cri.PodSandboxStatus | None:
         try:
@@ -135,6 +161,11 @@ class PodObserver:
         if status.state == cri.CONTAINER_EXITED:
             ended[container_id] = status
         return status
+
+
+def _sandbox_ids(observed: ObservedPod) -> dict[str, str]:
+    """Of each container the sandbox."""
+    return {container.id: container.sandbox_id for container in observed.containers}
 
 
 def _keep_only(kept: Mapping[str, dict[str, Any]], pod_uid: str, present: set[str]) -> None:

@@ -50,6 +50,8 @@ class PlanRun:
     sandbox: ObservedSandbox | None = None
     failures: list[KubeletError] = field(default_factory=list)
     waits: list[float] = field(default_factory=list)
+    started: list[str] = field(default_factory=list)
+    """The ids of the containers that were started."""
     renews_sandbox: bool = False
 
 
@@ -125,7 +127,7 @@ class PlanRunner:
             )
             for leftover in action.leftovers:
                 await unbroken(services.remains.remove_container(leftover))
-            await services.starter.start(order)
+            current.started.append(await services.starter.start(order))
         except PullBackOff as error:
             memory.waiting[action.container_name] = (error.reason, error.message)
             current.waits.append(error.remaining_seconds)

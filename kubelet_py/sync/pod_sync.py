@@ -17,7 +17,7 @@ from functools import partial
 from kubelet_py.api import core_v1
 from kubelet_py.api import pod as pods
 from kubelet_py.core import labels
-from kubelet_py.core.actions import Action
+from kubelet_py.core.actions import Action, only_adds
 from kubelet_py.core.backoff import BackoffPolicy, next_entry, without_expired
 from kubelet_py.core.observed import NS_PER_SECOND, ObservedPod, ObservedSandbox
 from kubelet_py.core.pod_actions import PodContext, compute_pod_actions
@@ -70,6 +70,19 @@ class PodSync:
             return await self._look(before.uid, memory)
         memory.looks += 1
         memory.seen = await self._services.observer.observe_again(before)
+        return memory.seen
+
+    async def _look_after(self, plan: tuple[Action, ...], current: PlanRun, had_loose_ends: bool) -> ObservedPod:
+        """The pod after a plan. The runtime need not list what it was just told to make.
+
+        A sandbox that could be made is the only one of its attempt: no call of an earlier agent is under way.
+        """
+        memory = current.memory
+        is_sure = not current.failures and (current.renews_sandbox or not had_loose_ends)
+        if current.sandbox is None or not is_sure or not only_adds(plan):
+            return await self._look(current.observed.uid, memory)
+        memory.looks += 1
+        memory.seen = await self._services.observer.observe_started(current.observed, current.sandbox, current.started)
         return memory.seen
 
     async def _recall(self, pod_uid: str, memory: PodMemory) -> ObservedPod:
@@ -147,9 +160,9 @@ class PodSync:
                 break
             done.extend(plan)
             current = PlanRun(pod, memory, observed, mounted, self._usable_sandbox(observed))
-            memory.has_loose_ends = True
+            had_loose_ends, memory.has_loose_ends = memory.has_loose_ends, True
             await self._plans.run(plan, current)
-            weighed, observed = observed, await self._look(pods.uid_of(pod), memory)
+            weighed, observed = observed, await self._look_after(plan, current, had_loose_ends)
             memory.has_loose_ends = bool(current.failures)
             status = await self.reports.report(pod, memory, observed)
             if status.phase in TERMINAL_PHASES:

@@ -1,5 +1,7 @@
 """Batches of a plan, and what a failure stops."""
 
+from dataclasses import replace
+
 from kubelet_py.core.actions import (
     Action,
     BackOff,
@@ -8,8 +10,10 @@ from kubelet_py.core.actions import (
     KillContainer,
     KillPod,
     RemoveContainer,
+    ResizePod,
     StartContainer,
     batches,
+    only_adds,
 )
 
 
@@ -36,6 +40,17 @@ def test_a_post_start_hook_holds_up_the_containers_after_it() -> None:
     a, b, c, d = start("a"), start("b", has_hook=True), start("c"), start("d", has_hook=True)
     assert batches((a, b, c, d)) == ((a, b), (c, d))
     assert batches((b, d, a)) == ((b,), (d,), (a,))
+
+
+def test_what_leaves_all_as_it_is() -> None:
+    """New sandboxes and containers, and waits; not the removal of what was never started, which comes with a start."""
+    start_anew = replace(start("a"), leftovers=("1",))
+    assert only_adds(())
+    assert only_adds((CreateSandbox(0, "x"), start("a"), BackOff("b", ContainerKind.MAIN, 1.0, "x")))
+    others: tuple[Action, ...] = (
+        KillPod("x"), KillContainer("1", "a", "x"), RemoveContainer("1", "a", "x"), ResizePod("x"), start_anew,
+    )  # fmt: skip
+    assert not any(only_adds((start("b"), other)) for other in others)
 
 
 def test_kill_and_start_never_run_at_the_same_time() -> None:

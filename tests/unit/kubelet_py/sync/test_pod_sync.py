@@ -71,6 +71,36 @@ async def test_the_runtime_is_not_asked_for_a_pod_that_it_cannot_have(rig: Rig) 
     assert rig.fake.called("ListPodSandbox", "RunPodSandbox") == ["ListPodSandbox"]
 
 
+async def test_what_was_just_made_is_looked_at_without_a_list(rig: Rig) -> None:
+    """The ids are known. After a failure nobody knows what there is, and after a kill what is left."""
+    pod = a_pod()
+    await sync(rig, pod)
+    assert rig.fake.called("ListContainers", "StartContainer", "ContainerStatus") == [
+        "ListContainers", "StartContainer", "ContainerStatus",
+    ]  # fmt: skip
+    first = rig.fake.container("main")
+    rig.fake.exit(first, 1)
+    rig.fake.calls.clear()
+    await sync(rig, pod)
+    assert rig.fake.called("ListContainers", "StartContainer") == ["ListContainers", "StartContainer"]
+    assert rig.memory.seen is not None
+    assert {container.id for container in rig.memory.seen.containers} == rig.fake.containers.keys()
+    rig.fake.exit(rig.fake.container("main"), 1)
+    rig.clock.advance(60)
+    rig.fake.calls.clear()
+    rig.fake.fail("StartContainer")
+    await sync(rig, pod)
+    assert rig.fake.called("ListContainers", "StartContainer") == ["ListContainers", "StartContainer", "ListContainers"]
+
+
+async def test_a_container_that_ends_at_once_is_seen_to_have_ended(rig: Rig) -> None:
+    rig.fake.exits["main"] = 3
+    await sync(rig, a_pod(restartPolicy="Never"))
+    assert rig.fake.called("ListContainers") == ["ListContainers"]
+    states = [entry.state for entry in rig.status.containerStatuses or ()]
+    assert [state.terminated.exitCode for state in states if state and state.terminated] == [3]
+
+
 async def test_a_new_agent_looks_at_a_pod_that_runs(rig: Rig) -> None:
     """It has done nothing for it, the list shows it."""
     pod = a_pod()
