@@ -128,7 +128,7 @@ class Agent:
         self.statuses = StatusManager(api.main if api is not None else None, quiet=self.gate.idle)
         self.node_manager = self._make_node_manager()
         self.stories = PodStories()
-        self.pleg = Pleg(self.client, self._wake_to_look)
+        self.pleg = Pleg(self.client, lambda *news: self.workers.wake_to_look(*news))
         self.objects = self._make_objects()
         self.volumes = VolumeManager(
             Path(settings.flags.root_dir),
@@ -301,9 +301,6 @@ class Agent:
     def _wake_to_refresh(self, pod_uid: str, stimulus: str) -> None:
         self.volumes.note_change(pod_uid)
         self.workers.wake(pod_uid, stimulus)
-
-    def _wake_to_look(self, pod_uid: str, stimulus: str) -> None:
-        self.workers.wake_to_look(pod_uid, stimulus)
 
     def _source_names(self) -> list[str]:
         config = self.settings.config

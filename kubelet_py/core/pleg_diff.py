@@ -111,6 +111,19 @@ def record_of(observed: ObservedPod) -> PodRecord:
     )
 
 
+def is_known(record: PodRecord | None, container_id: str, kind: int) -> bool:
+    """Whether an event of the runtime was seen by a look before it came: most tell of the agent's own doings.
+
+    `kind` is a ContainerEventType; runtimes send those of sandboxes with the sandbox's id.
+    """
+    if record is None or kind not in (cri.CONTAINER_CREATED_EVENT, cri.CONTAINER_STARTED_EVENT):
+        return False
+    began = kind == cri.CONTAINER_STARTED_EVENT
+    return (container_id, True) in record.sandboxes or any(
+        known.id == container_id and (not began or known.state is ContainerState.RUNNING) for known in record.containers
+    )
+
+
 def _container_events(old: ContainerState | None, new: ContainerState | None) -> list[EventKind]:
     if old is new:
         return []

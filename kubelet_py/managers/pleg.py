@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import structlog
 
-from kubelet_py.core.pleg_diff import PodRecord, diff_pods, pod_records
+from kubelet_py.core.pleg_diff import PodRecord, diff_pods, is_known, pod_records
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeCallError, RuntimeUnavailable, RuntimeUnimplemented
 
@@ -26,13 +26,17 @@ UNHEALTHY_AFTER_SECONDS = 180.0
 _EVENT_STREAM_RETRY_SECONDS = 5.0
 
 
+Wake = Callable[[str, str, Callable[[], bool]], None]
+"""Hears the UID of a pod, what happened to it, and how to ask whether that is still news: a look may come first."""
+
+
 class Pleg:
-    """The generator of pod life-cycle events. `wake(uid, stimulus)` must not block."""
+    """The generator of pod life-cycle events. `wake` must not block."""
 
     def __init__(
         self,
         client: RuntimeClient,
-        wake: Callable[[str, str], None],
+        wake: Wake,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._client = client
@@ -123,18 +127,14 @@ class Pleg:
         self._last_relist = self._clock()
         self._listed.set()
         for uid, events in changes.items():
-            self._wake(uid, f"pleg: {_summary(event.kind for event in events)}")
+            self._wake(uid, f"pleg: {_summary(event.kind for event in events)}", _always)
 
     async def _event_loop(self) -> None:
         while True:
             try:
                 async for event in self._client.container_events():
                     self._has_events = True
-                    uid = event.pod_sandbox_status.metadata.uid
-                    if uid:
-                        self._wake(uid, "runtime event")
-                    else:
-                        self._poke.set()
+                    self._hear(event.pod_sandbox_status.metadata.uid, event.container_id, event.container_event_type)
             except RuntimeUnimplemented:
                 log.info("runtime_has_no_events", consequence=f"pods are listed every {RELIST_SECONDS:g} s")
                 return
@@ -143,6 +143,19 @@ class Pleg:
             self._has_events = False
             self._poke.set()
             await asyncio.sleep(_EVENT_STREAM_RETRY_SECONDS)
+
+    def _hear(self, pod_uid: str, container_id: str, kind: int) -> None:
+        def is_news() -> bool:
+            return not is_known(self._records.get(pod_uid), container_id, kind)
+
+        if not pod_uid:
+            self._poke.set()
+        elif is_news():
+            self._wake(pod_uid, "runtime event", is_news)
+
+
+def _always() -> bool:
+    return True
 
 
 def _summary(kinds: Iterable[str]) -> str:

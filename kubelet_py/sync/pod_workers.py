@@ -30,6 +30,15 @@ JITTER = 0.5
 STOP_RETRY_SECONDS = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class _News:
+    """Something happened to the pod in the runtime when so many looks at it had begun."""
+
+    looks: int
+    stimulus: str
+    is_news: Callable[[], bool]
+
+
 @dataclass(slots=True)
 class _Worker:
     """One UID."""
@@ -40,8 +49,8 @@ class _Worker:
     news: asyncio.Event = field(default_factory=asyncio.Event)
     stimulus: str = "new"
     current: "asyncio.Task[float | None] | None" = None
-    unseen: tuple[int, str] | None = None
-    """What the runtime told while a pass ran, and how many looks at the pod had begun by then."""
+    unseen: "list[_News]" = field(default_factory=list)
+    """What the runtime told while a pass ran."""
     grace_seconds: int = 0
     is_purged: bool = False
     restart_pod: core_v1.Pod | None = None
@@ -159,14 +168,15 @@ class PodWorkers:
             worker.stimulus = stimulus
             worker.news.set()
 
-    def wake_to_look(self, pod_uid: str, stimulus: str) -> None:
-        """The runtime changed something of the pod. A pass on its way that looks again anyway needs no other after it.
+    def wake_to_look(self, pod_uid: str, stimulus: str, is_news: Callable[[], bool]) -> None:
+        """The runtime changed something of the pod. A pass on its way that looks again anyway needs no other after it,
+        nor does one whose last look has shown it: `is_news` is asked at its end.
 
         Most such news is of the pass's own doing. A pass that fails ends with a look from which nothing follows.
         """
         worker = self._workers.get(pod_uid)
         if worker is not None and worker.current is not None:
-            worker.unseen = worker.memory.looks, stimulus
+            worker.unseen.append(_News(worker.memory.looks, stimulus, is_news))
         else:
             self.wake(pod_uid, stimulus)
 
@@ -283,9 +293,11 @@ class PodWorkers:
             worker.current = tasks.create_task(self._pass_of(worker), name=f"pass-{worker.state.uid}")
         task, worker.current = worker.current, None
         worker.memory.observed = None
-        unseen, worker.unseen = worker.unseen, None
-        if unseen is not None and unseen[0] >= worker.memory.weighed:
-            self.wake(worker.state.uid, unseen[1])
+        heard, worker.unseen = worker.unseen, []
+        unseen = (news for news in heard if news.looks >= worker.memory.weighed and news.is_news())
+        for news in unseen:
+            self.wake(worker.state.uid, news.stimulus)
+            break
         if task.cancelled():
             return 0.0
         return task.result()

@@ -149,7 +149,7 @@ class FakeRuntimeClient:
             container.reason = reason or ("Completed" if exit_code == 0 else "Error")
             container.finished_at = self._now()
             container.ended.set()
-            self._tell(container, cri.CONTAINER_STOPPED_EVENT)
+            self.tell(container, cri.CONTAINER_STOPPED_EVENT)
 
     def kill_sandbox(self, sandbox: FakeSandbox) -> None:
         """The pause process dies, and what is in the sandbox with it."""
@@ -284,7 +284,7 @@ class FakeRuntimeClient:
                 image.repo_digests[0],
             )
             self.containers[container.id] = container
-            self._tell(container, cri.CONTAINER_CREATED_EVENT)
+            self.tell(container, cri.CONTAINER_CREATED_EVENT)
             return container.id
 
     async def start_container(self, container_id: str) -> None:
@@ -295,7 +295,7 @@ class FakeRuntimeClient:
                 raise _error("StartContainer", "UNKNOWN", f"container {container_id} was started before")
             container.state = cri.CONTAINER_RUNNING
             container.started_at = self._now()
-            self._tell(container, cri.CONTAINER_STARTED_EVENT)
+            self.tell(container, cri.CONTAINER_STARTED_EVENT)
             exit_code = self.exits.get(container.name, self.programs.get(tuple(container.config.command)))
             if exit_code is not None:
                 self.exit(container, exit_code)
@@ -323,7 +323,7 @@ class FakeRuntimeClient:
             container = self.containers.pop(container_id, None)
             if container is not None:
                 self.exit(container, KILLED)
-                self._tell(container, cri.CONTAINER_DELETED_EVENT)
+                self.tell(container, cri.CONTAINER_DELETED_EVENT)
 
     async def container_status(self, container_id: str) -> cri.ContainerStatus:
         """ContainerStatus."""
@@ -505,7 +505,8 @@ class FakeRuntimeClient:
                 return image
         return None
 
-    def _tell(self, container: FakeContainer, kind: cri.ContainerEventType) -> None:
+    def tell(self, container: FakeContainer, kind: cri.ContainerEventType) -> None:
+        """An event of it, to whoever listens."""
         sandbox = self.sandboxes.get(container.sandbox_id)
         event = cri.ContainerEventResponse(container_id=container.id, container_event_type=kind, created_at=self._now())
         if sandbox is not None:

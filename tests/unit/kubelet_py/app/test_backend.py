@@ -24,7 +24,7 @@ class Node:
     def __init__(self, root: Path) -> None:
         self.rig = Rig(root)
         self.pod = a_pod()
-        self.pleg = Pleg(self.rig.fake, lambda uid, stimulus: None)
+        self.pleg = Pleg(self.rig.fake, lambda uid, stimulus, is_news: None)
         flags = ["--fail-cgroupv1=false", "--container-runtime-endpoint=unix:///run/fake.sock", f"--root-dir={root}"]
         settings = load(flags)
         self.backend = NodeBackend(

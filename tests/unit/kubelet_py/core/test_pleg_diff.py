@@ -14,6 +14,7 @@ from kubelet_py.core.pleg_diff import (
     PodRecord,
     diff_pod,
     diff_pods,
+    is_known,
     pod_records,
     record_of,
 )
@@ -57,6 +58,32 @@ def test_events_of_a_sandbox() -> None:
     assert diff_pod(record(), None) == event
     assert diff_pod(record(), record()) == ()
     assert diff_pod(None, None) == ()
+
+
+CREATED_EVENT, STARTED_EVENT = cri.CONTAINER_CREATED_EVENT, cri.CONTAINER_STARTED_EVENT
+
+
+@pytest.mark.parametrize(
+    ("seen", "of", "kind", "known"),
+    [
+        (record(RUNNING), "c", STARTED_EVENT, True),
+        (record(RUNNING), "c", CREATED_EVENT, True),
+        (record(CREATED), "c", CREATED_EVENT, True),
+        (record(CREATED), "c", STARTED_EVENT, False),
+        (record(EXITED), "c", STARTED_EVENT, False),
+        (record(UNKNOWN), "c", STARTED_EVENT, False),
+        (record(RUNNING), "another", STARTED_EVENT, False),
+        (record(RUNNING), "c", cri.CONTAINER_STOPPED_EVENT, False),
+        (record(RUNNING), "c", cri.CONTAINER_DELETED_EVENT, False),
+        (record(), "s", STARTED_EVENT, True),
+        (record(ready=False), "s", STARTED_EVENT, False),
+        (record(), "s", cri.CONTAINER_STOPPED_EVENT, False),
+        (None, "s", STARTED_EVENT, False),
+    ],
+)
+def test_which_events_a_look_was_before(seen: PodRecord | None, of: str, kind: int, known: bool) -> None:
+    """Only those of a beginning: an end is always looked at."""
+    assert is_known(seen, of, kind) is known
 
 
 def test_only_pods_that_changed_need_a_look() -> None:

@@ -30,7 +30,7 @@ class Node:
         self.fake.add_image(IMAGE)
         self.woken: list[tuple[str, str]] = []
         self.pleg = Pleg(
-            self.fake, lambda uid, stimulus: self.woken.append((uid, stimulus)), asyncio.get_running_loop().time
+            self.fake, lambda uid, stimulus, _: self.woken.append((uid, stimulus)), asyncio.get_running_loop().time
         )
 
     async def add_pod(self, uid: str = UID) -> FakeContainer:
@@ -204,6 +204,23 @@ async def test_an_event_wakes_its_pod_at_once_and_lists_become_rare() -> None:
         lists = len(node.fake.called("ListPodSandbox"))
         await asyncio.sleep(3 * RELIST_SECONDS_WITH_EVENTS)
         assert len(node.fake.called("ListPodSandbox")) == lists + 3
+
+
+async def test_a_start_that_was_seen_before_its_event_wakes_nobody() -> None:
+    """The worker that started the container has looked at it meanwhile."""
+    node = Node(has_events=True)
+    async with node.running():
+        await asyncio.sleep(0.1)
+        container = await node.add_pod()
+        await asyncio.sleep(0.01)
+        node.woken.clear()
+        node.fake.tell(container, cri.CONTAINER_STARTED_EVENT)
+        await asyncio.sleep(0.01)
+        assert node.woken == [(UID, "runtime event")]
+        node.pleg.learn(await node.record())
+        node.fake.tell(container, cri.CONTAINER_STARTED_EVENT)
+        await asyncio.sleep(0.01)
+        assert node.woken == [(UID, "runtime event")]
 
 
 async def test_an_event_of_no_pod_is_a_reason_to_list() -> None:

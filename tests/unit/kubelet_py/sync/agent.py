@@ -32,7 +32,7 @@ class Agent:
         self.looks_at_server = 0
         self.problems: list[SourceProblem] = []
         self.heard: list[tuple[int, bool]] = []
-        self.pleg = Pleg(rig.fake, lambda uid, stimulus: self.workers.wake_to_look(uid, stimulus))
+        self.pleg = Pleg(rig.fake, lambda *news: self.workers.wake_to_look(*news))
         observer = PodObserver(rig.fake, self.pleg.learn, rig.clock)
         preemptions = Preemptions(rig.event, asyncio.get_running_loop().time)
         self.workers = PodWorkers(

@@ -137,6 +137,14 @@ async def test_a_failed_pass_is_made_again_after_ten_seconds(stage: Stage) -> No
     assert await stage.until(lambda: stage.rig.fake.running()) == pytest.approx(10, abs=0.1)
 
 
+def always() -> bool:
+    return True
+
+
+def never() -> bool:
+    return False
+
+
 async def test_a_wake_is_a_pass_at_once(stage: Stage) -> None:
     stage.rig.fake.fail("RunPodSandbox")
     stage.workers.update(a_pod())
@@ -152,7 +160,7 @@ async def test_what_the_runtime_tells_in_the_middle_of_a_pass_is_seen_by_its_nex
     gate = stage.rig.fake.hang("StartContainer")
     stage.workers.update(a_pod())
     await gate.reached.wait()
-    stage.workers.wake_to_look(UID, "pleg: a sandbox started")
+    stage.workers.wake_to_look(UID, "pleg: a sandbox started", always)
     gate.release()
     await settled(stage)
     assert "pleg: a sandbox started" not in [stimulus for stimulus, *_ in stories(stage)]
@@ -164,10 +172,25 @@ async def test_what_the_runtime_tells_after_the_last_look_of_a_pass_is_looked_at
     gate = stage.rig.fake.hang("ContainerStatus")
     stage.workers.wake(UID, "somebody asked")
     await gate.reached.wait()
-    stage.workers.wake_to_look(UID, "pleg: a container died")
+    stage.workers.wake_to_look(UID, "pleg: a container died", always)
     gate.release()
     await settled(stage)
     assert stories(stage)[-1][0] == "pleg: a container died"
+
+
+async def test_what_the_last_look_of_a_pass_has_shown_is_no_news_after_it(stage: Stage) -> None:
+    """The event of a start comes while the pass looks at what it has started. What else was told meanwhile counts."""
+    stage.workers.update(a_pod())
+    await settled(stage)
+    for died in (False, True):
+        gate = stage.rig.fake.hang("ContainerStatus")
+        stage.workers.wake(UID, "somebody asked")
+        await gate.reached.wait()
+        stage.workers.wake_to_look(UID, "pleg: a container died", [never, always][died])
+        stage.workers.wake_to_look(UID, "runtime event", never)
+        gate.release()
+        await settled(stage)
+        assert stories(stage)[-1][0] == ("pleg: a container died" if died else "somebody asked")
 
 
 async def test_what_the_runtime_tells_in_the_middle_of_a_pass_that_fails_is_not_lost(stage: Stage) -> None:
@@ -176,7 +199,7 @@ async def test_what_the_runtime_tells_in_the_middle_of_a_pass_that_fails_is_not_
     stage.rig.fake.fail("StartContainer")
     stage.workers.update(a_pod())
     await gate.reached.wait()
-    stage.workers.wake_to_look(UID, "pleg: a container died")
+    stage.workers.wake_to_look(UID, "pleg: a container died", always)
     gate.release()
     await stage.until(lambda: "pleg: a container died" in [stimulus for stimulus, _ in stories(stage)], 1)
 
@@ -184,8 +207,8 @@ async def test_what_the_runtime_tells_in_the_middle_of_a_pass_that_fails_is_not_
 async def test_what_the_runtime_tells_of_an_idle_pod_is_looked_at_once(stage: Stage) -> None:
     stage.workers.update(a_pod())
     await settled(stage)
-    stage.workers.wake_to_look(UID, "pleg: a container died")
-    stage.workers.wake_to_look("nobody", "nothing")
+    stage.workers.wake_to_look(UID, "pleg: a container died", always)
+    stage.workers.wake_to_look("nobody", "nothing", always)
     await settled(stage)
     assert stories(stage)[-1][0] == "pleg: a container died"
 
