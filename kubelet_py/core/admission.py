@@ -74,8 +74,8 @@ class NodeState:
 
 def decide(pod: core_v1.Pod, active_pods: Iterable[core_v1.Pod], node: NodeState, sysctls: SysctlAllowlist) -> Decision:
     """Whether the node takes the pod; a critical one takes the place of others where only resources are missing."""
-    others = [other for other in active_pods if podlib.uid_of(other) != podlib.uid_of(pod)]
-    rejection = admit(pod, others, node, sysctls)
+    others = _without(pod, active_pods)
+    rejection = _first_refusal(pod, others, node, sysctls)
     if rejection is None or not podlib.is_critical(pod):
         return Decision(rejection)
     shortage = compute_shortage(pod, others, node)
@@ -98,7 +98,17 @@ def admit(
     pod: core_v1.Pod, active_pods: Iterable[core_v1.Pod], node: NodeState, sysctls: SysctlAllowlist
 ) -> Rejection | None:
     """None when the node takes the pod beside those that are active."""
-    others = [other for other in active_pods if podlib.uid_of(other) != podlib.uid_of(pod)]
+    return _first_refusal(pod, _without(pod, active_pods), node, sysctls)
+
+
+def _without(pod: core_v1.Pod, active_pods: Iterable[core_v1.Pod]) -> list[core_v1.Pod]:
+    uid = podlib.uid_of(pod)
+    return [other for other in active_pods if podlib.uid_of(other) != uid]
+
+
+def _first_refusal(
+    pod: core_v1.Pod, others: list[core_v1.Pod], node: NodeState, sysctls: SysctlAllowlist
+) -> Rejection | None:
     return (
         _pressure_refusal(pod, node)
         or _sysctl_refusal(pod, sysctls)
