@@ -245,13 +245,14 @@ async def test_who_waits_too_long_hears_why(server: FakeApiServer, monkeypatch: 
         server.remove("serviceaccounts", "seller", "shop")
         desk.node = node
         await eventually(lambda: server.asked("GET", "serviceaccounts"))
+        await desk.looked()  # the server has a request before its sender has the answer
         with pytest.raises(
             PayloadError, match=r'^credential bundle is not issued yet: serviceaccounts "seller" not fou'
         ):
             await manager.get("uid-web", KEY)
         server.put("serviceaccounts", {"metadata": {"name": "seller", "namespace": "shop"}})
         await one_request(server)
-        await desk.looked()  # the server has a request before its sender has the answer
+        await desk.looked()  # as before
         with pytest.raises(PayloadError, match=r"^credential bundle is not issued yet$"):
             await manager.get("uid-web", KEY)
 
