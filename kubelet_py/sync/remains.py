@@ -1,15 +1,20 @@
 """Removes what has ended from the runtime: a container that a new one follows, or all that a pod has left.
 
 Upstream counterpart: removeContainer and evictSandboxes in kuberuntime_gc.go. Difference: a pod that was deleted leaves
-at once and not with the next collection of garbage, but only when the runtime has nothing better to do.
+soon and not with the next collection of garbage, but only when the runtime has nothing better to do: where many
+pods are replaced at once, the new ones need not wait for what the old ones have left.
 """
 
 import asyncio
 import contextlib
+from typing import Final
 
 from kubelet_py.cri import RuntimeClient
 from kubelet_py.errors import RuntimeNotFound
 from kubelet_py.sync.start_gate import Rank, StartGate
+
+GIVE_WAY_SECONDS: Final = 30.0
+"""How long what a pod has left lies at the most while others wait for the runtime."""
 
 
 class Remains:
@@ -26,6 +31,7 @@ class Remains:
 
     async def remove_all(self, pod_uid: str) -> None:
         """Every container and every sandbox of a pod."""
+        await self._gate.wait_until_idle(GIVE_WAY_SECONDS)
         async with self._gate.place(Rank.REMOVAL):
             sandboxes, containers = await asyncio.gather(
                 self._client.list_pod_sandboxes(pod_uid), self._client.list_containers(pod_uid)

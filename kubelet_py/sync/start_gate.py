@@ -13,6 +13,7 @@ Upstream counterpart: none (the Go kubelet starts and stops everything at once).
 """
 
 import asyncio
+import contextlib
 import heapq
 import os
 from collections.abc import AsyncIterator, Mapping
@@ -80,6 +81,12 @@ class StartGate:
         self.idle = asyncio.Event()
         """Set while nobody waits for a place, nor has waited a moment ago."""
         self.idle.set()
+
+    async def wait_until_idle(self, at_most_seconds: float) -> None:
+        """Returns when nobody waits for a place, nor has a moment ago, or when time is over."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(at_most_seconds):
+                await self.idle.wait()
 
     @asynccontextmanager
     async def place(self, rank: Rank) -> AsyncIterator[None]:
