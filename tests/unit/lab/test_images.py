@@ -6,7 +6,7 @@ import hashlib
 import io
 import json
 import tarfile
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import pytest
 
@@ -109,14 +109,15 @@ def test_an_image_is_laid_out_as_agnhosts_registry_reads_it(tmp_path: Path, monk
     with tarfile.open(tmp_path / "served.tar", "w") as tar:
         catalog.served_layer("registry.k8s.io/pause:3.10.2", "pause", "testing").write(LayerWriter(tar))
     with tarfile.open(tmp_path / "served.tar") as tar:
-        tar.extractall(tmp_path, filter="tar")
         assert {(member.isdir(), member.mode) for member in tar} == {(True, 0o755), (False, 0o644)}
-    root = tmp_path / "var" / "registry" / "pause"
-    found = {path.parent.name: path.read_bytes() for path in root.glob("*/sha256/*/*/data")}
+        files = {PurePosixPath(each.name): tar.extractfile(each) for each in tar if each.isfile()}
+        served = {path: content.read() for path, content in files.items() if content is not None}
+    root = PurePosixPath("var/registry/pause")
+    found = {path.parent.name: data for path, data in served.items() if path.match("*/sha256/*/*/data")}
     assert sorted(found.values()) == [b"configuration", b"layer", b"manifest"]
     assert all(hashlib.sha256(data).hexdigest() == name for name, data in found.items())
-    tagged = (root / "manifests" / "testing").read_text().strip().removeprefix("sha256:")
-    assert (root / "manifests" / "sha256" / tagged[:2] / tagged / "data").read_bytes() == b"manifest"
+    tagged = served[root / "manifests" / "testing"].decode().strip().removeprefix("sha256:")
+    assert served[root / "manifests" / "sha256" / tagged[:2] / tagged / "data"] == b"manifest"
 
 
 def test_an_image_that_is_not_there_is_named() -> None:
