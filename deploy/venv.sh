@@ -33,13 +33,16 @@ apt_install() {
 }
 
 # The distribution's own comes first: it is what a node runs on, and is built with profiles, which makes the agent a sixth
-# cheaper than one that was compiled on the spot.
+# cheaper than one that was compiled on the spot. What lacks a module for environments is taken where nothing else is there.
 find_python() {
-    for candidate in /usr/bin/python3 python3.11 python3.12 python3.13 python3.14 python3; do
-        if command -v "$candidate" >/dev/null 2>&1 && fresh_enough "$candidate"; then
-            command -v "$candidate"
-            return
-        fi
+    for needed in ensurepip,venv sys; do
+        for candidate in /usr/bin/python3 python3.11 python3.12 python3.13 python3.14 python3; do
+            if command -v "$candidate" >/dev/null 2>&1 && fresh_enough "$candidate" &&
+                "$candidate" -c "import $needed" 2>/dev/null; then
+                command -v "$candidate"
+                return
+            fi
+        done
     done
     command -v apt-get >/dev/null || { say "No Python 3.11 or newer was found: install one."; exit 1; }
     apt_install python3
