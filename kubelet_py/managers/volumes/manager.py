@@ -37,7 +37,7 @@ from kubelet_py.host.pod_dirs import PodDirs
 from kubelet_py.managers.volumes import setup, teardown
 from kubelet_py.managers.volumes.collect import PayloadCollector, VolumeSources
 from kubelet_py.managers.volumes.subpath import bind_subpath
-from kubelet_py.managers.volumes.threads import UnboundedThreads
+from kubelet_py.managers.volumes.threads import ThreadPerCall
 
 FAILED_MOUNT: Final = "FailedMount"
 FAILED_UNMOUNT: Final = "FailedUnMount"
@@ -106,7 +106,7 @@ class VolumeManager:
         self._clock = clock
         self._collector = PayloadCollector(sources, self._settings.node_facts)
         self._pods: dict[str, _PodVolumes] = {}
-        self._threads: Executor = UnboundedThreads()
+        self._threads: Executor = ThreadPerCall()
         self._complaints: dict[str, str] = {}
 
     def prepare(self) -> None:
