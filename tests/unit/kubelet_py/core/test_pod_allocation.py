@@ -21,6 +21,7 @@ from kubelet_py.core.pod_allocation import (
     encode_checkpoint,
     requirements_of,
     resources_of,
+    running_in,
     same_requirements,
     with_larger_requests,
     with_pod_limits,
@@ -156,3 +157,18 @@ class TestCheckpoint:
     def test_what_is_no_checkpoint_is_said(self, content: bytes) -> None:
         with pytest.raises(codec.InvalidObject):
             decode_checkpoint(content)
+
+
+def test_what_runs_by_the_status() -> None:
+    """Sidecars and main containers; not what waits, has ended, or was never heard of, nor an ephemeral container."""
+
+    def entry(name: str, **state: Any) -> dict[str, Any]:
+        return {"name": name, "image": "", "imageID": "", "ready": False, "restartCount": 0, "state": state or None}
+
+    lists = {
+        "initContainerStatuses": [entry("setup", terminated={"exitCode": 0}), entry("proxy", running={})],
+        "containerStatuses": [entry("app", running={}), entry("late", waiting={}), entry("unheard")],
+        "ephemeralContainerStatuses": [entry("debugger", running={})],
+    }
+    assert running_in(codec.from_builtins(core_v1.PodStatus, lists)) == {"proxy", "app"}
+    assert running_in(core_v1.PodStatus()) == set()
