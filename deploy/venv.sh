@@ -32,8 +32,8 @@ apt_install() {
         { quietly apt_get update && quietly apt_get install --no-install-recommends "$@"; }
 }
 
-# The distribution's own comes first: it is what a node runs on, and is built with profiles, which makes the agent a sixth
-# cheaper than one that was compiled on the spot. What lacks a module for environments is taken where nothing else is there.
+# The distribution's own comes first: it is what a node runs on, and is built with profiles, which one that was compiled
+# on the spot seldom is. What lacks a module for environments is taken where nothing else is there.
 find_python() {
     for needed in ensurepip,venv sys; do
         for candidate in /usr/bin/python3 python3.11 python3.12 python3.13 python3.14 python3; do

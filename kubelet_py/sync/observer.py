@@ -7,7 +7,7 @@ Upstream counterpart: kubeGenericRuntimeManager.GetPodStatus, which asks for eve
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from cri_proto import runtime_v1 as cri
@@ -79,37 +79,34 @@ class PodObserver:
 
     async def observe_again(self, before: ObservedPod) -> ObservedPod:
         """What there was of a pod, now; for when nothing can have come since. Spares the runtime two lists."""
-        sandboxes = [self._ask_for_sandbox(before.uid, sandbox.id) for sandbox in before.sandboxes]
+        sandboxes = asyncio.gather(*(self._ask_for_sandbox(before.uid, sandbox.id) for sandbox in before.sandboxes))
         return await self._observe_known(before.uid, sandboxes, _sandbox_ids(before))
 
-    async def observe_started(
-        self, before: ObservedPod, sandbox: ObservedSandbox, started: Iterable[str]
-    ) -> ObservedPod:
-        """The same, and the containers that were just started in `sandbox`.
-
-        The sandboxes are as they were: this one was there when the containers started in it, and if it went since, the
-        next list of everything tells.
-        """
-        known = dict.fromkeys((sandbox.id, *(each.id for each in before.sandboxes)))
-        sandboxes = [self._known_sandbox(before.uid, sandbox_id) for sandbox_id in known]
-        return await self._observe_known(
-            before.uid, sandboxes, _sandbox_ids(before) | dict.fromkeys(started, sandbox.id)
-        )
+    async def observe_started(self, before: ObservedPod, sandbox_id: str, started: Iterable[str]) -> ObservedPod:
+        """What there was of a pod, and the containers that were just started in a sandbox. Spares the runtime the list
+        of containers; that of sandboxes tells for one call whether all of them are as they were."""
+        sandbox_ids = _sandbox_ids(before) | dict.fromkeys(started, sandbox_id)
+        return await self._observe_known(before.uid, self._list_sandboxes(before.uid), sandbox_ids)
 
     async def _observe_known(
         self,
         pod_uid: str,
-        sandboxes: Iterable[Awaitable[cri.PodSandboxStatus | None]],
+        sandboxes: Awaitable[Sequence[cri.PodSandboxStatus | None]],
         sandbox_ids: Mapping[str, str],
     ) -> ObservedPod:
+        """`sandbox_ids`: of each container that is known."""
         now_ns = self._clock_ns()
         answers, containers = await asyncio.gather(
-            asyncio.gather(*sandboxes),
+            sandboxes,
             asyncio.gather(*(self._last_container_status(pod_uid, container_id) for container_id in sandbox_ids)),
         )
         observed = self._observed(pod_uid, answers, containers, sandbox_ids, now_ns)
         self._learn(record_of(observed))
         return observed
+
+    async def _list_sandboxes(self, pod_uid: str) -> Sequence[cri.PodSandboxStatus | None]:
+        listed = await self._client.list_pod_sandboxes(pod_uid)
+        return await asyncio.gather(*(self._sandbox_status(pod_uid, item) for item in listed))
 
     async def observe_sandbox(self, pod_uid: str, sandbox_id: str) -> ObservedSandbox:
         """A sandbox that was just made; raises RuntimeCallError."""
@@ -125,10 +122,6 @@ class PodObserver:
         if kept is not None and kept.state == item.state:
             return kept
         return await self._ask_for_sandbox(pod_uid, item.id)
-
-    async def _known_sandbox(self, pod_uid: str, sandbox_id: str) -> cri.PodSandboxStatus | None:
-        kept = self._sandboxes.get(pod_uid, {}).get(sandbox_id)
-        return kept or await self._ask_for_sandbox(pod_uid, sandbox_id)
 
     async def _ask_for_sandbox(self, pod_uid: str, sandbox_id: str) -> cri.PodSandboxStatus | None:
         try:

@@ -73,7 +73,7 @@ class PodSync:
         return memory.seen
 
     async def _look_after(self, plan: tuple[Action, ...], current: PlanRun, had_loose_ends: bool) -> ObservedPod:
-        """The pod after a plan. The runtime need not list what it was just told to make.
+        """The pod after a plan. The runtime need not list the containers that it was just told to make.
 
         A sandbox that could be made is the only one of its attempt: no call of an earlier agent is under way.
         """
@@ -82,7 +82,8 @@ class PodSync:
         if current.sandbox is None or not is_sure or not only_adds(plan):
             return await self._look(current.observed.uid, memory)
         memory.looks += 1
-        memory.seen = await self._services.observer.observe_started(current.observed, current.sandbox, current.started)
+        observer, sandbox_id = self._services.observer, current.sandbox.id
+        memory.seen = await observer.observe_started(current.observed, sandbox_id, current.started)
         return memory.seen
 
     async def _recall(self, pod_uid: str, memory: PodMemory) -> ObservedPod:

@@ -18,7 +18,7 @@ from kubelet_py.errors import (
 from kubelet_py.sync.observer import PodObserver
 from kubelet_py.sync.pod_services import PassResult
 from kubelet_py.sync.pod_sync import MORE_ROUNDS_SECONDS, PodSync
-from tests.fakes.waiting import background
+from tests.fakes.waiting import background, eventually
 from tests.unit.kubelet_py.sync.rig import IMAGE, UID, Rig, a_container, a_pod, settle, started, sync, touch_file
 
 # Bring up
@@ -91,6 +91,16 @@ async def test_what_was_just_made_is_looked_at_without_a_list(rig: Rig) -> None:
     rig.fake.fail("StartContainer")
     await sync(rig, pod)
     assert rig.fake.called("ListContainers", "StartContainer") == ["ListContainers", "StartContainer", "ListContainers"]
+
+
+async def test_a_sandbox_that_dies_while_its_container_starts_is_seen_by_the_pass(rig: Rig) -> None:
+    """Its event came before the pass looked, and is taken to be what the pass then sees."""
+    gate = rig.fake.hang("StartContainer", after=True)
+    async with background(sync(rig, a_pod())):
+        await gate.reached.wait()
+        rig.fake.kill_sandbox(rig.fake.ready_sandboxes()[0])
+        gate.release()
+        await eventually(lambda: len(rig.fake.called("RunPodSandbox")) == 2)
 
 
 async def test_a_container_that_ends_at_once_is_seen_to_have_ended(rig: Rig) -> None:
